@@ -1,0 +1,1 @@
+"""TEAM-Net, its internal classifiers, and imports of published weights."""

@@ -1,0 +1,247 @@
+"""TEAM-Net (Wang, She, Smolic, BMVC 2021): three ResNet streams over the segments of a clip.
+
+I-frames, motion vectors and residuals pass stem, layer1 .. layer4 of their own ResNet. After the
+stem and after layers 1 to 3 a TEAM block lets the streams re-weight each other. Exit k of the
+study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written stage by stage.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import nn
+
+from models.temporal_shift import add_temporal_shift
+
+ARCHS = tuple(
+    name
+    for name in torchvision.models.list_models(module=torchvision.models)
+    if torchvision.models.get_model_builder(name).__module__ == torchvision.models.resnet.__name__
+)
+NUM_TEAM_BLOCKS = 4
+SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
+CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
+
+Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, residual: (b*t, c, h, w)
+
+
+class BackboneOutput(NamedTuple):
+    """All float32, whatever the precision of the convolutions. Logits are means over segments."""
+
+    squeezes: tuple[torch.Tensor, ...]  # one (b, t*d_k) per TEAM block, segments in order
+    iframe: torch.Tensor  # (b, num_classes)
+    mv: torch.Tensor
+    residual: torch.Tensor
+    fused: torch.Tensor  # iframe + mv + residual
+
+
+class Stream(nn.Module):
+    """One torchvision ResNet cut into five stages, with a classifier over segments."""
+
+    def __init__(
+        self,
+        arch: str,
+        in_channels: int,
+        num_classes: int,
+        num_segments: int,
+        *,
+        normalise_input: bool,
+        is_shift: bool,
+        dropout: float,
+        pretrained: str | None,
+    ):
+        super().__init__()
+        resnet = _build_resnet(arch, in_channels, pretrained)
+        layers = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
+        if is_shift:
+            add_temporal_shift(layers, num_segments)
+        width = resnet.fc.in_features
+        self.channels = (resnet.conv1.out_channels, width // 8, width // 4, width // 2)
+        self.input_norm = nn.BatchNorm2d(in_channels) if normalise_input else nn.Identity()
+        self.stem = nn.Sequential()
+        for name in ("conv1", "bn1", "relu", "maxpool"):
+            self.stem.add_module(name, getattr(resnet, name))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = new_classifier(width, num_classes)
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        return self.stem, self.layer1, self.layer2, self.layer3, self.layer4
+
+    def classify(self, x: torch.Tensor, num_segments: int) -> torch.Tensor:
+        """Features of layer4 (b*t, c, h, w) to logits (b, num_classes), averaged over segments."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.classifier(self.dropout(_global_average(x)))
+            return logits.unflatten(0, (-1, num_segments)).mean(1)
+
+
+class TeamBlock(nn.Module):
+    """Channel attention, then spatial attention, both computed from the three streams together.
+
+    In two steps, because an exit needs only the first: `squeeze` and `scale`.
+    """
+
+    def __init__(self, channels: tuple[int, int, int]):
+        super().__init__()
+        self.channels = channels
+        total = sum(channels)
+        self.squeeze_size = total // SQUEEZE_REDUCTION
+        self.fc_squeeze = nn.Linear(total, self.squeeze_size, bias=False)
+        # One matrix and one conv hold the three streams' own ones; rows I-frame, MV, residual.
+        self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
+        self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
+
+    def squeeze(self, features: Features) -> torch.Tensor:
+        """The squeeze vectors, (b*t, squeeze_size) float32."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            pooled = torch.cat([_global_average(x) for x in features], dim=1)
+            return torch.relu(self.fc_squeeze(pooled))
+
+    def scale(self, features: Features, squeeze: torch.Tensor) -> Features:
+        """Each stream times its channel weights, then times its spatial weights."""
+        with torch.autocast(squeeze.device.type, enabled=False):
+            weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
+        scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
+        maps = torch.cat([x.mean(1, keepdim=True) for x in scaled], dim=1)  # (b*t, 3, h, w)
+        weights = torch.sigmoid(self.conv_spatial(maps)).split(1, dim=1)
+        return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
+
+
+class TeamNet(nn.Module):
+    """The backbone. `arch` is the I-frame stream's torchvision ResNet, `motion_arch` the others'.
+
+    `pretrained="imagenet"` starts the streams from torchvision's IMAGENET1K_V1 weights.
+    `TeamNet(**net.config)` builds the same network again (with new weights).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_segments: int = 8,
+        arch: str = "resnet50",
+        motion_arch: str = "resnet18",
+        is_shift: bool = False,
+        dropout: float = 0.5,
+        pretrained: str | None = None,
+    ):
+        super().__init__()
+        if num_classes < 1 or num_segments < 1:
+            raise ValueError(
+                f"num_classes ({num_classes}) and num_segments ({num_segments}) must be at least 1"
+            )
+        self.config = {
+            "num_classes": num_classes,
+            "num_segments": num_segments,
+            "arch": arch,
+            "motion_arch": motion_arch,
+            "is_shift": is_shift,
+            "dropout": dropout,
+        }
+        self.num_segments = num_segments
+        common = {"is_shift": is_shift, "dropout": dropout, "pretrained": pretrained}
+        size = (num_classes, num_segments)
+        self.iframe = Stream(arch, 3, *size, normalise_input=False, **common)
+        self.mv = Stream(motion_arch, 2, *size, normalise_input=True, **common)
+        self.residual = Stream(motion_arch, 3, *size, normalise_input=True, **common)
+        self.team = nn.ModuleList(
+            TeamBlock(channels) for channels in zip(*(stream.channels for stream in self.streams))
+        )
+
+    @property
+    def streams(self) -> tuple[Stream, Stream, Stream]:
+        return self.iframe, self.mv, self.residual
+
+    def forward(
+        self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor
+    ) -> BackboneOutput:
+        """Normalised float clips (b, t, c, h, w) with 3, 2 and 3 channels to squeezes and logits.
+
+        Raises ValueError when the shapes do not belong together or t is not `num_segments`.
+        """
+        features = self.enter(iframe, mv, residual)
+        squeezes = []
+        for stage, block in enumerate(self.team):
+            features = self.run_stage(stage, features)
+            squeeze = block.squeeze(features)
+            squeezes.append(self.per_clip(squeeze))
+            features = block.scale(features, squeeze)
+        return BackboneOutput(tuple(squeezes), *self.leave(features))
+
+    def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> Features:
+        """Checked inputs with segments in the batch dimension, (b*t, c, h, w)."""
+        clips = (iframe, mv, residual)
+        for name, clip, channels in zip(("iframe", "mv", "residual"), clips, (3, 2, 3)):
+            expected = (*iframe.shape[:1], self.num_segments, channels, *iframe.shape[3:])
+            if clip.dim() != 5 or clip.shape != expected:
+                raise ValueError(
+                    f"{name} has shape {tuple(clip.shape)}; this network takes clips of shape "
+                    f"(batch, {self.num_segments} segments, {channels} channels, height, width), "
+                    "the same batch and size for the three modalities"
+                )
+        return tuple(
+            stream.input_norm(clip.flatten(0, 1)) for stream, clip in zip(self.streams, clips)
+        )
+
+    def run_stage(self, stage: int, features: Features) -> Features:
+        """Stage 0 is the stem, stage k is layer k."""
+        return tuple(stream.stages[stage](x) for stream, x in zip(self.streams, features))
+
+    def per_clip(self, squeeze: torch.Tensor) -> torch.Tensor:
+        """(b*t, d) to (b, t*d): the vectors of a clip's segments one after the other."""
+        return squeeze.unflatten(0, (-1, self.num_segments)).flatten(1)
+
+    def leave(self, features: Features) -> tuple[torch.Tensor, ...]:
+        """What TEAM block 4 gave, through layer4: logits of I-frame, MV, residual and their sum."""
+        features = self.run_stage(len(self.team), features)
+        logits = [
+            stream.classify(x, self.num_segments) for stream, x in zip(self.streams, features)
+        ]
+        return (*logits, sum(logits))
+
+
+def new_classifier(in_features: int, num_classes: int) -> nn.Linear:
+    """A Linear that starts near zero, so that first losses are those of a uniform guess."""
+    classifier = nn.Linear(in_features, num_classes)
+    nn.init.normal_(classifier.weight, 0, CLASSIFIER_STD)
+    nn.init.zeros_(classifier.bias)
+    return classifier
+
+
+def _global_average(x: torch.Tensor) -> torch.Tensor:
+    return x.mean((2, 3), dtype=torch.float32)
+
+
+def _build_resnet(arch: str, in_channels: int, pretrained: str | None) -> nn.Module:
+    if arch not in ARCHS:
+        raise ValueError(f"unknown arch {arch!r}: choose one of {', '.join(ARCHS)}")
+    if pretrained not in (None, "imagenet"):
+        raise ValueError(f"pretrained is None or 'imagenet', not {pretrained!r}")
+    resnet = _imagenet_resnet(arch) if pretrained else torchvision.models.get_model(arch)
+    if in_channels != resnet.conv1.in_channels:
+        colour = resnet.conv1
+        resnet.conv1 = nn.Conv2d(
+            in_channels, colour.out_channels, kernel_size=7, stride=2, padding=3, bias=False
+        )
+        if pretrained:
+            mean = colour.weight.data.mean(1, keepdim=True)
+            resnet.conv1.weight.data.copy_(mean.expand(-1, in_channels, -1, -1))
+        else:
+            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return resnet
+
+
+def _imagenet_resnet(arch: str) -> nn.Module:
+    weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
+    try:
+        return torchvision.models.get_model(arch, weights=weights)
+    except urllib.error.URLError as error:
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise RuntimeError(
+            f"cannot download the ImageNet weights of {arch} ({error}). Fetch {weights.url} on a "
+            f"machine with network access and put it into {folder}, or train without "
+            "--pretrained imagenet"
+        ) from error
