@@ -1,0 +1,148 @@
+"""Videos as clips for the network: each view of each video is a pure function of its number."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from coviar import load_clip, read_indexes
+from dataset_team.sampling import segment_positions
+from dataset_team.transforms import (
+    MOTION_SCALES,
+    SCALES,
+    TEST_SCALE,
+    fixed_boxes,
+    random_box,
+    resize,
+)
+
+
+class Sample(NamedTuple):
+    """One view of one video, uint8 until it is on the device (transforms.normalise)."""
+
+    iframe: torch.Tensor  # (T, 3, S, S), RGB
+    mv: torch.Tensor  # (T, 2, S, S), x first
+    residual: torch.Tensor  # (T, 3, S, S), BGR
+    label: int
+    index: int  # of the video in dataset.records
+
+
+class VideoDataset(torch.utils.data.Dataset):
+    """Clips of T segments, S x S pixels: I-frame, motion vectors and residual of each segment.
+
+    `dataset[i]` is view 0 of video i and `dataset[i, view]` another one; samplers may yield either.
+    Training: random segments, one random crop and flip for the whole clip, all modalities alike
+    (`independent_crops`: one for each modality, as published); every view number gives another
+    augmentation, which depends on `data_seed`, view number and video name alone.
+    Test: view = clip * crops + crop, in range(num_test_views).
+
+    `index_cache` is the file the positions of the pictures in all videos are kept in.
+    Raises what coviar raises: FileNotFoundError, ValueError naming the video and the remedy.
+    """
+
+    def __init__(
+        self,
+        records,
+        *,
+        num_segments=8,
+        crop_size=224,
+        train,
+        data_seed=0,
+        clips=1,
+        crops=1,
+        independent_crops=False,
+        index_cache=None,
+    ):
+        if train and (clips, crops) != (1, 1):
+            raise ValueError("clips and crops are for testing: a training view has one of each")
+        fixed_boxes(1, 1, crops)  # raises on an unknown number
+        self.records = list(records)
+        self.num_segments = num_segments
+        self.crop_size = crop_size
+        self.train = train
+        self.data_seed = data_seed
+        self.clips = clips
+        self.crops = crops
+        self.independent_crops = independent_crops
+        self.indexes = read_indexes([record.path for record in self.records], index_cache)
+
+    def __len__(self):
+        return len(self.records)
+
+    @property
+    def num_test_views(self):
+        """Views of a video to average at test: clips times crops."""
+        return self.clips * self.crops
+
+    @property
+    def class_names(self):
+        """Names by label; a label that no video of the list has is named by its number."""
+        names = {record.label: record.class_name for record in self.records}
+        return [names.get(label, str(label)) for label in range(max(names) + 1)]
+
+    def describe(self):
+        """Everything a view depends on, as plain values: for digests and protocol columns."""
+        videos = hashlib.sha256()
+        for record, index in zip(self.records, self.indexes):
+            size = f"{index.width}x{index.height}x{index.num_frames}"
+            videos.update(f"{record.name} {record.label} {size}\n".encode())
+        common = {
+            "num_segments": self.num_segments,
+            "crop_size": self.crop_size,
+            "train": self.train,
+            "videos": videos.hexdigest()[:16],
+        }
+        if not self.train:
+            return {**common, "clips": self.clips, "crops": self.crops, "scale": TEST_SCALE}
+        return {
+            **common,
+            "data_seed": self.data_seed,
+            "independent_crops": self.independent_crops,
+            "scales": list(SCALES),
+        }
+
+    def __getitem__(self, key):
+        number, view = key if isinstance(key, tuple) else (key, 0)
+        views = self._training_view if self.train else self._test_view
+        modalities = views(self.records[number], self.indexes[number], view)
+        return Sample(*modalities, self.records[number].label, number)
+
+    def _training_view(self, record, index, view):
+        rng = random.Random(f"{self.data_seed}/{view}/{record.name}")
+        positions = segment_positions(index.gop_lengths, self.num_segments, rng)
+        if self.independent_crops:
+            return self._independent_crops(record, index, positions, rng)
+        box = random_box(index.width, index.height, rng)
+        return self._window(record, index, positions, box, flip=rng.random() < 0.5)
+
+    def _test_view(self, record, index, view):
+        if not 0 <= view < self.num_test_views:
+            raise IndexError(f"test view {view} is outside 0..{self.num_test_views - 1}")
+        clip, crop = divmod(view, self.crops)
+        positions = segment_positions(
+            index.gop_lengths, self.num_segments, clip=clip, num_clips=self.clips
+        )
+        box = fixed_boxes(index.width, index.height, self.crops)[crop]
+        return self._window(record, index, positions, box, flip=False)
+
+    def _window(self, record, index, positions, box, flip):
+        clip = load_clip(record.path, positions, encode=True, crop=box, flip=flip, index=index)
+        return [resize(pictures, self.crop_size) for pictures in clip]
+
+    def _independent_crops(self, record, index, positions, rng):
+        """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
+        flips = [rng.random() < 0.5 for _ in range(3)]
+        # Motion vectors must be flipped by the loader, which negates x before it quantises.
+        clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index)
+        modalities = []
+        for pictures, flip, scales in zip(clip, flips, (SCALES, MOTION_SCALES, MOTION_SCALES)):
+            left, top, width, height = random_box(index.width, index.height, rng, scales)
+            if flip != flips[1]:
+                pictures = pictures[:, :, ::-1]
+            window = pictures[:, top : top + height, left : left + width]
+            modalities.append(resize(np.ascontiguousarray(window), self.crop_size))
+        return modalities

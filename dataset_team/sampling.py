@@ -1,0 +1,40 @@
+"""Which pictures of a video a clip is made of (temporal segment sampling, Wang et al., ECCV 2016)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+
+def segment_positions(gop_lengths, num_segments, rng=None, clip=0, num_clips=1):
+    """One (gop, position) per segment: the I-frame of that GOP and its P-frame at that position.
+
+    The video's N frames are cut into `num_segments` equal segments. A frame of each segment chooses
+    the GOP, then a P-frame is chosen inside that GOP of length L:
+      training (`rng`, a random.Random): a random frame, then a random position in 1..L-1;
+      test (rng=None): clip c of C takes the frame at (c + 1/2)/C of the segment, then position
+      (2c+1)(L-1) // 2C, at least 1. One clip: the middle frame, position (L-1)//2.
+    A GOP of one picture gives position 0, its I-frame with zero motion vectors and residual.
+    A video of fewer frames than segments gives some frames more than once.
+    """
+    starts = [0, *accumulate(gop_lengths)]
+    num_frames = starts[-1]
+    positions = []
+    for segment in range(num_segments):
+        if rng is not None:
+            first = segment * num_frames // num_segments
+            end = (segment + 1) * num_frames // num_segments
+            frame = rng.randrange(first, max(end, first + 1))
+        else:
+            frame = (2 * (segment * num_clips + clip) + 1) * num_frames
+            frame //= 2 * num_clips * num_segments
+        gop = bisect_right(starts, frame) - 1
+        last = gop_lengths[gop] - 1
+        if last == 0:
+            position = 0
+        elif rng is not None:
+            position = rng.randrange(1, last + 1)
+        else:
+            position = max(1, (2 * clip + 1) * last // (2 * num_clips))
+        positions.append((gop, position))
+    return positions

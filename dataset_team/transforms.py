@@ -1,0 +1,98 @@
+"""Where to cut a clip out of its picture, and how to bring it to the network's size.
+
+A crop is drawn before decoding, as a box in pixels of the picture, so that only that window is
+computed. Sizes are relative to the picture's short side: a box of 1.0 is as high (or wide) as it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+# Multi-scale crops as in the paper: no .66 for motion vectors and residuals alone. The joint crop has
+# one box for all; it takes the I-frame's scales, which contain the others'.
+SCALES = (1.0, 0.875, 0.75, 0.66)
+MOTION_SCALES = SCALES[:3]
+# At test the picture's short side is 256 and a centre 224 is taken: this share of the short side.
+TEST_SCALE = 224 / 256
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Box(NamedTuple):
+    """A window of a picture, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def random_box(width, height, rng, scales=SCALES):
+    """A training crop: random size, then one of 13 places, as TSN's fixed multi-scale crop.
+
+    Width and height are both drawn from `scales` times the short side, at most one step apart, so
+    the aspect ratio changes mildly. The places are the corners, the middles of the sides, the
+    centre, and the four points halfway between centre and corners.
+    """
+    sizes = [int(min(width, height) * scale) for scale in scales]
+    pairs = [
+        (box_width, box_height)
+        for i, box_width in enumerate(sizes)
+        for j, box_height in enumerate(sizes)
+        if abs(i - j) <= 1
+    ]
+    box_width, box_height = pairs[rng.randrange(len(pairs))]
+    # Places in quarters of the free way: a 3x3 grid of 0, 2, 4 and the 2x2 grid of 1, 3 inside it.
+    places = [(x, y) for step in ((0, 2, 4), (1, 3)) for x in step for y in step]
+    x, y = places[rng.randrange(len(places))]
+    left, top = (width - box_width) * x // 4, (height - box_height) * y // 4
+    return Box(left, top, box_width, box_height)
+
+
+def fixed_boxes(width, height, crops):
+    """The test crops, squares of 224/256 of the short side: whatever the crop size, the same view.
+
+    1: the centre. 3: both ends and the middle of the long side. 5: the centre and the corners.
+    """
+    side = round(min(width, height) * TEST_SCALE)
+    right, bottom = width - side, height - side
+    centre = (right // 2, bottom // 2)
+    if crops == 1:
+        places = [centre]
+    elif crops == 3 and width >= height:
+        places = [(0, centre[1]), centre, (right, centre[1])]
+    elif crops == 3:
+        places = [(centre[0], 0), centre, (centre[0], bottom)]
+    elif crops == 5:
+        places = [centre, (0, 0), (right, 0), (0, bottom), (right, bottom)]
+    else:
+        raise ValueError(f"crops must be 1, 3 or 5, found {crops}")
+    return [Box(left, top, side, side) for left, top in places]
+
+
+def resize(pictures, size):
+    """uint8 array (t, h, w, c) -> uint8 tensor (t, c, size, size), bilinear with antialiasing.
+
+    The tensor is channels_last in memory: PyTorch's uint8 kernel works on the array as it is.
+    """
+    pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (t, c, h, w)
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+
+
+def normalise(iframe, mv, residual):
+    """uint8 tensors (..., c, h, w) of a sample or a batch -> float32 on the same device.
+
+    I-frame: (x/255 - mean) / std of ImageNet. Motion vectors: x/255 - 0.5.
+    Residual: (x/255 - 0.5) / std.
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=iframe.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=iframe.device).view(3, 1, 1)
+    return (
+        iframe.float().div_(255).sub_(mean).div_(std),
+        mv.float().div_(255).sub_(0.5),
+        residual.float().div_(255).sub_(0.5).div_(std),
+    )
