@@ -1,1 +1,1 @@
-"""Videos to batches: data registry, list files, segment sampling, joint transforms, the data set."""
+"""Videos to batches: registry, list files, segment sampling, joint transforms, the data set."""

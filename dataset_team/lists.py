@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dataset_team.registry import DATASETS
 
-# Where one video exists in several formats, the first of these is taken: re-encoded ones come first.
+# Where one video exists in several formats the first of these is taken: re-encoded ones first.
 EXTENSIONS = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 THREE_COLUMNS = re.compile(r"(?P<name>\S+)\s+(?P<class_name>\S+)\s+(?P<label>\S+)")
@@ -23,7 +23,8 @@ BLANKS_INSIDE = re.compile(
     r"(?P<name>(?:.*/)?(?P<class_name>[^/]+)/[^/]+?)\s+(?P=class_name)\s+(?P<label>\S+)"
 )
 
-# Videos cut from one recording share a group: UCF-101 v_Class_g01_c02; HMDB-51 Film_class_f_cm_np1_...
+# Videos cut from one recording share a group:
+# v_Class_g01_c02 of UCF-101, Film_class_f_cm_np1_fr_goo_0 of HMDB-51.
 UCF_GROUP = re.compile(r"_(g\d+)_c\d+$")
 HMDB_GROUP = re.compile(r"(?P<film>.+)_[a-z]_[a-z]{2}_np\d+_[a-z]{2}_[a-z]{3}_\d+$")
 

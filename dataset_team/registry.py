@@ -19,11 +19,13 @@ DATASETS = {
 }
 
 
-def num_classes(data_name, records):
-    """Number of classes: the registry's for a known name, else the largest label + 1.
+def class_names(data_name, records):
+    """Class names by label. The registry's number of them for a known data set, else as many as
+    the largest label asks for; a label without a video is named by its number.
 
     `records` are those of all lists in use (training and test): a test list may lack a class.
     """
-    if data_name in DATASETS:
-        return DATASETS[data_name].num_classes
-    return max(record.label for record in records) + 1
+    known = DATASETS.get(data_name)
+    count = known.num_classes if known else max(record.label for record in records) + 1
+    names = {record.label: record.class_name for record in records}
+    return [names.get(label, str(label)) for label in range(count)]

@@ -1,4 +1,4 @@
-"""Which pictures of a video a clip is made of (temporal segment sampling, Wang et al., ECCV 2016)."""
+"""Which pictures of a video make a clip: temporal segment sampling (TSN, Wang et al. 2016)."""
 
 from __future__ import annotations
 

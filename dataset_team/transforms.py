@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# Multi-scale crops as in the paper: no .66 for motion vectors and residuals alone. The joint crop has
-# one box for all; it takes the I-frame's scales, which contain the others'.
+# Multi-scale crops as in the paper, which leaves out .66 for motion vectors and residuals. The joint
+# crop has one box for all three: it takes the I-frame's scales, which contain the others'.
 SCALES = (1.0, 0.875, 0.75, 0.66)
 MOTION_SCALES = SCALES[:3]
 # At test the picture's short side is 256 and a centre 224 is taken: this share of the short side.
