@@ -38,6 +38,7 @@ class VideoDataset(torch.utils.data.Dataset):
     Training: random segments, one random crop and flip for the whole clip, all modalities alike
     (`independent_crops`: one for each modality, as published); every view number gives another
     augmentation, which depends on `data_seed`, view number and video name alone.
+    `flip=False` is for data whose classes differ by direction, such as left and right.
     Test: view = clip * crops + crop, in range(num_test_views).
 
     `index_cache` is the file the positions of the pictures in all videos are kept in.
@@ -54,6 +55,7 @@ class VideoDataset(torch.utils.data.Dataset):
         data_seed=0,
         clips=1,
         crops=1,
+        flip=True,
         independent_crops=False,
         index_cache=None,
     ):
@@ -67,6 +69,7 @@ class VideoDataset(torch.utils.data.Dataset):
         self.data_seed = data_seed
         self.clips = clips
         self.crops = crops
+        self.flip = flip
         self.independent_crops = independent_crops
         self.indexes = read_indexes([record.path for record in self.records], index_cache)
 
@@ -101,6 +104,7 @@ class VideoDataset(torch.utils.data.Dataset):
         return {
             **common,
             "data_seed": self.data_seed,
+            "flip": self.flip,
             "independent_crops": self.independent_crops,
             "scales": list(SCALES),
         }
@@ -117,7 +121,10 @@ class VideoDataset(torch.utils.data.Dataset):
         if self.independent_crops:
             return self._independent_crops(record, index, positions, rng)
         box = random_box(index.width, index.height, rng)
-        return self._window(record, index, positions, box, flip=rng.random() < 0.5)
+        return self._window(record, index, positions, box, flip=self._draw_flip(rng))
+
+    def _draw_flip(self, rng):
+        return self.flip and rng.random() < 0.5
 
     def _test_view(self, record, index, view):
         if not 0 <= view < self.num_test_views:
@@ -135,7 +142,7 @@ class VideoDataset(torch.utils.data.Dataset):
 
     def _independent_crops(self, record, index, positions, rng):
         """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
-        flips = [rng.random() < 0.5 for _ in range(3)]
+        flips = [self._draw_flip(rng) for _ in range(3)]
         # Motion vectors must be flipped by the loader, which negates x before it quantises.
         clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index)
         modalities = []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# Multi-scale crops as in the paper, which leaves out .66 for motion vectors and residuals. The joint
+# Multi-scale crops as in the paper, which leaves out .66 for motion vectors and residuals. A joint
 # crop has one box for all three: it takes the I-frame's scales, which contain the others'.
 SCALES = (1.0, 0.875, 0.75, 0.66)
 MOTION_SCALES = SCALES[:3]
