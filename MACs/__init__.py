@@ -1,0 +1,1 @@
+"""What each method costs, counted on networks without weights."""
