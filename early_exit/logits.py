@@ -5,11 +5,11 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
 
     {"meta": {...}, "class_names": [C strings],
      "outputs": [K strings: "exit1", "exit2", .., "iframe", "mv", "residual"],
-     "parts": {"train" | "heldout" | "test":
+     "parts": {"train" | "train_views" | "heldout" | "test":
                {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32}}}
 
-V counts views. On `train` they are augmentations, each a sample of its own; on `heldout` and `test`
-they are the clips x crops of one video, and the video's logits are their mean (`samples`).
+V counts views. On `train_views` they are augmentations, each a sample of its own; elsewhere they
+are the clips x crops of one video, and the video's logits are their mean (`samples`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from coviar.files import whole_file
 
 STREAMS = ("iframe", "mv", "residual")
-PARTS = ("train", "heldout", "test")
+PARTS = ("train", "train_views", "heldout", "test")
 # What the scripts and tables need to know of where the logits come from.
 REQUIRED_META = (
     "data",
@@ -116,11 +116,11 @@ class LogitsFile:
     def samples(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(n, K, C) logits and (n,) labels of a part, one row per decision to be made.
 
-        `train`: every augmented view is a row; otherwise every video is one, its views averaged.
+        On `train_views` each augmented view is a row; elsewhere a video is one, its views averaged.
         """
         part = self.part(name)
         views, videos, outputs, classes = part.logits.shape
-        if name == "train":
+        if name == "train_views":
             rows = part.logits.reshape(views * videos, outputs, classes)
             return rows, np.tile(part.labels, views)
         return part.logits.mean(axis=0), part.labels

@@ -34,7 +34,7 @@ def make_part(videos=6, views=2, seed=0):
 
 def make_file(**changes):
     fields = {"meta": META, "outputs": OUTPUTS, "class_names": CLASSES}
-    fields["parts"] = {"train": make_part(), "test": make_part(seed=1)}
+    fields["parts"] = {"train_views": make_part(), "test": make_part(seed=1)}
     return LogitsFile(**{**fields, **changes})
 
 
@@ -57,7 +57,7 @@ def test_round_trip(tmp_path):
     read = LogitsFile.load(path)
     assert (read.meta, read.outputs, read.class_names) == (META, OUTPUTS, CLASSES)
     assert read.exits == ["exit1", "exit2"]
-    for name in ("train", "test"):
+    for name in ("train_views", "test"):
         assert read.part(name).names == written.part(name).names
         np.testing.assert_array_equal(read.part(name).labels, written.part(name).labels)
         np.testing.assert_array_equal(read.part(name).logits, written.part(name).logits)
@@ -73,8 +73,8 @@ def test_format_on_disk_is_the_documented_one(tmp_path):
 
 def test_samples_keep_train_views_apart_and_average_test_views():
     logits = make_file()
-    rows, labels = logits.samples("train")
-    part = logits.part("train")
+    rows, labels = logits.samples("train_views")
+    part = logits.part("train_views")
     expected = [
         (part.logits[view, video], part.labels[video]) for view in range(2) for video in range(6)
     ]
@@ -100,7 +100,7 @@ def test_select_joins_by_name():
 
 
 def test_missing_part_names_the_present_ones():
-    with pytest.raises(LogitsError, match="no part 'heldout', only train, test"):
+    with pytest.raises(LogitsError, match="no part 'heldout', only train_views, test"):
         make_file().part("heldout")
 
 

@@ -1,0 +1,203 @@
+"""WISE: each exit decides with a weighted sum of its own logits and those of the exits before.
+
+Decision points are the exits, then "full" (the whole network). A combination is a (D, K) matrix of
+weights: row d says how much each of the K outputs counts at decision point d.
+
+    vanilla    each exit alone; full = iframe + mv + residual
+    constant   the sum of all outputs that have run by then
+    wise       those outputs weighted by beta >= 0, learned: min CE(beta) + alpha * sum(beta)
+               (PKD+WISE paper, arXiv 2407.02713). Exit 1 has nothing to combine: its beta is 1.
+
+CE is the mean cross entropy of the weighted sum. It is convex in beta and the L1 norm is linear on
+beta >= 0, so the bounded problem is smooth and has one minimum value, which `solver="exact"` finds.
+`solver="sgd"` is the published recipe: full-batch gradient descent on CE + alpha * |beta|_1 from
+one-hot starts, negative weights set to 0 at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from coviar.files import whole_file
+from early_exit.logits import STREAMS
+
+COMBINATIONS = ("vanilla", "constant", "wise")
+SOLVERS = ("exact", "sgd")
+FULL = "full"
+SGD_STEPS, SGD_LR = 500, 0.1
+# Published start of iframe, mv, residual at the full network; an exit's start is itself.
+SGD_STREAM_START = (1.0, 1.2, 1.3)
+# How far from a stationary point (largest projected gradient) a solution may be. CE is of order 1
+# and float64 gradients are good to 1e-12, so this leaves only slack for L-BFGS to stop in.
+STATIONARY = 1e-5
+
+
+class Fit(NamedTuple):
+    """weights (D, K); objective (D,) = CE + alpha * L1 at the weights, ce (D,) its first term."""
+
+    weights: np.ndarray
+    objective: np.ndarray
+    ce: np.ndarray
+
+
+def decision_points(outputs: Sequence[str]) -> list[str]:
+    """Names of the D decision points of K outputs: the exits, then "full"."""
+    return [*outputs[: -len(STREAMS)], FULL]
+
+
+def available(outputs: Sequence[str]) -> np.ndarray:
+    """(D, K) bool: which outputs have run at each decision point."""
+    points, total = len(outputs) - len(STREAMS) + 1, len(outputs)
+    mask = np.tri(points, total, dtype=bool)
+    mask[-1] = True
+    return mask
+
+
+def vanilla_weights(outputs: Sequence[str]) -> np.ndarray:
+    """(D, K): one-hot rows, then the three streams."""
+    exits = len(outputs) - len(STREAMS)
+    weights = np.eye(exits + 1, len(outputs))
+    weights[-1, exits:] = 1
+    return weights
+
+
+def constant_weights(outputs: Sequence[str]) -> np.ndarray:
+    """(D, K): 1 for every output that has run."""
+    return available(outputs).astype(float)
+
+
+def combine(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n, D, C) float64 combined logits from (n, K, C) logits and (D, K) weights."""
+    return np.einsum("dk,nkc->ndc", weights, logits.astype(np.float64), optimize=True)
+
+
+def cross_entropy(combined: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(D,) mean cross entropy of (n, D, C) logits against (n,) labels."""
+    rows = np.arange(len(labels))
+    margins = combined - combined[rows, :, labels][:, :, None]  # (n, D, C), 0 at the label
+    return np.mean(_log_sum_exp(margins), axis=0)
+
+
+def top1_pct(combined: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(D,) share in percent of the n rows whose largest logit is the label's."""
+    return 100 * np.sum(combined.argmax(axis=2) == labels[:, None], axis=0) / len(labels)
+
+
+def fit(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    outputs: Sequence[str],
+    alpha: float = 0.01,
+    solver: str = "exact",
+) -> Fit:
+    """Learn the WISE weights from (n, K, C) logits and (n,) labels.
+
+    Raises ValueError for an unknown solver or alpha < 0, RuntimeError if no minimum was reached.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
+    if not alpha >= 0:
+        raise ValueError(f"alpha is {alpha}, expected 0 or more")
+    rows = np.arange(len(labels))
+    margins = logits.astype(np.float64)
+    margins -= margins[rows, :, labels][:, :, None]  # (n, K, C): CE then needs no label any more
+    weights = vanilla_weights(outputs)
+    starts = vanilla_weights(outputs)
+    starts[-1, -len(STREAMS) :] = SGD_STREAM_START
+    solve = _solve_exactly if solver == "exact" else _solve_by_sgd
+    mask = available(outputs)
+    for point in range(1, len(weights)):
+        ran = mask[point]
+        weights[point, ran] = solve(margins[:, ran], starts[point, ran], alpha)
+    ce = np.array([_loss(row, margins)[0] for row in weights])
+    return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
+
+
+def save_weights(
+    path: str | os.PathLike, outputs: Sequence[str], weights: np.ndarray, provenance: dict
+) -> None:
+    """Write weights (D, K) as JSON {"outputs", "betas": {point: {output: beta}}, "provenance"}."""
+    mask = available(outputs)
+    betas = {
+        point: {name: row[k] for k, name in enumerate(outputs) if ran[k]}
+        for point, row, ran in zip(decision_points(outputs), weights.tolist(), mask)
+    }
+    content = {"outputs": list(outputs), "betas": betas, "provenance": provenance}
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.ndarray, dict]:
+    """The (D, K) weights and provenance of a file of `save_weights` made for these outputs.
+
+    Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of WISE weights; wise_team_net_logit.py")
+    try:
+        content = json.loads(path.read_text())
+        betas, provenance = content["betas"], content["provenance"]
+        if content["outputs"] != list(outputs):
+            raise ValueError(f"made for outputs {content['outputs']}, not {list(outputs)}")
+        weights = np.zeros((len(outputs) - len(STREAMS) + 1, len(outputs)))
+        for d, (point, ran) in enumerate(zip(decision_points(outputs), available(outputs))):
+            expected = [name for name, has_run in zip(outputs, ran) if has_run]
+            if sorted(betas[point]) != sorted(expected):
+                raise ValueError(f"{point} weighs {sorted(betas[point])}, expected {expected}")
+            weights[d, ran] = [float(betas[point][name]) for name in expected]
+        if not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise ValueError("weights must be finite and not negative")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not WISE weights of these exits ({error})") from error
+    return weights, provenance
+
+
+def _log_sum_exp(values: np.ndarray) -> np.ndarray:
+    """log(sum(exp(values))) over the last axis."""
+    largest = values.max(axis=-1, keepdims=True)
+    return np.log(np.exp(values - largest).sum(axis=-1)) + largest[..., 0]
+
+
+def _loss(beta: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray]:
+    """CE and its gradient (K,) for margins (n, K, C) = logits minus the label's logit."""
+    combined = np.einsum("k,nkc->nc", beta, margins)
+    log_norm = _log_sum_exp(combined)
+    probabilities = np.exp(combined - log_norm[:, None])
+    gradient = np.einsum("nc,nkc->k", probabilities, margins, optimize=True) / len(margins)
+    return float(log_norm.mean()), gradient
+
+
+def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:
+    def objective(beta):
+        ce, gradient = _loss(beta, margins)
+        return ce + alpha * beta.sum(), gradient + alpha
+
+    result = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None)] * len(start),
+        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
+    )
+    beta, gradient = result.x, objective(result.x)[1]
+    # Zero at the minimum: no gradient inside, none that points out of the feasible set on its edge.
+    violation = np.abs(beta - np.maximum(beta - gradient, 0)).max()
+    if violation > STATIONARY:
+        raise RuntimeError(f"WISE did not converge (gradient {violation:.1e}): {result.message}")
+    return beta
+
+
+def _solve_by_sgd(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:
+    beta = start.copy()
+    for _ in range(SGD_STEPS):
+        beta -= SGD_LR * (_loss(beta, margins)[1] + alpha * np.sign(beta))
+    return np.maximum(beta, 0)
