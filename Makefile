@@ -1,0 +1,38 @@
+# make demo   the whole study on a small data set, into runs/demo/
+# make test   all tests
+# make venv   only the set-up: .venv with everything in it
+# make lint   ruff and shellcheck
+# make clean  remove what the demo made
+.POSIX:
+
+PYTHON = python3
+PIP_ARGS =
+PY = .venv/bin/python
+
+demo: .venv/ready
+	PYTHON=$(PY) sh multirunner/demo.sh
+
+test: .venv/ready
+	$(PY) -m pytest
+
+lint: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	shellcheck .ci/run multirunner/*.sh
+
+venv: .venv/ready
+
+# A Debian Python without ensurepip still makes an environment that another pip can fill.
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
+	    { echo "Python 3.9 or newer is needed; name one with: make $@ PYTHON=python3.11"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv \
+	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf .venv; \
+	    echo "could not make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PY) -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf runs/demo data/toy
+
+.PHONY: demo test lint venv clean

@@ -1,0 +1,38 @@
+"""Train the TEAM-Net backbone on Kinetics-400, the starting point for UCF-101 and HMDB-51.
+
+    python pretrain.py --data-root data/kinetics --train-list lists/kinetics_train.txt \\
+        --test-list lists/kinetics_val.txt --arch resnet50 --num_segments 8 --pretrained imagenet
+
+The loop is train_team_net.py's; the published recipe is another one. The run folder is
+<checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
+"""
+
+from training.backbone import add_backbone_options, run_backbone
+from training.options import (
+    add_data_options,
+    add_optimizer_options,
+    add_run_options,
+    make_parser,
+)
+
+RECIPES = {
+    "default": {"lr": 0.01, "batch_size": 32, "epochs": 50, "lr_steps": [30, 40, 45], "wd": 5e-4}
+}
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser, data_name="kinetic400")
+    add_backbone_options(parser)
+    add_optimizer_options(parser, RECIPES)
+    add_run_options(parser)
+    return parser
+
+
+def main(args, parser):
+    run_backbone(args, parser, method="pretrain")
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -1,0 +1,103 @@
+"""Save the logits of every exit and stream of one trained method, for train, held-out and test.
+
+    python save_logits.py --method prog_kd --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
+
+Writes <checkpoint_dir>/<data>/<method>/<split>_seed<k>/logits.pt: part `train` holds the training
+videos as tested (one deterministic view), `train_views` their --views augmented views, `heldout`
+and `test` the other videos. Rows carry the video's name. WISE and thresholds need nothing else.
+"""
+
+import torch
+
+from early_exit.logits import LogitsFile, Part
+from training.checkpoint import BEST
+from training.classifiers import Frozen, add_frozen_options, load_classifiers
+from training.loading import protocol
+from training.log import command_line, print_result
+from training.options import (
+    METHODS,
+    add_data_options,
+    add_device_options,
+    add_location_options,
+    check_files,
+    make_parser,
+    run_path,
+)
+
+STREAMS = ("iframe", "mv", "residual")
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser)
+    add_frozen_options(parser)
+    group = parser.add_argument_group("run")
+    group.add_argument("--method", required=True, help=f"{', '.join(METHODS)}, or your own")
+    add_location_options(group)
+    add_device_options(group)
+    return parser
+
+
+def collect(net, views, count):
+    """One part: names, labels and logits (views, n, exits + streams, classes)."""
+    logits = []
+    for features in (views[view] for view in range(count)):
+        with torch.no_grad():
+            device = next(net.heads.parameters()).device
+            exits = net.heads_from([squeeze.to(device) for squeeze in features.squeezes])
+        logits.append(torch.cat([torch.stack(exits, 1).cpu(), features.streams], dim=1))
+    return Part(names=features.names, labels=features.labels, logits=torch.stack(logits))
+
+
+def main(args, parser):
+    check_files(args, parser)
+    folder = run_path(args, args.method)
+    frozen = Frozen(args, parser)
+    try:
+        net = load_classifiers(folder / BEST, frozen)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(f"{error}; train the exits first, with the same options")
+    splits = frozen.splits
+    parts = {}
+    for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
+        if dataset is not None:
+            parts[name] = collect(net, frozen.views(dataset), dataset.num_test_views)
+    parts["train"] = collect(net, frozen.views(splits.train_as_tested), 1)
+    if args.views:
+        views = frozen.views(splits.train)
+        views.prepare(args.views)
+        parts["train_views"] = collect(net, views, args.views)
+    logits = LogitsFile(
+        meta={
+            "data": args.data_name,
+            "split": args.split,
+            "seed": args.random_seed,
+            "method": args.method,
+            "protocol": protocol(args, splits),
+            "command": command_line(),
+            "model": frozen.backbone.config,
+            "crop_size": frozen.crop_size,
+            "exits": list(net.exits),
+            "backbone": str(frozen.path),
+            "backbone_digest": frozen.digest,
+            "precision": args.precision,
+            "data_seed": args.data_seed,
+        },
+        outputs=[f"exit{k}" for k in net.exits] + list(STREAMS),
+        class_names=frozen.class_names,
+        parts=parts,
+    )
+    logits.save(folder / "logits.pt")
+    print_result(
+        {
+            "logits": str(folder / "logits.pt"),
+            "videos": {name: len(part.names) for name, part in parts.items()},
+            "views": {name: len(part.logits) for name, part in parts.items()},
+        }
+    )
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

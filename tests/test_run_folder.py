@@ -1,0 +1,67 @@
+"""Run folders: nothing is overwritten unasked, a resumed log has no gap and no double line."""
+
+import argparse
+import json
+
+import pytest
+
+from training.log import RunFolder
+
+
+def arguments(**changes):
+    given = {"lr": 0.1, "workers": 2, "resume": False, "overwrite": False}
+    return argparse.Namespace(**{**given, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def open_folder(folder, **changes):
+    folder.open(arguments(**changes), argparse.ArgumentParser())
+
+
+def test_first_start_records_arguments_and_environment(folder):
+    open_folder(folder)
+    assert json.loads((folder.path / "args.json").read_text())["lr"] == 0.1
+    assert json.loads((folder.path / "env.json").read_text())["torch"]
+
+
+def test_second_start_is_refused(folder, capsys):
+    open_folder(folder)
+    with pytest.raises(SystemExit):
+        open_folder(folder)
+    assert "already holds a run; --resume" in capsys.readouterr().err
+
+
+def test_resume_with_other_options_is_refused(folder, capsys):
+    open_folder(folder)
+    with pytest.raises(SystemExit):
+        open_folder(folder, lr=0.2, resume=True)
+    assert "--lr: was 0.1, now 0.2" in capsys.readouterr().err
+
+
+def test_resume_may_change_what_changes_no_result(folder):
+    open_folder(folder)
+    open_folder(folder, workers=8, resume=True)
+
+
+def test_overwrite_clears_the_run(folder):
+    open_folder(folder)
+    folder.finish({"top1": 1})
+    open_folder(folder, lr=0.2, overwrite=True)
+    assert folder.result is None
+    assert json.loads((folder.path / "args.json").read_text())["lr"] == 0.2
+
+
+def test_log_keeps_only_the_epochs_of_the_checkpoint(folder):
+    folder.path.mkdir()
+    folder.start_log(0, tensorboard=False)
+    for epoch in range(3):
+        folder.log({"epoch": epoch, "loss": 1.0})
+    folder.start_log(2, tensorboard=False)
+    folder.log({"epoch": 2, "loss": 0.5})
+    lines = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert lines[2]["loss"] == 0.5

@@ -1,0 +1,45 @@
+"""Train the internal classifiers (ICs) with the I-frame stream as the only teacher.
+
+    python train_i_frame.py --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
+
+Knowledge distillation without a curriculum. The run folder is
+<checkpoint_dir>/<data>/i_frame/<split>_seed<k>/.
+"""
+
+from training.classifiers import (
+    add_classifier_options,
+    add_distillation_options,
+    run_classifiers,
+)
+from training.options import (
+    add_data_options,
+    add_optimizer_options,
+    add_run_options,
+    make_parser,
+)
+
+RECIPES = {
+    "default": {"lr": 0.01, "batch_size": 64, "epochs": 30, "lr_steps": [15, 20, 25], "wd": 1e-4},
+    "hmdb51": {"lr": 0.02, "epochs": 34, "lr_steps": [18, 24, 28]},
+}
+SCHEDULE = "iframe"
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser)
+    add_classifier_options(parser)
+    add_distillation_options(parser)
+    add_optimizer_options(parser, RECIPES)
+    add_run_options(parser)
+    return parser
+
+
+def main(args, parser):
+    run_classifiers(args, parser, method="i_frame", schedule=SCHEDULE)
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -1,0 +1,47 @@
+"""Train the internal classifiers (ICs) with Progressive KD: weakest teacher first.
+
+    python train_prog_kd.py --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
+
+The teachers are the frozen backbone's own streams: motion vectors, then residuals, then I-frames
+(PKD paper, section 3). Another curriculum: --schedule mv:10,fused --method mv_then_fused. The run
+folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
+"""
+
+from training.classifiers import (
+    add_classifier_options,
+    add_distillation_options,
+    run_classifiers,
+)
+from training.options import (
+    add_data_options,
+    add_optimizer_options,
+    add_run_options,
+    make_parser,
+)
+
+RECIPES = {
+    "default": {"lr": 0.01, "batch_size": 64, "epochs": 40, "lr_steps": [25, 30, 35], "wd": 1e-4},
+    "hmdb51": {"lr": 0.02},
+}
+SCHEDULE = "mv:3,residual:3,iframe"
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser)
+    add_classifier_options(parser)
+    add_distillation_options(parser, SCHEDULE)
+    parser.add_argument("--method", default="prog_kd", help="name of the run folder (prog_kd)")
+    add_optimizer_options(parser, RECIPES)
+    add_run_options(parser)
+    return parser
+
+
+def main(args, parser):
+    run_classifiers(args, parser, method=args.method, schedule=args.schedule)
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -1,0 +1,44 @@
+"""Train the internal classifiers (ICs) with the reverse order: strongest teacher first.
+
+    python train_prog_kd_anti.py --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
+
+The anti-curriculum of the PKD paper: I-frames, then residuals, then motion vectors. The run folder
+is <checkpoint_dir>/<data>/prog_kd_anti/<split>_seed<k>/.
+"""
+
+from training.classifiers import (
+    add_classifier_options,
+    add_distillation_options,
+    run_classifiers,
+)
+from training.options import (
+    add_data_options,
+    add_optimizer_options,
+    add_run_options,
+    make_parser,
+)
+
+RECIPES = {
+    "default": {"lr": 0.01, "batch_size": 64, "epochs": 30, "lr_steps": [15, 20, 25], "wd": 1e-4}
+}
+SCHEDULE = "iframe:15,residual:10,mv"
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser)
+    add_classifier_options(parser)
+    add_distillation_options(parser, SCHEDULE)
+    add_optimizer_options(parser, RECIPES)
+    add_run_options(parser)
+    return parser
+
+
+def main(args, parser):
+    run_classifiers(args, parser, method="prog_kd_anti", schedule=args.schedule)
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

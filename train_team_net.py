@@ -1,0 +1,41 @@
+"""Train the TEAM-Net backbone on UCF-101, HMDB-51 or any list.
+
+    python train_team_net.py --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt \\
+        --arch resnet50 --num_segments 8 --pretrained runs/kinetic400/pretrain/split1_seed1/best.pt
+
+Three ResNet streams (I-frames, motion vectors, residuals) joined by TEAM blocks, trained by cross
+entropy of their summed logits. Defaults are the published recipe of the data set. The run folder
+is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
+"""
+
+from training.backbone import add_backbone_options, run_backbone
+from training.options import (
+    add_data_options,
+    add_optimizer_options,
+    add_run_options,
+    make_parser,
+)
+
+RECIPES = {
+    "default": {"lr": 0.02, "batch_size": 16, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4},
+    "hmdb51": {"lr_steps": [10, 15, 20], "wd": 5e-4},
+}
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    add_data_options(parser)
+    add_backbone_options(parser)
+    add_optimizer_options(parser, RECIPES)
+    add_run_options(parser)
+    return parser
+
+
+def main(args, parser):
+    run_backbone(args, parser, method="team_net")
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -1,0 +1,97 @@
+"""One epoch of backbone training; the rest of a run is in backbone.py."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from models.team_net import TeamNet
+from training.loading import to_device
+
+GRADIENT_CLIP = 20  # PAPER: TEAM-Net's backbone recipe
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 arithmetic where `precision` says so; weights and reductions stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def make_optimizer(model: TeamNet, lr: float, weight_decay: float) -> torch.optim.SGD:
+    """SGD with momentum .9; classifiers at 5 x lr (weight) and 10 x lr (bias), as published.
+
+    Weight decay is for matrices and kernels only, not for biases and normalisation.
+    """
+    heads = {id(p) for stream in model.streams for p in stream.classifier.parameters()}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim > 1
+        scale = (5.0 if is_matrix else 10.0) if id(parameter) in heads else 1.0
+        groups.setdefault((scale, weight_decay if is_matrix else 0.0), []).append(parameter)
+    return torch.optim.SGD(
+        [
+            {"params": parameters, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
+            for (scale, decay), parameters in groups.items()
+        ],
+        lr=lr,
+        momentum=0.9,
+    )
+
+
+def step_lr(lr: float, lr_steps: list[int], epoch: int) -> float:
+    """lr, times 0.1 for each of `lr_steps` that epoch has reached."""
+    return lr * 0.1 ** sum(epoch >= step for step in lr_steps)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def train_one_epoch(
+    model: TeamNet,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    precision: str,
+) -> dict[str, float]:
+    """Train `model` for one pass over `loader` by cross entropy of the fused logits.
+
+    Returns mean loss, top1_pct on the augmented clips, clips_per_s and the share of the time
+    spent waiting for data. Raises FloatingPointError, naming the clips, when the loss is not
+    finite.
+    """
+    model.train()
+    names = [record.name for record in loader.dataset.records]
+    total_loss, correct, clips, waited = 0.0, 0, 0, 0.0
+    start = mark = time.perf_counter()
+    for step, sample in enumerate(tqdm(loader, desc="train", leave=False, disable=None)):
+        waited += time.perf_counter() - mark
+        batch = to_device(sample, device)
+        with autocast(device, precision):
+            logits = model(*batch.inputs).fused
+            loss = F.cross_entropy(logits.float(), batch.labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {step}; clips"
+                f" {[names[i] for i in batch.indices.tolist()]}. The last checkpoint is intact:"
+                " try a lower --lr, or fp32"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+        clips += len(batch.labels)
+        total_loss += loss.item() * len(batch.labels)
+        correct += (logits.argmax(1) == batch.labels).sum().item()
+        mark = time.perf_counter()
+    seconds = time.perf_counter() - start
+    return {
+        "loss": total_loss / clips,
+        "train_top1_pct": 100 * correct / clips,
+        "clips_per_s": clips / seconds,
+        "data_wait_share": waited / seconds,
+    }

@@ -1,0 +1,135 @@
+"""From options to data sets, and from a data set's view to batches on the device."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from dataset_team.dataset import VideoDataset
+from dataset_team.lists import read_list, split_heldout
+from dataset_team.registry import class_names
+from dataset_team.transforms import normalise
+
+
+@dataclass
+class Splits:
+    """The data sets of one run. `heldout` is None where models are chosen on test."""
+
+    train: VideoDataset
+    heldout: VideoDataset | None
+    test: VideoDataset
+    class_names: list
+
+    @property
+    def train_as_tested(self) -> VideoDataset:
+        """The training videos without augmentation: one clip, centre crop."""
+        dataset = copy.copy(self.train)
+        dataset.train = False
+        return dataset
+
+    @property
+    def selection(self) -> VideoDataset:
+        """The videos on which models are chosen."""
+        return self.test if self.heldout is None else self.heldout
+
+
+class Batch(NamedTuple):
+    """Normalised float inputs (b, t, c, h, w) and labels (b,) on the device; indices on the CPU."""
+
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+def open_splits(
+    args: argparse.Namespace, num_segments: int, crop_size: int, data_seed: int
+) -> Splits:
+    """Read the lists and index the videos.
+
+    Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
+    video stands in both lists.
+    """
+    train_records = read_list(args.train_list, args.data_root, args.data_name)
+    test_records = read_list(args.test_list, args.data_root, args.data_name)
+    shared = {record.name for record in train_records} & {record.name for record in test_records}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} video(s) stand in both {args.train_list} and {args.test_list},"
+            f" first {min(shared)}; a test video must not train"
+        )
+    all_records = train_records + test_records
+    heldout_records = None
+    if args.select_on == "heldout":
+        if not args.heldout:
+            raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
+        train_records, heldout_records = split_heldout(train_records, args.heldout)
+
+    common = {
+        "num_segments": num_segments,
+        "crop_size": crop_size,
+        "data_seed": data_seed,
+        "independent_crops": args.independent_crops,
+    }
+    views = {"clips": args.clips, "crops": args.crops}
+    return Splits(
+        train=VideoDataset(train_records, train=True, **common),
+        heldout=heldout_records and VideoDataset(heldout_records, train=False, **common),
+        test=VideoDataset(test_records, train=False, **views, **common),
+        class_names=class_names(args.data_name, all_records),
+    )
+
+
+def protocol(args: argparse.Namespace, splits: Splits) -> str:
+    """The evaluation protocol in words, for every table a number ends up in."""
+    crops = f"{args.clips} clip x {args.crops} crop"
+    return f"{crops}, {splits.test.num_segments} segments, selected on {args.select_on}"
+
+
+class ViewSampler(Sampler):
+    """Yields (video, view) keys of one view: in list order, or in the order of an epoch's seed."""
+
+    def __init__(self, size: int, view: int = 0, seed: int | None = None):
+        self.size, self.view, self.seed = size, view, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self.seed is None:
+            order = range(self.size)
+        else:
+            order = epoch_order(self.size, self.seed, self.view)
+        return ((int(index), self.view) for index in order)
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The training order of one epoch, a pure function of seed and epoch, so resuming is exact."""
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def make_loader(
+    dataset: VideoDataset, sampler: ViewSampler, batch_size: int, workers: int, device: torch.device
+) -> DataLoader:
+    """A loader of uint8 samples. With workers it may be iterated again and again cheaply."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+
+
+def to_device(sample: NamedTuple, device: torch.device) -> Batch:
+    """Move uint8 arrays, then normalise there: a quarter of the bytes cross the bus."""
+    arrays = (sample.iframe, sample.mv, sample.residual)
+    arrays = (array.to(device, non_blocking=True) for array in arrays)
+    return Batch(normalise(*arrays), sample.label.to(device), sample.index)

@@ -1,0 +1,139 @@
+"""The run folder: args.json, env.json, log.jsonl (one line an epoch), result.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+import torchvision
+
+from coviar.files import whole_file
+
+# What may differ between the first start of a run and its resumption: none of it changes a result.
+FREE_ON_RESUME = {"resume", "overwrite", "workers", "gpus", "cache_dir", "tensorboard"}
+
+
+def command_line() -> str:
+    """The command that started this process, quoted for a shell."""
+    return shlex.join(["python", *sys.argv])
+
+
+def write_json(path: Path, content: dict) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def environment() -> dict:
+    """Versions and machine, so that a number can be traced to what made it."""
+    repo = Path(__file__).resolve().parent.parent
+    commit = subprocess.run(
+        ["git", "-C", str(repo), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        "commit": commit or None,
+        "command": command_line(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+class RunFolder:
+    """One run's folder, `<checkpoint_dir>/<data>/<method>/<split>_seed<k>/`."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._tensorboard = None
+
+    @property
+    def result(self) -> dict | None:
+        """The finished run's result, None while there is none."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def open(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+        """Start, resume or refuse: a folder that holds a run is never overwritten unasked.
+
+        Ends in `parser.error` when the folder holds a run and neither --resume nor --overwrite is
+        given, or when --resume comes with other options than the run was started with.
+        """
+        recorded = self.path / "args.json"
+        asked = json.loads(json.dumps(vars(args), default=str))
+        if recorded.is_file() and args.overwrite:
+            for name in ("args.json", "env.json", "log.jsonl", "result.json", "last.pt", "best.pt"):
+                (self.path / name).unlink(missing_ok=True)
+        elif recorded.is_file() and not args.resume:
+            parser.error(
+                f"{self.path} already holds a run; --resume continues it (or reports its result),"
+                " --overwrite starts again"
+            )
+        elif recorded.is_file():
+            before = json.loads(recorded.read_text())
+            changed = [
+                f"--{key.replace('_', '-')}: was {before.get(key)}, now {asked.get(key)}"
+                for key in sorted(before.keys() | asked.keys())
+                if key not in FREE_ON_RESUME and before.get(key) != asked.get(key)
+            ]
+            if changed:
+                parser.error(
+                    f"{self.path} was started with other options ({'; '.join(changed)});"
+                    " use those, or another --checkpoint_dir, or --overwrite"
+                )
+            return
+        write_json(recorded, asked)
+        write_json(self.path / "env.json", environment())
+
+    def start_log(self, epochs_done: int, tensorboard: bool) -> None:
+        """Keep the log lines of the epochs the checkpoint holds; an interrupted epoch's go."""
+        file = self.path / "log.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        with whole_file(file) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines[:epochs_done]))
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                print("--tensorboard: not installed, `pip install tensorboard`; logging without")
+                return
+            self._tensorboard = SummaryWriter(self.path, purge_step=epochs_done)
+
+    def log(self, line: dict) -> None:
+        """Append one epoch's line (it holds `epoch`) and print it."""
+        with open(self.path / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print("  ".join(f"{key} {_short(value)}" for key, value in line.items()), flush=True)
+        if self._tensorboard:
+            for key, value in line.items():
+                if isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(key, value, line["epoch"])
+
+    def finish(self, result: dict) -> None:
+        write_json(self.path / "result.json", result)
+
+
+def print_result(result: dict) -> None:
+    """The machine-readable last line of every script."""
+    print(f"result: {json.dumps(result)}", flush=True)
+
+
+def _short(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + " ".join(str(_short(item)) for item in value) + "]"
+    return value
