@@ -1,0 +1,213 @@
+"""Loading I-frames, motion vectors and residuals of chosen pictures in one pass over a video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from coviar import kernels
+from coviar.decode import Picture, decode
+from coviar.index import VideoIndex, read_index
+
+FRAME, MV, RESIDUAL = range(3)  # `representation` of `load`, CoViAR's numbers
+
+
+class Clip(NamedTuple):
+    """Stacked arrays of n pictures: iframe (n, h, w, 3), mv (n, h, w, 2), residual (n, h, w, 3)."""
+
+    iframe: np.ndarray
+    mv: np.ndarray
+    residual: np.ndarray
+
+
+def load_clip(
+    path: str | os.PathLike,
+    positions: Sequence,
+    *,
+    accumulate: bool = True,
+    encode: bool = False,
+    crop: tuple | None = None,
+    index: VideoIndex | None = None,
+    out: Clip | None = None,
+) -> Clip:
+    """Load the I-frame, motion vectors and residual of every (gop, position) of a clip.
+
+    positions: pairs in any order. Position 0 is the I-frame itself; its motion vectors and residual
+    are zero. Row j of the result belongs to positions[j]; iframe[j] is the I-frame of its GOP.
+    accumulate: relative to the GOP's I-frame; else to the picture before.
+    encode: False: iframe uint8 BGR, mv int16 in pixels (x, y), residual int16 BGR.
+        True: the network's uint8: iframe RGB, mv * 127.5 / 20 (truncated) + 128, residual + 128
+        (BGR), clipped to 0..255.
+    crop: (left, top, width, height) in pixels: only this window is computed; default all.
+    index: the video's VideoIndex, saves scanning the file. out: a Clip to write into and return.
+
+    Raises FileNotFoundError, IndexError for a position the video does not have, and ValueError for
+    files that cannot be read exactly (see read_index), pictures too damaged to decode, and a crop
+    or `out` that does not fit.
+    """
+    index = read_index(path) if index is None else index
+    crop = _check_crop(crop, index)
+    rows = _rows_by_picture(positions, index)
+    out = _check_out(out, len(positions), crop, encode)
+    last_of = {}
+    for gop, position in rows:
+        last_of[gop] = max(position, last_of.get(gop, 0))
+    writer = _Writer(index, crop, accumulate, encode, out)
+    for gop, position, picture in decode(index, last_of):
+        writer.follow(gop, position, picture, rows)
+    if writer.written != rows.keys():
+        gop, position = min(rows.keys() - writer.written)
+        raise ValueError(f"{index.path}: GOP {gop} position {position} is damaged beyond decoding")
+    return out
+
+
+class _Writer:
+    """Follows the pictures of GOPs in decoding order and writes the wanted ones into a Clip."""
+
+    def __init__(self, index, crop, accumulate, encode, out):
+        self.left, self.top, width, height = crop
+        self.accumulate, self.encode, self.out = accumulate, encode, out
+        self.written = set()
+        self.gop = None
+        self.previous = None
+        size = (index.height, index.width)
+        self.reference = np.empty((*size, 3), np.uint8)
+        self.current = np.empty((height, width, 3), np.uint8)
+        self.identity = np.empty(size, np.uint32)
+        kernels.identity_map(self.identity)
+        self.places = self.identity
+        self.spare = [np.empty(size, np.uint32), np.empty(size, np.uint32)]
+
+    def follow(self, gop: int, position: int, picture: Picture, rows: dict) -> None:
+        wanted = rows.get((gop, position), ())
+        if position == 0:
+            self._begin(gop, picture, [row for key in rows if key[0] == gop for row in rows[key]])
+        elif gop != self.gop:
+            return  # its I-frame is lost, so nothing can refer to it
+        if position > 0 and (self.accumulate or wanted):
+            self._move(picture.vectors)
+        if wanted:
+            self._write(position, picture, wanted)
+            self.written.add((gop, position))
+        self.previous = picture
+
+    def _begin(self, gop: int, picture: Picture, rows: list) -> None:
+        self.gop = gop
+        self.places = self.identity
+        if self.accumulate:
+            kernels.yuv_to_bgr(*picture.planes, 0, 0, self.reference, False)
+        first = self.out.iframe[rows[0]]
+        kernels.yuv_to_bgr(*picture.planes, self.left, self.top, first, self.encode)
+        for row in rows[1:]:
+            self.out.iframe[row] = first
+
+    def _move(self, vectors: np.ndarray) -> None:
+        before = self.places if self.accumulate else self.identity
+        self.places = self.spare[0]
+        kernels.move_blocks(vectors, before, self.places)
+        self.spare.reverse()
+
+    def _write(self, position: int, picture: Picture, rows: list) -> None:
+        mv, residual = self.out.mv[rows[0]], self.out.residual[rows[0]]
+        if position == 0:
+            mv[:] = residual[:] = 128 if self.encode else 0
+        else:
+            if not self.accumulate:
+                kernels.yuv_to_bgr(*self.previous.planes, 0, 0, self.reference, False)
+            kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.current, False)
+            write = kernels.encoded_difference if self.encode else kernels.difference
+            write(self.places, self.reference, self.current, self.left, self.top, mv, residual)
+        for row in rows[1:]:
+            self.out.mv[row], self.out.residual[row] = mv, residual
+
+
+def _check_crop(crop: tuple | None, index: VideoIndex) -> tuple:
+    if crop is None:
+        return 0, 0, index.width, index.height
+    left, top, width, height = crop
+    inside = left + width <= index.width and top + height <= index.height
+    if not inside or min(left, top) < 0 or min(width, height) < 1:
+        raise ValueError(
+            f"{index.path}: crop (left, top, width, height) = {tuple(crop)} is not inside the "
+            f"{index.width}x{index.height} picture"
+        )
+    return left, top, width, height
+
+
+def _rows_by_picture(positions: Sequence, index: VideoIndex) -> dict:
+    """{(gop, position): rows of the result}; IndexError for a picture the video does not have."""
+    if len(positions) == 0:
+        raise ValueError("positions is empty: ask for at least one (gop, position)")
+    rows = {}
+    for row, (gop, position) in enumerate(positions):
+        if not 0 <= gop < index.num_gops:
+            raise IndexError(f"{index.path}: GOP {gop} is not in 0..{index.num_gops - 1}")
+        if not 0 <= position < index.gop_lengths[gop]:
+            raise IndexError(
+                f"{index.path}: position {position} is not in 0..{index.gop_lengths[gop] - 1}, "
+                f"the pictures of GOP {gop}"
+            )
+        rows.setdefault((int(gop), int(position)), []).append(row)
+    return rows
+
+
+def _check_out(out: Clip | None, count: int, crop: tuple, encode: bool) -> Clip:
+    _, _, width, height = crop
+    kind = np.uint8 if encode else np.int16
+    wanted = [
+        ((count, height, width, 3), np.dtype(np.uint8)),
+        ((count, height, width, 2), np.dtype(kind)),
+        ((count, height, width, 3), np.dtype(kind)),
+    ]
+    if out is None:
+        return Clip(*(np.empty(shape, dtype) for shape, dtype in wanted))
+    found = [(array.shape, array.dtype) for array in out]
+    if found != wanted or not all(array.flags.c_contiguous for array in out):
+        raise ValueError(f"out must be C-contiguous arrays of {wanted}, not {found}")
+    return out
+
+
+def load(
+    path: str | os.PathLike,
+    gop_index: int,
+    frame_index: int,
+    representation: int,
+    accumulate: bool | int,
+) -> np.ndarray:
+    """CoViAR's `load`: one picture of a video.
+
+    representation: 0: the frame, uint8 BGR (h, w, 3); 1: motion vectors in pixels, int32 (h, w, 2),
+    x first; 2: the residual, int32 BGR (h, w, 3). accumulate: relative to the I-frame (else to
+    the frame before). Raises FileNotFoundError, IndexError and ValueError as `load_clip` does.
+    """
+    if representation not in (FRAME, MV, RESIDUAL):
+        raise ValueError(
+            f"representation is {representation!r}, expected 0 (frame), 1 (motion vectors) or "
+            "2 (residual)"
+        )
+    index = read_index(path)
+    if representation != FRAME:
+        clip = load_clip(path, [(gop_index, frame_index)], accumulate=bool(accumulate), index=index)
+        return clip[representation][0].astype(np.int32)
+    _rows_by_picture([(gop_index, frame_index)], index)
+    for _, position, picture in decode(index, {gop_index: frame_index}):
+        if position == frame_index:
+            frame = np.empty((index.height, index.width, 3), np.uint8)
+            kernels.yuv_to_bgr(*picture.planes, 0, 0, frame, False)
+            return frame
+    raise ValueError(
+        f"{index.path}: GOP {gop_index} position {frame_index} is damaged beyond decoding"
+    )
+
+
+def get_num_frames(path: str | os.PathLike) -> int:
+    """How many pictures the video holds, the last one included. Errors as `read_index`."""
+    return read_index(path).num_frames
+
+
+def get_num_gops(path: str | os.PathLike) -> int:
+    """How many GOPs (I-pictures) the video holds. Errors as `read_index`."""
+    return read_index(path).num_gops

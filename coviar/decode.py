@@ -1,0 +1,102 @@
+"""Decoding the pictures of chosen GOPs, with the motion vectors FFmpeg exports."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from coviar.index import VideoIndex
+
+_NO_VECTORS = np.empty((0, 20), np.int16)
+
+
+class CorruptVideoWarning(UserWarning):
+    """A damaged stream: the decoder concealed what it could; names the file and the GOP."""
+
+
+class Picture(NamedTuple):
+    """planes: Y (h, w), U and V (ceil(h/2), ceil(w/2)) uint8, views of the decoder's memory;
+    vectors: (n, 20) int16, see kernels.py."""
+
+    planes: tuple
+    vectors: np.ndarray
+
+
+def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
+    """Decode GOPs of a video, each from its I-picture up to a last position.
+
+    last_of: {gop: last position}. Yields (gop, position, Picture) in the file's order. Damage is
+    concealed by the decoder and reported by a CorruptVideoWarning per GOP; a picture nothing can be
+    made of is left out. ValueError if the pictures are of another size than the index says.
+    """
+    context = _open_decoder(index)
+    starts = index.gop_starts
+    with open(index.path, "rb", buffering=0) as file:
+        for gop in sorted(last_of):
+            first, count = starts[gop], last_of[gop] + 1
+            intact = 0
+            for number in range(first, first + count):
+                for frame in _decode_packet(context, _read_packet(file, index, number)):
+                    _check_size(frame, index, gop)
+                    intact += not frame.is_corrupt
+                    yield gop, number - first, _picture(frame)
+            if intact < count:
+                warnings.warn(
+                    f"{index.path}: GOP {gop} is damaged ({count - intact} of {count} pictures)",
+                    CorruptVideoWarning,
+                    stacklevel=3,
+                )
+
+
+def _open_decoder(index: VideoIndex) -> av.CodecContext:
+    """A decoder in its first state: opening one costs less than decoding a hundredth of a picture,
+    and what an earlier, perhaps damaged video left behind cannot leak into this one."""
+    context = av.CodecContext.create("mpeg4", "r")
+    context.options = {
+        "flags": "+low_delay",  # without B-frames, every picture comes out at once
+        "flags2": "+export_mvs",
+        "max_pixels": str((index.width + 128) * (index.height + 128)),  # padding included
+    }
+    context.thread_count = 1
+    context.extradata = index.header
+    return context
+
+
+def _read_packet(file, index: VideoIndex, number: int) -> av.Packet:
+    """A packet that owns its memory: FFmpeg reads a little past the end, which must be zeros."""
+    packet = av.Packet(int(index.sizes[number]))
+    file.seek(int(index.offsets[number]))
+    if file.readinto(packet) != packet.size:
+        raise ValueError(f"{index.path}: the file is shorter than when it was indexed")
+    return packet
+
+
+def _decode_packet(context: av.CodecContext, packet: av.Packet) -> list:
+    try:
+        return context.decode(packet)
+    except av.error.FFmpegError:
+        return []  # counted as damaged by the caller
+
+
+def _check_size(frame: av.VideoFrame, index: VideoIndex, gop: int) -> None:
+    found = (frame.width, frame.height, frame.format.name)
+    if found != (index.width, index.height, "yuv420p"):
+        raise ValueError(
+            f"{index.path}: GOP {gop} has pictures of {found}, "
+            f"expected {(index.width, index.height, 'yuv420p')}"
+        )
+
+
+def _picture(frame: av.VideoFrame) -> Picture:
+    planes = tuple(
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in frame.planes
+    )
+    vectors = frame.side_data.get("MOTION_VECTORS")
+    if vectors is None:
+        return Picture(planes, _NO_VECTORS)
+    return Picture(planes, np.frombuffer(vectors, np.int16).reshape(-1, 20))

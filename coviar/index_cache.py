@@ -1,0 +1,93 @@
+"""The indexes of a whole data set, kept in one file so that opening it again reads no video."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from coviar.files import whole_file
+from coviar.index import VideoIndex, read_index
+
+_FORMAT = 1
+
+
+def read_indexes(paths: Sequence, cache_path: str | os.PathLike | None = None) -> list:
+    """The VideoIndex of every path, in order.
+
+    cache_path: a .npz file of indexes. What it holds for files of unchanged size and time is used,
+    the rest is read and added. It may be shared by processes and hosts writing at once: it is
+    always replaced whole, and the worst case is that an index is read again. A cache that cannot be
+    read is rebuilt; one that cannot be written is a warning. Errors as `read_index`.
+    """
+    known = {} if cache_path is None else _load(cache_path)
+    base = "" if cache_path is None else os.path.dirname(os.path.abspath(cache_path))
+    indexes, fresh = [], {}
+    for path in tqdm(paths, desc="index", unit="video", disable=None, delay=2):
+        path = os.fspath(path)
+        if cache_path is None:
+            indexes.append(read_index(path))
+            continue
+        key = os.path.relpath(os.path.abspath(path), base)
+        status = os.stat(path)
+        stamp = (status.st_size, status.st_mtime_ns)
+        before, index = known.get(key, (None, None))
+        if before != stamp:
+            index = read_index(path)
+            fresh[key] = (stamp, index)
+        indexes.append(index._replace(path=path))
+    if fresh:
+        _store(cache_path, {**_load(cache_path), **fresh})
+    return indexes
+
+
+def _load(cache_path: str | os.PathLike) -> dict:
+    """{path relative to the cache's folder: ((size, mtime), VideoIndex)}; {} if there is none."""
+    try:
+        with np.load(cache_path) as file:
+            entries = json.loads(file["entries"].tobytes())
+            offsets, sizes = file["offsets"], file["sizes"]
+        if entries["format"] != _FORMAT:
+            return {}
+        known, first = {}, 0
+        for key, size, mtime, width, height, lengths, header in entries["videos"]:
+            last = first + sum(lengths)
+            known[key] = (
+                (size, mtime),
+                VideoIndex(
+                    key,
+                    width,
+                    height,
+                    tuple(lengths),
+                    offsets[first:last],
+                    sizes[first:last],
+                    bytes.fromhex(header),
+                ),
+            )
+            first = last
+        return known
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return {}
+
+
+def _store(cache_path: str | os.PathLike, known: dict) -> None:
+    videos = [
+        (key, *stamp, index.width, index.height, index.gop_lengths, index.header.hex())
+        for key, (stamp, index) in known.items()
+    ]
+    entries = json.dumps({"format": _FORMAT, "videos": videos}).encode()
+    try:
+        with whole_file(cache_path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file,
+                entries=np.frombuffer(entries, np.uint8),
+                offsets=np.concatenate([index.offsets for _, index in known.values()]),
+                sizes=np.concatenate([index.sizes for _, index in known.values()]),
+            )
+    except OSError as error:
+        warnings.warn(f"the index cache could not be written: {error}", stacklevel=3)
