@@ -30,6 +30,7 @@ def load_clip(
     accumulate: bool = True,
     encode: bool = False,
     crop: tuple | None = None,
+    flip: bool = False,
     index: VideoIndex | None = None,
     out: Clip | None = None,
 ) -> Clip:
@@ -42,6 +43,7 @@ def load_clip(
         True: the network's uint8: iframe RGB, mv * 127.5 / 20 (truncated) + 128, residual + 128
         (BGR), clipped to 0..255.
     crop: (left, top, width, height) in pixels: only this window is computed; default all.
+    flip: mirror the window left to right, which negates the motion vectors' x (before encoding).
     index: the video's VideoIndex, saves scanning the file. out: a Clip to write into and return.
 
     Raises FileNotFoundError, IndexError for a position the video does not have, and ValueError for
@@ -55,7 +57,7 @@ def load_clip(
     last_of = {}
     for gop, position in rows:
         last_of[gop] = max(position, last_of.get(gop, 0))
-    writer = _Writer(index, crop, accumulate, encode, out)
+    writer = _Writer(index, crop, flip, accumulate, encode, out)
     for gop, position, picture in decode(index, last_of):
         writer.follow(gop, position, picture, rows)
     if writer.written != rows.keys():
@@ -67,8 +69,9 @@ def load_clip(
 class _Writer:
     """Follows the pictures of GOPs in decoding order and writes the wanted ones into a Clip."""
 
-    def __init__(self, index, crop, accumulate, encode, out):
+    def __init__(self, index, crop, flip, accumulate, encode, out):
         self.left, self.top, width, height = crop
+        self.flip = flip
         self.accumulate, self.encode, self.out = accumulate, encode, out
         self.written = set()
         self.gop = None
@@ -98,9 +101,9 @@ class _Writer:
         self.gop = gop
         self.places = self.identity
         if self.accumulate:
-            kernels.yuv_to_bgr(*picture.planes, 0, 0, self.reference, False)
+            kernels.yuv_to_bgr(*picture.planes, 0, 0, False, False, self.reference)
         first = self.out.iframe[rows[0]]
-        kernels.yuv_to_bgr(*picture.planes, self.left, self.top, first, self.encode)
+        kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.flip, self.encode, first)
         for row in rows[1:]:
             self.out.iframe[row] = first
 
@@ -116,10 +119,19 @@ class _Writer:
             mv[:] = residual[:] = 128 if self.encode else 0
         else:
             if not self.accumulate:
-                kernels.yuv_to_bgr(*self.previous.planes, 0, 0, self.reference, False)
-            kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.current, False)
+                kernels.yuv_to_bgr(*self.previous.planes, 0, 0, False, False, self.reference)
+            kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.flip, False, self.current)
             write = kernels.encoded_difference if self.encode else kernels.difference
-            write(self.places, self.reference, self.current, self.left, self.top, mv, residual)
+            write(
+                self.places,
+                self.reference,
+                self.current,
+                self.left,
+                self.top,
+                self.flip,
+                mv,
+                residual,
+            )
         for row in rows[1:]:
             self.out.mv[row], self.out.residual[row] = mv, residual
 
@@ -196,7 +208,7 @@ def load(
     for _, position, picture in decode(index, {gop_index: frame_index}):
         if position == frame_index:
             frame = np.empty((index.height, index.width, 3), np.uint8)
-            kernels.yuv_to_bgr(*picture.planes, 0, 0, frame, False)
+            kernels.yuv_to_bgr(*picture.planes, 0, 0, False, False, frame)
             return frame
     raise ValueError(
         f"{index.path}: GOP {gop_index} position {frame_index} is damaged beyond decoding"

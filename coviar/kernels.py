@@ -45,7 +45,7 @@ def move_blocks(vectors, previous, out):
 
 
 @_jit
-def yuv_to_bgr(luma, blue, red, left, top, out, swap):
+def yuv_to_bgr(luma, blue, red, left, top, flip, swap, out):
     """Convert the window of `out` (h, w, 3) uint8 at (left, top) from 4:2:0 planes; `swap`: to RGB.
 
     BT.601 in 16-bit fixed point with the nearest chroma sample: byte for byte what swscale does on
@@ -55,7 +55,7 @@ def yuv_to_bgr(luma, blue, red, left, top, out, swap):
     for row in range(out.shape[0]):
         y = row + top
         for column in range(out.shape[1]):
-            x = column + left
+            x = left + (out.shape[1] - 1 - column if flip else column)
             light = ((np.int32(luma[y, x]) * 8 - 128) * 9539) >> 16
             u = np.int32(blue[y >> 1, x >> 1]) * 8 - 1024
             v = np.int32(red[y >> 1, x >> 1]) * 8 - 1024
@@ -68,32 +68,34 @@ def yuv_to_bgr(luma, blue, red, left, top, out, swap):
 
 
 @_jit
-def difference(places, reference, current, left, top, mv, residual):
-    """Motion vectors and residual of the window (left, top) of size mv.shape.
+def difference(places, reference, current, left, top, flip, mv, residual):
+    """Motion vectors and residual of the window (left, top) of size mv.shape, mirrored if `flip`.
 
     places: map (H, W); reference: BGR (H, W, 3) uint8; current: BGR (h, w, 3) uint8, the window
-    only; mv (h, w, 2) and residual (h, w, 3) int16 are written.
+    only, mirrored already; mv (h, w, 2) and residual (h, w, 3) int16 are written.
     """
     for row in range(mv.shape[0]):
         for column in range(mv.shape[1]):
-            place = places[row + top, column + left]
+            here = left + (mv.shape[1] - 1 - column if flip else column)
+            place = places[row + top, here]
             x = np.int32(place & 0xFFFF)
             y = np.int32(place >> 16)
-            mv[row, column, 0] = column + left - x
+            mv[row, column, 0] = x - here if flip else here - x
             mv[row, column, 1] = row + top - y
             for c in range(3):
                 residual[row, column, c] = np.int16(current[row, column, c]) - reference[y, x, c]
 
 
 @_jit
-def encoded_difference(places, reference, current, left, top, mv, residual):
+def encoded_difference(places, reference, current, left, top, flip, mv, residual):
     """`difference` in the network's uint8 encoding, written in the same pass (see clip.py)."""
     for row in range(mv.shape[0]):
         for column in range(mv.shape[1]):
-            place = places[row + top, column + left]
+            here = left + (mv.shape[1] - 1 - column if flip else column)
+            place = places[row + top, here]
             x = np.int32(place & 0xFFFF)
             y = np.int32(place >> 16)
-            mv[row, column, 0] = _encode_mv(column + left - x)
+            mv[row, column, 0] = _encode_mv(x - here if flip else here - x)
             mv[row, column, 1] = _encode_mv(row + top - y)
             for c in range(3):
                 value = np.int32(current[row, column, c]) - reference[y, x, c] + 128
