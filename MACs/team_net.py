@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from MACs.counter import counted
+from MACs.counter import count_macs, counted
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 
@@ -17,22 +17,21 @@ def stage_macs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[st
     """MACs per video (one clip, one crop) of every step, in the order in which they run.
 
     `config` is `TeamNet.config`. The steps are those of an early exit: a clip that leaves at
-    exit k has run everything up to the step "exit k" and nothing after it.
+    exit k has run everything up to the step "exit k" and nothing after it. A layer's step
+    includes the TEAM block before it.
     """
     with torch.device("meta"):
         net = TeamNetIC(TeamNet(**config), exits)
         clips = [torch.empty(1, config["num_segments"], c, crop_size, crop_size) for c in (3, 2, 3)]
     backbone, macs = net.backbone, {}
-    features = backbone.enter(*clips)
-    for stage, (name, block) in enumerate(zip(STAGES, backbone.team)):
+    features, squeeze = backbone.enter(*clips), None
+    for stage, name in enumerate(STAGES):
+        (features, squeeze), macs[name] = counted(backbone.advance, stage, features, squeeze)
         number = stage + 1
-        features, macs[name] = counted(backbone.run_stage, stage, features)
-        squeeze, macs[f"TEAM {number} squeeze"] = counted(block.squeeze, features)
         if number in net.exits:
-            head, clip_squeeze = net.heads[str(number)], backbone.per_clip(squeeze)
-            _, macs[f"exit {number}"] = counted(head, clip_squeeze)
-        features, macs[f"TEAM {number} scale"] = counted(block.scale, features, squeeze)
-    _, macs["layer4 and classifiers"] = counted(backbone.leave, features)
+            head = net.heads[str(number)]
+            macs[f"exit {number}"] = count_macs(head, backbone.per_clip(squeeze))
+    macs["layer4 and classifiers"] = count_macs(backbone.leave, features, squeeze)
     return macs
 
 

@@ -163,14 +163,12 @@ class TeamNet(nn.Module):
 
         Raises ValueError when the shapes do not belong together or t is not `num_segments`.
         """
-        features = self.enter(iframe, mv, residual)
+        features, squeeze = self.enter(iframe, mv, residual), None
         squeezes = []
-        for stage, block in enumerate(self.team):
-            features = self.run_stage(stage, features)
-            squeeze = block.squeeze(features)
+        for stage in range(NUM_TEAM_BLOCKS):
+            features, squeeze = self.advance(stage, features, squeeze)
             squeezes.append(self.per_clip(squeeze))
-            features = block.scale(features, squeeze)
-        return BackboneOutput(tuple(squeezes), *self.leave(features))
+        return BackboneOutput(tuple(squeezes), *self.leave(features, squeeze))
 
     def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> Features:
         """Checked inputs with segments in the batch dimension, (b*t, c, h, w)."""
@@ -184,24 +182,37 @@ class TeamNet(nn.Module):
                     "the same batch and size for the three modalities"
                 )
         return tuple(
-            stream.input_norm(clip.flatten(0, 1)) for stream, clip in zip(self.streams, clips)
+            stream.input_norm(clip.flatten(0, 1)).to(stream.stem.conv1.weight.dtype)
+            for stream, clip in zip(self.streams, clips)
         )
 
-    def run_stage(self, stage: int, features: Features) -> Features:
-        """Stage 0 is the stem, stage k is layer k."""
+    def advance(
+        self, stage: int, features: Features, squeeze: torch.Tensor | None
+    ) -> tuple[Features, torch.Tensor]:
+        """One stage further: features after the stem (stage 0) or layer `stage`, and their squeeze.
+
+        The features that come in are first scaled by the TEAM block whose `squeeze` comes with
+        them. So whoever stops at a squeeze vector has computed nothing that it does not depend on.
+        """
+        features = self._run_stage(stage, features, squeeze)
+        return features, self.team[stage].squeeze(features)
+
+    def leave(self, features: Features, squeeze: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The rest of the way: logits of I-frame, MV and residual, and their sum."""
+        features = self._run_stage(NUM_TEAM_BLOCKS, features, squeeze)
+        logits = [
+            stream.classify(x, self.num_segments) for stream, x in zip(self.streams, features)
+        ]
+        return (*logits, sum(logits))
+
+    def _run_stage(self, stage: int, features: Features, squeeze: torch.Tensor | None) -> Features:
+        if squeeze is not None:
+            features = self.team[stage - 1].scale(features, squeeze)
         return tuple(stream.stages[stage](x) for stream, x in zip(self.streams, features))
 
     def per_clip(self, squeeze: torch.Tensor) -> torch.Tensor:
         """(b*t, d) to (b, t*d): the vectors of a clip's segments one after the other."""
         return squeeze.unflatten(0, (-1, self.num_segments)).flatten(1)
-
-    def leave(self, features: Features) -> tuple[torch.Tensor, ...]:
-        """What TEAM block 4 gave, through layer4: logits of I-frame, MV, residual and their sum."""
-        features = self.run_stage(len(self.team), features)
-        logits = [
-            stream.classify(x, self.num_segments) for stream, x in zip(self.streams, features)
-        ]
-        return (*logits, sum(logits))
 
 
 def new_classifier(in_features: int, num_classes: int) -> nn.Linear:
