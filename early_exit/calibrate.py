@@ -1,0 +1,128 @@
+"""Choose thresholds and a temperature on held-out logits, for a cost budget or a loss of accuracy.
+
+Of n clips and D decision points it takes (n, D) arrays: `sure`, the confidence at each point, and
+`correct`, whether deciding there would be right; costs (D,) are cumulative gmacs per video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from early_exit.thresholds import distinct_thresholds, sweep
+from early_exit.wise import cross_entropy
+
+RULES = ("common", "per_exit")
+# Per-exit thresholds tried at each exit, in all combinations. Finer grids look better on the videos
+# they are chosen on and keep their promise less on others.
+LEVELS = 20
+
+
+class Goal(NamedTuple):
+    """Spend least with top-1 of at least `min_top1_pct`, or be best within `max_gmacs`.
+
+    One of the two is None.
+    """
+
+    min_top1_pct: float | None = None
+    max_gmacs: float | None = None
+
+
+class Choice(NamedTuple):
+    """thresholds: one per exit. reached: False when no thresholds reach the wanted accuracy; the
+    most accurate ones are chosen then."""
+
+    thresholds: tuple[float, ...]
+    reached: bool
+
+
+def calibrate(
+    sure: np.ndarray, correct: np.ndarray, costs: Sequence[float], goal: Goal, rule: str
+) -> Choice:
+    """The thresholds that serve the goal best, `common` to all exits or `per_exit`.
+
+    Common ones are exact (every distinct confidence is tried); per-exit ones are the best on a grid
+    that holds the best common one, so on the data they are chosen on they are never worse.
+    Raises ValueError when even the cheapest thresholds exceed the budget.
+    """
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+    exits = sure.shape[1] - 1
+    largest = np.maximum.accumulate(sure[:, :-1], axis=1)
+    common = distinct_thresholds(largest)
+    curve = sweep(sure, correct, costs, common)
+    best, reached = _best(curve.top1_pct, curve.gmacs, goal)
+    if rule == "common":
+        return Choice((float(common[best]),) * exits, reached)
+    levels = [_grid(sure[:, k], common[best]) for k in range(exits)]
+    top1, gmacs = _all_combinations(sure, correct, costs, levels)
+    best, reached = _best(top1.ravel(), gmacs.ravel(), goal)
+    chosen = np.unravel_index(best, top1.shape)
+    return Choice(tuple(float(level[j]) for level, j in zip(levels, chosen)), reached)
+
+
+def fit_temperature(combined: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the smallest mean cross entropy over all D points of (n, D, C) logits.
+
+    Temperature scaling (Guo et al., ICML 2017), between 1/100 and 100.
+    """
+
+    def loss(log_temperature):
+        return cross_entropy(combined / np.exp(log_temperature), labels).mean()
+
+    bound = np.log(100)
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def _best(top1_pct: np.ndarray, gmacs: np.ndarray, goal: Goal) -> tuple[int, bool]:
+    """Index of the choice that serves the goal best, and whether it reaches it."""
+    if goal.max_gmacs is not None:
+        allowed = gmacs <= goal.max_gmacs + 1e-9  # costs are sums of floats
+        if not allowed.any():
+            raise ValueError(
+                f"a budget of {goal.max_gmacs:g} gmacs is below the cheapest, {gmacs.min():.4g}"
+            )
+        order = np.lexsort((gmacs, -top1_pct))
+    else:
+        allowed = top1_pct >= goal.min_top1_pct - 1e-9  # percents are quotients of floats
+        if not allowed.any():
+            return int(np.lexsort((gmacs, -top1_pct))[0]), False
+        order = np.lexsort((-top1_pct, gmacs))
+    return int(order[np.argmax(allowed[order])]), True
+
+
+def _grid(values: np.ndarray, common: float) -> np.ndarray:
+    """Ascending thresholds for one exit: evenly over its distinct confidences, and `common`."""
+    thresholds = distinct_thresholds(values)
+    evenly = np.linspace(0, len(thresholds) - 1, LEVELS).round().astype(int)
+    return np.unique(np.append(thresholds[evenly], common))
+
+
+def _all_combinations(
+    sure: np.ndarray, correct: np.ndarray, costs: Sequence[float], levels: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """top1_pct and mean gmacs, each (L1, .., LE), of every combination of the exits' thresholds.
+
+    A clip's code at an exit is the number of that exit's levels below its confidence: it leaves at
+    level j if its code is larger than j. Sums over a histogram of codes then count all
+    combinations at once, whatever the number of clips.
+    """
+    number, exits = len(sure), len(levels)
+    codes = [np.searchsorted(level, sure[:, k], side="left") for k, level in enumerate(levels)]
+    right, gmacs = np.zeros((2, *map(len, levels)))
+    for k, cost in enumerate(costs):
+        seen = min(k + 1, exits)  # exits whose thresholds decide who leaves at point k
+        for table, weights in ((right, correct[:, k]), (gmacs, np.full(number, cost))):
+            shape = [len(level) + 1 for level in levels[:seen]]
+            cells = np.ravel_multi_index(codes[:seen], shape)
+            sums = np.bincount(cells, weights, minlength=int(np.prod(shape))).reshape(shape)
+            for axis in range(seen):
+                up_to = np.cumsum(sums, axis=axis)
+                stayed = np.delete(up_to, -1, axis)
+                total = np.take(up_to, [-1], axis)
+                sums = total - stayed if axis == k else stayed
+            table += sums.reshape(sums.shape + (1,) * (exits - seen))
+    return 100 * right / number, gmacs / number

@@ -1,0 +1,153 @@
+"""The result tables of one run: rows for exits.csv, trade_off.csv and policies.csv.
+
+Tidy: one row per (part, combination, threshold or policy, exit). `exit` is a decision point, or
+"all" for everyone together. gmacs: 1e9 multiply-accumulates per video with all its clips and crops,
+of leaving at that point, and in rows "all" the mean over all videos, right or wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coviar.files import whole_file
+from early_exit import wise
+from early_exit.logits import LogitsFile
+from early_exit.policy import decide
+from early_exit.thresholds import confidences, sweep
+from models.policy import Policy
+
+ALL = "all"
+_RUN = ["data", "split", "seed", "method", "part", "combination"]
+_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "protocol", "command"]
+_POLICY = ["rule", "goal", "reached", "select_on", "confidence", "temperature", "thresholds"]
+COLUMNS = {
+    "exits.csv": [*_RUN, *_SCORE],
+    "trade_off.csv": [*_RUN, "threshold", *_SCORE],
+    "policies.csv": [*_RUN, *_POLICY, *_SCORE],
+}
+
+
+class Study:
+    """One run's logits with its three combinations and costs.
+
+    betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
+    wise_protocol: how the betas were fitted; command: what to write into every row.
+    """
+
+    def __init__(
+        self,
+        logits: LogitsFile,
+        betas: np.ndarray,
+        costs: Mapping[str, float],
+        wise_protocol: str,
+        command: str,
+    ):
+        self.logits = logits
+        self.points = wise.decision_points(logits.outputs)
+        self.parts = [part for part in ("heldout", "test") if part in logits.parts]
+        self.weights = {
+            "vanilla": wise.vanilla_weights(logits.outputs),
+            "constant": wise.constant_weights(logits.outputs),
+            "wise": betas,
+        }
+        self._costs = np.array([costs[point] for point in self.points])
+        self._wise_protocol = wise_protocol
+        self._command = command
+
+    def costs(self, part: str) -> np.ndarray:
+        """(D,) gmacs per video of leaving at each decision point: those of one view x views."""
+        return self._costs * len(self.logits.part(part).logits)
+
+    def combined(self, part: str, combination: str) -> tuple[np.ndarray, np.ndarray]:
+        """(n, D, C) combined logits, and (n, D) whether deciding by them is right."""
+        rows, labels = self.logits.samples(part)
+        combined = wise.combine(rows, self.weights[combination])
+        return combined, combined.argmax(axis=2) == labels[:, None]
+
+    def row(self, part: str, combination: str) -> dict:
+        """The columns that name a row's run, protocol and command."""
+        meta, protocol = self.logits.meta, self.logits.meta["protocol"]
+        if combination == "wise":
+            protocol = f"{protocol}; {self._wise_protocol}"
+        return {
+            **{key: meta[key] for key in ("data", "split", "seed", "method")},
+            "part": part,
+            "combination": combination,
+            "protocol": protocol,
+            "command": self._command,
+        }
+
+    def exit_rows(self) -> list[dict]:
+        """Everyone decides at one point: exits.csv."""
+        rows = []
+        for part in self.parts:
+            for combination in self.weights:
+                run = self.row(part, combination)
+                top1 = 100 * self.combined(part, combination)[1].mean(axis=0)
+                for point, value, cost in zip(self.points, top1, self.costs(part)):
+                    rows.append({**run, **_score(point, value, 100, cost)})
+        return rows
+
+    def sweep_rows(
+        self, thresholds: Sequence[float], confidence: str, temperatures: Mapping[str, float]
+    ) -> list[dict]:
+        """One threshold common to all exits, swept: trade_off.csv. A temperature by combination."""
+        rows = []
+        for part in self.parts:
+            costs = self.costs(part)
+            for combination in self.weights:
+                combined, correct = self.combined(part, combination)
+                sure = confidences(combined, confidence, temperatures[combination])
+                curve = sweep(sure, correct, costs, thresholds)
+                run = self.row(part, combination)
+                for t, threshold in enumerate(curve.thresholds):
+                    at = {**run, "threshold": threshold}
+                    rows.append({**at, **_score(ALL, curve.top1_pct[t], 100, curve.gmacs[t])})
+                    leaving = zip(self.points, curve.point_top1_pct[t], curve.share_pct[t], costs)
+                    rows += [{**at, **_score(*scores)} for scores in leaving]
+        return rows
+
+    def policy_rows(self, policy: Policy) -> list[dict]:
+        """What a policy does that team_net_wise_all_acc.py made: policies.csv."""
+        rows = []
+        made = policy.provenance
+        how = {
+            **{key: made[key] for key in ("rule", "goal", "reached", "select_on")},
+            "confidence": policy.confidence,
+            "temperature": policy.temperature,
+            "thresholds": " ".join(f"{threshold:.6g}" for threshold in policy.thresholds),
+        }
+        for part in self.parts:
+            run = {**self.row(part, made["combination"]), **how}
+            costs = self.costs(part)
+            logits, labels = self.logits.samples(part)
+            points, predicted = decide(policy, logits)
+            right = predicted == labels
+            rows.append({**run, **_score(ALL, 100 * right.mean(), 100, costs[points].mean())})
+            for d, point in enumerate(self.points):
+                here = points == d
+                top1 = 100 * right[here].mean() if here.any() else np.nan
+                rows.append({**run, **_score(point, top1, 100 * here.mean(), costs[d])})
+        return rows
+
+
+def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
+    """Write a CSV whole or not at all; floats to six decimals, NaN as an empty cell."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _score(exit_: str, top1_pct: float, share_pct: float, gmacs: float) -> dict:
+    return {"exit": exit_, "top1_pct": top1_pct, "share_pct": share_pct, "gmacs": gmacs}
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else round(float(value), 6)
+    return value
