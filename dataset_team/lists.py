@@ -1,22 +1,26 @@
-"""List files: which videos, of which class. `python -m dataset_team.lists` makes the official ones.
+"""List files: which videos, of which class.
 
-A line holds three columns, `Class/video.avi ClassName label`. Blank lines are skipped, and lines
-that start with #. A class name may hold blanks where it is also the name of the video's folder.
+    python -m dataset_team.lists ucf101 ucfTrainTestlist lists
+
+makes the three-column lists of a data set from its official split files. A line holds
+`Class/video.avi ClassName label`; blank lines are skipped, and lines that start with #. A class
+name may hold blanks where it is also the name of the video's folder.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import json
 import random
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from coviar.files import whole_file
+from dataset_team import official_lists
+from dataset_team.finder import VideoFinder, without_extension
 from dataset_team.registry import DATASETS
-
-# Where one video exists in several formats the first of these is taken: re-encoded ones first.
-EXTENSIONS = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 THREE_COLUMNS = re.compile(r"(?P<name>\S+)\s+(?P<class_name>\S+)\s+(?P<label>\S+)")
 BLANKS_INSIDE = re.compile(
@@ -48,17 +52,15 @@ class ListError(ValueError):
 def read_list(list_path, data_root, data_name=None):
     """Read and check a list file; return its Records in order.
 
-    A video is looked up under `data_root` whatever its extension; where there is no exact match,
-    letter case and blank or underscore do not matter either (UCF-101's HandStandPushups is
-    HandstandPushups on disk). Raises ListError naming every bad line (at most 10 shown): malformed,
-    class and label that contradict an earlier line, label outside `data_name`'s classes, video
-    listed twice, video not found.
+    Videos are looked up under `data_root` as finder.VideoFinder does. Raises ListError naming every
+    bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
+    outside `data_name`'s classes, video listed twice, video not found.
     """
     list_path = Path(list_path)
     if not Path(data_root).is_dir():
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
     num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
-    finder = _VideoFinder(data_root)
+    finder = VideoFinder(data_root)
     seen = _Seen(num_classes)
     records, problems = [], []
     for line_number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), 1):
@@ -69,6 +71,11 @@ def read_list(list_path, data_root, data_name=None):
             name, class_name, label = _parse_line(line)
             seen.check(name, class_name, label, line_number)
             path = finder.find(name)
+            if path is None:
+                raise ListError(
+                    f"no video {name}.* under {data_root} (check --data-root; "
+                    "python -m coviar.reencode brings videos there)"
+                )
             records.append(Record(name, path, class_name, label, group_of(name)))
         except ListError as error:
             problems.append(f"{list_path}:{line_number}: {error}")
@@ -86,12 +93,7 @@ def _parse_line(line):
     label = match["label"]
     if not (label.isascii() and label.isdigit()):
         raise ListError(f"the label must be a number from 0 on, found {label!r}")
-    return _without_extension(match["name"]), match["class_name"], int(label)
-
-
-def _without_extension(name):
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+    return without_extension(match["name"]), match["class_name"], int(label)
 
 
 class _Seen:
@@ -116,54 +118,6 @@ class _Seen:
                 f"{class_name!r} with label {known_label} and label {label} for {known_class!r}"
             )
         self.line_of[name] = line_number
-
-
-class _VideoFinder:
-    """Finds videos under a root; reads each folder once."""
-
-    def __init__(self, root):
-        self.root = os.fspath(root)
-        self.folders = {}
-
-    def find(self, name):
-        folder = self.root
-        *parents, stem = name.split("/")
-        for parent in parents:
-            folder = self._entry(folder, parent, name)
-        return self._entry(folder, stem, name, is_video=True)
-
-    def _entry(self, folder, wanted, name, is_video=False):
-        if folder not in self.folders:
-            self.folders[folder] = _read_folder(folder)
-        exact, alike = self.folders[folder][is_video]
-        entry = exact.get(wanted) or alike.get(_alike(wanted))
-        if entry is None:
-            raise ListError(
-                f"no video {name}.* under {self.root} (check --data-root; videos from elsewhere "
-                "are brought there by python -m coviar.reencode)"
-            )
-        return os.path.join(folder, entry)
-
-
-def _alike(name):
-    return name.casefold().replace(" ", "_")
-
-
-def _read_folder(folder):
-    """{is_video: ({name: entry}, {name without case and blanks: entry})} of one folder."""
-    folders, videos = {}, defaultdict(list)
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            stem, extension = os.path.splitext(entry.name)
-            if extension.lower() in EXTENSIONS:
-                videos[stem].append((EXTENSIONS.index(extension.lower()), entry.name))
-            if entry.is_dir():
-                folders[entry.name] = entry.name
-    first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
-    return {
-        is_video: (exact, {_alike(name): entry for name, entry in exact.items()})
-        for is_video, exact in ((False, folders), (True, first_videos))
-    }
 
 
 def _summary(problems):
@@ -217,3 +171,56 @@ def _pick_groups(groups, fraction, rng):
         if len(picked) + len(groups[group]) / 2 <= wanted:
             picked += groups[group]
     return picked or min((groups[group] for group in order), key=len)
+
+
+def write_list(path, entries):
+    """Write official_lists.Entry's as a list file, whole."""
+    with whole_file(path) as temporary:
+        lines = [f"{entry.name} {entry.class_name} {entry.label}\n" for entry in entries]
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_team.lists",
+        description="Make the lists of a data set from its official split files.",
+    )
+    parser.add_argument("data_name", choices=sorted(official_lists.READERS))
+    parser.add_argument(
+        "splits",
+        metavar="SPLITS",
+        help="the folder of the official files: ucfTrainTestlist with classInd.txt, "
+        "testTrainMulti_7030_splits, or Kinetics-400's train.csv and val.csv",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder for <data>_<split>_<part>.txt")
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="leave out the videos that are not in DIR and say how many (Kinetics videos vanish)",
+    )
+    return parser
+
+
+def main(args, parser):
+    finder = None
+    if args.data_root is not None:
+        if not Path(args.data_root).is_dir():
+            parser.error(f"--data-root {args.data_root}: no such folder")
+        finder = VideoFinder(args.data_root)
+    try:
+        lists = official_lists.READERS[args.data_name](args.splits)
+    except official_lists.SplitFileError as error:
+        parser.exit(1, f"{error}\n")
+    result = {}
+    for part, entries in lists.items():
+        path = Path(args.out) / f"{args.data_name}_{part}.txt"
+        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
+        write_list(path, listed)
+        result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
+        print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
+    print(f"result: {json.dumps(result)}")
+
+
+if __name__ == "__main__":
+    the_parser = get_args_parser()
+    main(the_parser.parse_args(), the_parser)

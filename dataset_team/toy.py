@@ -11,9 +11,10 @@ dots move alike, which motion vectors do not show.
     pattern   stripes, dots: in the plane    wheel (spokes)               tunnel (rings)
     motion    left, right                    clockwise, counterclockwise  approach, recede
 
-Varied by group (three videos, like UCF-101's gXX): colours, background. Varied by video: place,
-radius, speed, grain, noise, panning of the background, number of frames. Train with --no-flip: a
-mirrored "left" is a "right".
+The light is a hint, right three times out of four: warm for one direction of a pair, cool for the
+other. Varied by group (three videos, like UCF-101's gXX): colours, background. Varied by video:
+place, radius, speed, grain, noise, panning of the background, number of frames. Train with
+--no-flip: a mirrored "left" is a "right".
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from tqdm import tqdm
 from coviar.files import whole_file
 
 # Class: (pattern, motion along the pattern's first axis, along its second axis). The axes are x and
-# y for patterns in the plane, angle and logarithm of the radius for the others.
+# y for patterns in the plane, angle and logarithm of the radius for the others. Even classes are
+# mostly in warm light, odd ones in cool light.
 CLASSES = {
     "StripesLeft": ("stripes", -1, 0),
     "StripesRight": ("stripes", 1, 0),
@@ -51,6 +53,8 @@ TEST_SHARE = 0.3  # of the groups
 SPEED = (1.5, 3.5)  # pixels per frame; of the rim where the pattern turns or grows
 RADIUS = (0.32, 0.45)  # of the short side
 NUM_FRAMES = (36, 48)
+LIGHTS = ((1.2, 1.0, 0.8), (0.8, 1.0, 1.2))  # warm, cool: red, green, blue
+TRUE_LIGHT = 0.75
 NOISE = (2.0, 8.0)  # standard deviation, grey levels
 MAX_PAN = 0.6  # pixels per frame
 GOP = 12
@@ -68,11 +72,15 @@ class Video(NamedTuple):
     seed: int
 
     @property
+    def label(self):
+        return list(CLASSES).index(self.class_name)
+
+    @property
     def name(self):
         return f"{self.class_name}/v_{self.class_name}_g{self.group:02}_c{self.clip:02}.mp4"
 
     def rng(self, *more):
-        return np.random.default_rng([self.seed, list(CLASSES).index(self.class_name), *more])
+        return np.random.default_rng([self.seed, self.label, *more])
 
 
 def draw(video):
@@ -83,6 +91,7 @@ def draw(video):
     pattern, *direction = CLASSES[video.class_name]
     colours = _two_colours(of_group)
     background = _background(of_group, width + 2 * NUM_FRAMES[1], height + 2 * NUM_FRAMES[1])
+    light = LIGHTS[(video.label + (rng.random() > TRUE_LIGHT)) % 2]
     pan = rng.uniform(-MAX_PAN, MAX_PAN, 2)
 
     radius = rng.uniform(*RADIUS) * min(video.size)
@@ -109,7 +118,7 @@ def draw(video):
         picture = behind + disc * (colours[0] * weight + colours[1] * (1 - weight) - behind)
         left, top = rng.integers(0, (width, height))
         picture += noise[top : top + height, left : left + width]
-        yield np.clip(picture, 0, 255).astype(np.uint8)
+        yield np.clip(picture * np.float32(light), 0, 255).astype(np.uint8)
 
 
 def _two_colours(rng):
@@ -193,10 +202,9 @@ def make_toy(out, videos_per_class=30, size=(160, 128), seed=0):
         "train.txt": [video for video in videos if video.group > test_groups],
         "test.txt": [video for video in videos if video.group <= test_groups],
     }
-    labels = {class_name: label for label, class_name in enumerate(CLASSES)}
     for list_name, part in parts.items():
         with whole_file(Path(out) / list_name) as temporary:
-            lines = [f"{v.name} {v.class_name} {labels[v.class_name]}\n" for v in part]
+            lines = [f"{v.name} {v.class_name} {v.label}\n" for v in part]
             temporary.write_text("".join(lines), encoding="utf-8")
     return tuple(Path(out) / list_name for list_name in parts)
 
