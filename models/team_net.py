@@ -75,7 +75,7 @@ class Stream(nn.Module):
 
     def classify(self, x: torch.Tensor, num_segments: int) -> torch.Tensor:
         """Features of layer4 (b*t, c, h, w) to logits (b, num_classes), averaged over segments."""
-        with _full_precision(x):
+        with full_precision(x):
             logits = self.classifier(self.dropout(_global_average(x)))
             return logits.unflatten(0, (-1, num_segments)).mean(1)
 
@@ -98,13 +98,13 @@ class TeamBlock(nn.Module):
 
     def squeeze(self, features: Features) -> torch.Tensor:
         """The squeeze vectors, (b*t, squeeze_size) float32."""
-        with _full_precision(features[0]):
+        with full_precision(features[0]):
             pooled = torch.cat([_global_average(x) for x in features], dim=1)
             return torch.relu(self.fc_squeeze(pooled))
 
     def scale(self, features: Features, squeeze: torch.Tensor) -> Features:
         """Each stream times its channel weights, then times its spatial weights."""
-        with _full_precision(squeeze):
+        with full_precision(squeeze):
             weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
         maps = torch.cat([x.mean(1, keepdim=True) for x in scaled], dim=1)  # (b*t, 3, h, w)
@@ -223,7 +223,7 @@ def new_classifier(in_features: int, num_classes: int) -> nn.Linear:
     return classifier
 
 
-def _full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
+def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
     """Autocast off on the device of `x`; meta tensors (MACs) know no autocast."""
     if x.is_meta:
         return contextlib.nullcontext()

@@ -8,17 +8,30 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.team_net import NUM_TEAM_BLOCKS, TeamNet, new_classifier
+from models.policy import Policy, confidence
+from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classifier
 
 
 class ExitOutput(NamedTuple):
-    """Float32 logits (b, num_classes) of each exit and each stream; fused = their streams' sum."""
+    """Float32 logits (b, num_classes) of each exit and each stream; fused = the streams' sum."""
 
     exits: tuple[torch.Tensor, ...]
     iframe: torch.Tensor
     mv: torch.Tensor
     residual: torch.Tensor
     fused: torch.Tensor
+
+
+class Decisions(NamedTuple):
+    """Where each of b clips left and what it was called there.
+
+    Decision points are counted from 0: the policy's exits, then the full network.
+    """
+
+    label: torch.Tensor  # (b,) int64
+    point: torch.Tensor  # (b,) int64
+    logits: torch.Tensor  # (b, num_classes) float32, combined with the policy's weights
+    confidence: torch.Tensor  # (b, points) float32, NaN at points the clip did not come to
 
 
 class TeamNetIC(nn.Module):
@@ -55,4 +68,83 @@ class TeamNetIC(nn.Module):
 
     def heads_from(self, squeezes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Logits of every exit from all four TEAM blocks' squeeze vectors, (b, t*d_k) each."""
-        return tuple(self.heads[str(k)](squeezes[k - 1]) for k in self.exits)
+        return tuple(self._head(k, squeezes[k - 1]) for k in self.exits)
+
+    @torch.no_grad()
+    def early_exit(
+        self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor, policy: Policy
+    ) -> Decisions:
+        """Decide every clip as early as `policy` lets it, running nothing for clips that left.
+
+        Inputs as for `TeamNet.forward`. Raises ValueError when the policy uses an exit that this
+        network does not have.
+        """
+        if not set(policy.exits) <= set(self.exits):
+            raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
+        decided = _Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
+        features, squeeze = self.backbone.enter(iframe, mv, residual), None
+        seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here
+        for stage in range(NUM_TEAM_BLOCKS):
+            features, squeeze = self.backbone.advance(stage, features, squeeze)
+            exit_number = stage + 1
+            if exit_number not in policy.exits:
+                continue
+            seen = (*seen, self._head(exit_number, self.backbone.per_clip(squeeze)))
+            stays = decided.at_exit(seen)
+            if not stays.any():
+                return decided.decisions
+            if not stays.all():
+                seen = tuple(logits[stays] for logits in seen)
+                features = tuple(self._keep(stays, x) for x in features)
+                squeeze = self._keep(stays, squeeze)
+        streams = self.backbone.leave(features, squeeze)[:3]
+        decided.at_end((*seen, *streams))
+        return decided.decisions
+
+    def _head(self, exit_number: int, squeeze: torch.Tensor) -> torch.Tensor:
+        with full_precision(squeeze):
+            return self.heads[str(exit_number)](squeeze)
+
+    def _keep(self, stays: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The rows (b*t, ...) of the clips that stay."""
+        return x.unflatten(0, (-1, self.backbone.num_segments))[stays].flatten(0, 1)
+
+
+class _Deciding:
+    """The decisions so far, and which rows of the batch are still undecided."""
+
+    def __init__(self, policy: Policy, batch: int, num_classes: int, device: torch.device):
+        self.policy = policy
+        self.point = 0
+        self.rows = torch.arange(batch, device=device)
+        self.decisions = Decisions(
+            label=torch.full((batch,), -1, device=device),
+            point=torch.full((batch,), -1, device=device),
+            logits=torch.full((batch, num_classes), torch.nan, device=device),
+            confidence=torch.full((batch, len(policy.exits) + 1), torch.nan, device=device),
+        )
+
+    def at_exit(self, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Decide those who are sure enough; returns who of the present clips stays, (n,) bool."""
+        combined, sure = self._combine(seen)
+        leaves = sure > self.policy.thresholds[self.point]
+        self._record(combined[leaves], self.rows[leaves])
+        self.rows = self.rows[~leaves]
+        self.point += 1
+        return ~leaves
+
+    def at_end(self, seen: Sequence[torch.Tensor]) -> None:
+        combined, _ = self._combine(seen)
+        self._record(combined, self.rows)
+
+    def _combine(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = self.policy.weights[self.point]  # 0 for what has not been seen
+        combined = sum(weight * logits for weight, logits in zip(weights, seen))
+        sure = confidence(combined, self.policy.confidence, self.policy.temperature)
+        self.decisions.confidence[self.rows, self.point] = sure
+        return combined, sure
+
+    def _record(self, combined: torch.Tensor, rows: torch.Tensor) -> None:
+        self.decisions.logits[rows] = combined
+        self.decisions.label[rows] = combined.argmax(1)
+        self.decisions.point[rows] = self.point
