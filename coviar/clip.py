@@ -70,15 +70,13 @@ class _Writer:
     """Follows the pictures of GOPs in decoding order and writes the wanted ones into a Clip."""
 
     def __init__(self, index, crop, flip, accumulate, encode, out):
-        self.left, self.top, width, height = crop
-        self.flip = flip
-        self.accumulate, self.encode, self.out = accumulate, encode, out
+        self.left, self.top, _, _ = crop
+        self.flip, self.accumulate, self.encode, self.out = flip, accumulate, encode, out
         self.written = set()
         self.gop = None
         self.previous = None
         size = (index.height, index.width)
-        self.reference = np.empty((*size, 3), np.uint8)
-        self.current = np.empty((height, width, 3), np.uint8)
+        self.reference = np.empty(size, np.uint32)
         self.identity = np.empty(size, np.uint32)
         kernels.identity_map(self.identity)
         self.places = self.identity
@@ -90,7 +88,7 @@ class _Writer:
             self._begin(gop, picture, [row for key in rows if key[0] == gop for row in rows[key]])
         elif gop != self.gop:
             return  # its I-frame is lost, so nothing can refer to it
-        if position > 0 and (self.accumulate or wanted):
+        elif self.accumulate or wanted:
             self._move(picture.vectors)
         if wanted:
             self._write(position, picture, wanted)
@@ -101,9 +99,9 @@ class _Writer:
         self.gop = gop
         self.places = self.identity
         if self.accumulate:
-            kernels.yuv_to_bgr(*picture.planes, 0, 0, False, False, self.reference)
+            kernels.pack_picture(*picture.planes, self.reference)
         first = self.out.iframe[rows[0]]
-        kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.flip, self.encode, first)
+        kernels.convert_window(*picture.planes, self.left, self.top, self.flip, self.encode, first)
         for row in rows[1:]:
             self.out.iframe[row] = first
 
@@ -119,19 +117,9 @@ class _Writer:
             mv[:] = residual[:] = 128 if self.encode else 0
         else:
             if not self.accumulate:
-                kernels.yuv_to_bgr(*self.previous.planes, 0, 0, False, False, self.reference)
-            kernels.yuv_to_bgr(*picture.planes, self.left, self.top, self.flip, False, self.current)
-            write = kernels.encoded_difference if self.encode else kernels.difference
-            write(
-                self.places,
-                self.reference,
-                self.current,
-                self.left,
-                self.top,
-                self.flip,
-                mv,
-                residual,
-            )
+                kernels.pack_picture(*self.previous.planes, self.reference)
+            window = (self.left, self.top, self.flip, self.encode)
+            kernels.difference(self.places, self.reference, *picture.planes, *window, mv, residual)
         for row in rows[1:]:
             self.out.mv[row], self.out.residual[row] = mv, residual
 
@@ -208,7 +196,7 @@ def load(
     for _, position, picture in decode(index, {gop_index: frame_index}):
         if position == frame_index:
             frame = np.empty((index.height, index.width, 3), np.uint8)
-            kernels.yuv_to_bgr(*picture.planes, 0, 0, False, False, frame)
+            kernels.convert_window(*picture.planes, 0, 0, False, False, frame)
             return frame
     raise ValueError(
         f"{index.path}: GOP {gop_index} position {frame_index} is damaged beyond decoding"
