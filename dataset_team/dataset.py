@@ -81,12 +81,6 @@ class VideoDataset(torch.utils.data.Dataset):
         """Views of a video to average at test: clips times crops."""
         return self.clips * self.crops
 
-    @property
-    def class_names(self):
-        """Names by label; a label that no video of the list has is named by its number."""
-        names = {record.label: record.class_name for record in self.records}
-        return [names.get(label, str(label)) for label in range(max(names) + 1)]
-
     def describe(self):
         """Everything a view depends on, as plain values: for digests and protocol columns."""
         videos = hashlib.sha256()
