@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import av
 import numpy as np
 
 from coviar import kernels
-from coviar.decode import Picture, decode
+from coviar.decode import decode, planes, vectors
 from coviar.index import VideoIndex, read_index
 
 FRAME, MV, RESIDUAL = range(3)  # `representation` of `load`, CoViAR's numbers
@@ -58,8 +59,8 @@ def load_clip(
     for gop, position in rows:
         last_of[gop] = max(position, last_of.get(gop, 0))
     writer = _Writer(index, crop, flip, accumulate, encode, out)
-    for gop, position, picture in decode(index, last_of):
-        writer.follow(gop, position, picture, rows)
+    for gop, position, frame in decode(index, last_of):
+        writer.follow(gop, position, frame, rows)
     if writer.written != rows.keys():
         gop, position = min(rows.keys() - writer.written)
         raise ValueError(f"{index.path}: GOP {gop} position {position} is damaged beyond decoding")
@@ -70,56 +71,59 @@ class _Writer:
     """Follows the pictures of GOPs in decoding order and writes the wanted ones into a Clip."""
 
     def __init__(self, index, crop, flip, accumulate, encode, out):
-        self.left, self.top, _, _ = crop
+        self.left, self.top, width, height = crop
         self.flip, self.accumulate, self.encode, self.out = flip, accumulate, encode, out
         self.written = set()
         self.gop = None
         self.previous = None
-        size = (index.height, index.width)
-        self.reference = np.empty(size, np.uint32)
-        self.identity = np.empty(size, np.uint32)
+        whole = (index.height, index.width)
+        self.reference = np.empty(whole, np.uint32)
+        self.window = np.empty((height, width), np.uint32)
+        self.identity, *self.spare = np.empty((3, *whole), np.uint32)
         kernels.identity_map(self.identity)
         self.places = self.identity
-        self.spare = [np.empty(size, np.uint32), np.empty(size, np.uint32)]
 
-    def follow(self, gop: int, position: int, picture: Picture, rows: dict) -> None:
+    def follow(self, gop: int, position: int, frame: av.VideoFrame, rows: dict) -> None:
         wanted = rows.get((gop, position), ())
         if position == 0:
-            self._begin(gop, picture, [row for key in rows if key[0] == gop for row in rows[key]])
+            self._begin(gop, frame, [row for key in rows if key[0] == gop for row in rows[key]])
         elif gop != self.gop:
             return  # its I-frame is lost, so nothing can refer to it
         elif self.accumulate or wanted:
-            self._move(picture.vectors)
+            self._move(vectors(frame))
         if wanted:
-            self._write(position, picture, wanted)
+            self._write(position, frame, wanted)
             self.written.add((gop, position))
-        self.previous = picture
+        self.previous = None if self.accumulate else frame
 
-    def _begin(self, gop: int, picture: Picture, rows: list) -> None:
+    def _begin(self, gop: int, frame: av.VideoFrame, rows: list) -> None:
         self.gop = gop
         self.places = self.identity
-        if self.accumulate:
-            kernels.pack_picture(*picture.planes, self.reference)
+        kernels.pack_window(*planes(frame), 0, 0, self.reference)
         first = self.out.iframe[rows[0]]
-        kernels.convert_window(*picture.planes, self.left, self.top, self.flip, self.encode, first)
+        kernels.unpack_window(self.reference, self.left, self.top, self.flip, self.encode, first)
         for row in rows[1:]:
             self.out.iframe[row] = first
 
-    def _move(self, vectors: np.ndarray) -> None:
+    def _move(self, blocks: np.ndarray) -> None:
         before = self.places if self.accumulate else self.identity
         self.places = self.spare[0]
-        kernels.move_blocks(vectors, before, self.places)
+        kernels.move_blocks(blocks, before, self.places)
         self.spare.reverse()
 
-    def _write(self, position: int, picture: Picture, rows: list) -> None:
+    def _write(self, position: int, frame: av.VideoFrame, rows: list) -> None:
         mv, residual = self.out.mv[rows[0]], self.out.residual[rows[0]]
         if position == 0:
             mv[:] = residual[:] = 128 if self.encode else 0
         else:
             if not self.accumulate:
-                kernels.pack_picture(*self.previous.planes, self.reference)
-            window = (self.left, self.top, self.flip, self.encode)
-            kernels.difference(self.places, self.reference, *picture.planes, *window, mv, residual)
+                kernels.pack_window(*planes(self.previous), 0, 0, self.reference)
+            kernels.pack_window(*planes(frame), self.left, self.top, self.window)
+            kernels.difference(
+                *(self.places, self.reference, self.window),
+                *(self.left, self.top, self.flip, self.encode),
+                *(mv, residual),
+            )
         for row in rows[1:]:
             self.out.mv[row], self.out.residual[row] = mv, residual
 
@@ -193,14 +197,21 @@ def load(
         clip = load_clip(path, [(gop_index, frame_index)], accumulate=bool(accumulate), index=index)
         return clip[representation][0].astype(np.int32)
     _rows_by_picture([(gop_index, frame_index)], index)
-    for _, position, picture in decode(index, {gop_index: frame_index}):
+    for _, position, frame in decode(index, {gop_index: frame_index}):
         if position == frame_index:
-            frame = np.empty((index.height, index.width, 3), np.uint8)
-            kernels.convert_window(*picture.planes, 0, 0, False, False, frame)
-            return frame
+            return to_bgr(frame)
     raise ValueError(
         f"{index.path}: GOP {gop_index} position {frame_index} is damaged beyond decoding"
     )
+
+
+def to_bgr(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as uint8 BGR (h, w, 3)."""
+    packed = np.empty((frame.height, frame.width), np.uint32)
+    kernels.pack_window(*planes(frame), 0, 0, packed)
+    bgr = np.empty((frame.height, frame.width, 3), np.uint8)
+    kernels.unpack_window(packed, 0, 0, False, False, bgr)
+    return bgr
 
 
 def get_num_frames(path: str | os.PathLike) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,18 +17,10 @@ class CorruptVideoWarning(UserWarning):
     """A damaged stream: the decoder concealed what it could; names the file and the GOP."""
 
 
-class Picture(NamedTuple):
-    """planes: Y (h, w), U and V (ceil(h/2), ceil(w/2)) uint8, views of the decoder's memory;
-    vectors: (n, 20) int16, see kernels.py."""
-
-    planes: tuple
-    vectors: np.ndarray
-
-
 def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
     """Decode GOPs of a video, each from its I-picture up to a last position.
 
-    last_of: {gop: last position}. Yields (gop, position, Picture) in the file's order. Damage is
+    last_of: {gop: last position}. Yields (gop, position, frame) in the file's order. Damage is
     concealed by the decoder and reported by a CorruptVideoWarning per GOP; a picture nothing can be
     made of is left out. ValueError if the pictures are of another size than the index says.
     """
@@ -43,7 +34,7 @@ def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
                 for frame in _decode_packet(context, _read_packet(file, index, number)):
                     _check_size(frame, index, gop)
                     intact += not frame.is_corrupt
-                    yield gop, number - first, _picture(frame)
+                    yield gop, number - first, frame
             if intact < count:
                 warnings.warn(
                     f"{index.path}: GOP {gop} is damaged ({count - intact} of {count} pictures)",
@@ -59,7 +50,7 @@ def _open_decoder(index: VideoIndex) -> av.CodecContext:
     context.options = {
         "flags": "+low_delay",  # without B-frames, every picture comes out at once
         "flags2": "+export_mvs",
-        "max_pixels": str((index.width + 128) * (index.height + 128)),  # padding included
+        "max_pixels": str((index.width + 256) * (index.height + 256)),  # with FFmpeg's padding
     }
     context.thread_count = 1
     context.extradata = index.header
@@ -91,12 +82,12 @@ def _check_size(frame: av.VideoFrame, index: VideoIndex, gop: int) -> None:
         )
 
 
-def _picture(frame: av.VideoFrame) -> Picture:
-    planes = tuple(
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in frame.planes
-    )
-    vectors = frame.side_data.get("MOTION_VECTORS")
-    if vectors is None:
-        return Picture(planes, _NO_VECTORS)
-    return Picture(planes, np.frombuffer(vectors, np.int16).reshape(-1, 20))
+def planes(frame: av.VideoFrame) -> list:
+    """Y, U and V of a frame as uint8 views of the decoder's memory, rows padded on the right."""
+    return [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+
+
+def vectors(frame: av.VideoFrame) -> np.ndarray:
+    """The motion vectors of a frame, (n, 20) int16, not copied; see kernels.py for the columns."""
+    found = frame.side_data.get("MOTION_VECTORS")
+    return _NO_VECTORS if found is None else np.frombuffer(found, np.int16).reshape(-1, 20)
