@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from coviar import load_clip, read_indexes
+from coviar import load_clip, read_index, read_indexes
+from dataset_team.lists import shorten
 from dataset_team.sampling import segment_positions
 from dataset_team.transforms import (
     MOTION_SCALES,
@@ -42,7 +44,10 @@ class VideoDataset(torch.utils.data.Dataset):
     Test: view = clip * crops + crop, in range(num_test_views).
 
     `index_cache` is the file the positions of the pictures in all videos are kept in.
-    Raises what coviar raises: FileNotFoundError, ValueError naming the video and the remedy.
+    `on_bad_video`: "error" raises a ValueError that names every video which cannot be read;
+    "skip" leaves them out with a warning and keeps the reasons in `skipped`, {name: reason}.
+    Damage inside a stream is concealed with a CorruptVideoWarning by coviar when it is decoded; a
+    picture that is beyond that raises a ValueError in either mode: nothing is filled in.
     """
 
     def __init__(
@@ -58,11 +63,13 @@ class VideoDataset(torch.utils.data.Dataset):
         flip=True,
         independent_crops=False,
         index_cache=None,
+        on_bad_video="error",
     ):
         if train and (clips, crops) != (1, 1):
             raise ValueError("clips and crops are for testing: a training view has one of each")
         fixed_boxes(1, 1, crops)  # raises on an unknown number
-        self.records = list(records)
+        if on_bad_video not in ("error", "skip"):
+            raise ValueError(f"on_bad_video must be 'error' or 'skip', found {on_bad_video!r}")
         self.num_segments = num_segments
         self.crop_size = crop_size
         self.train = train
@@ -71,7 +78,28 @@ class VideoDataset(torch.utils.data.Dataset):
         self.crops = crops
         self.flip = flip
         self.independent_crops = independent_crops
-        self.indexes = read_indexes([record.path for record in self.records], index_cache)
+        self.records, self.skipped = list(records), {}
+        try:
+            self.indexes = self._read_indexes(index_cache)
+        except (OSError, ValueError):  # of the first bad video: find the others too
+            self._leave_out_bad_videos(on_bad_video)
+            self.indexes = self._read_indexes(index_cache)
+
+    def _read_indexes(self, index_cache):
+        return read_indexes([record.path for record in self.records], index_cache)
+
+    def _leave_out_bad_videos(self, on_bad_video):
+        self.skipped = _bad_videos(self.records)
+        total = len(self.records)
+        self.records = [record for record in self.records if record.name not in self.skipped]
+        message = f"{len(self.skipped)} of {total} videos cannot be read:\n"
+        message += shorten(list(self.skipped.values()))
+        if on_bad_video == "error" or not self.records:
+            raise ValueError(
+                f"{message}\nRe-encode them or take them out of the list, or go on without them "
+                "by --on-bad-video skip"
+            )
+        warnings.warn(message, stacklevel=3)
 
     def __len__(self):
         return len(self.records)
@@ -106,8 +134,15 @@ class VideoDataset(torch.utils.data.Dataset):
     def __getitem__(self, key):
         number, view = key if isinstance(key, tuple) else (key, 0)
         views = self._training_view if self.train else self._test_view
-        modalities = views(self.records[number], self.indexes[number], view)
-        return Sample(*modalities, self.records[number].label, number)
+        record = self.records[number]
+        try:
+            modalities = views(record, self.indexes[number], view)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\nTake {record.name} out of the list; python -m coviar.check finds such "
+                "videos beforehand"
+            ) from error
+        return Sample(*modalities, record.label, number)
 
     def _training_view(self, record, index, view):
         rng = random.Random(f"{self.data_seed}/{view}/{record.name}")
@@ -147,3 +182,14 @@ class VideoDataset(torch.utils.data.Dataset):
             window = pictures[:, top : top + height, left : left + width]
             modalities.append(resize(np.ascontiguousarray(window), self.crop_size))
         return modalities
+
+
+def _bad_videos(records):
+    """{name: reason} of the videos that cannot be indexed."""
+    reasons = {}
+    for record in records:
+        try:
+            read_index(record.path)
+        except (OSError, ValueError) as error:
+            reasons[record.name] = str(error)
+    return reasons

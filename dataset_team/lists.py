@@ -80,7 +80,7 @@ def read_list(list_path, data_root, data_name=None):
         except ListError as error:
             problems.append(f"{list_path}:{line_number}: {error}")
     if problems:
-        raise ListError(_summary(problems))
+        raise ListError(shorten(problems))
     if not records:
         raise ListError(f"{list_path}: no videos in this list")
     return records
@@ -120,7 +120,8 @@ class _Seen:
         self.line_of[name] = line_number
 
 
-def _summary(problems):
+def shorten(problems):
+    """The first ten of a list of problems, a line each, and how many more there are."""
     more = len(problems) - MAX_PROBLEMS_SHOWN
     shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"... and {more} more"] if more > 0 else [])
     return "\n".join(shown)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,3 +250,49 @@ def test_contradictory_arguments(records):
         VideoDataset(records, train=True, crops=3)
     with pytest.raises(ValueError, match="1, 3 or 5"):
         VideoDataset(records, train=False, crops=10)
+    with pytest.raises(ValueError, match="'error' or 'skip'"):
+        VideoDataset(records, train=False, on_bad_video="zeros")
+
+
+def with_bad_videos(records, folder):
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("not a video")
+    bad = [
+        Record(f"A/{name}", str(folder / f"{name}.mp4"), "A", 0, None)
+        for name in ("empty", "text", "vanished")
+    ]
+    return [bad[0], *records, *bad[1:]]
+
+
+def test_bad_videos_are_reported_together(records, tmp_path):
+    with pytest.raises(ValueError, match="3 of 7 videos cannot be read") as caught:
+        VideoDataset(with_bad_videos(records, tmp_path), train=True)
+    message = str(caught.value)
+    for name in ("empty", "text", "vanished"):
+        assert str(tmp_path / f"{name}.mp4") in message
+    assert "--on-bad-video skip" in message
+
+
+def test_bad_videos_can_be_skipped(records, tmp_path):
+    cache = tmp_path / "index.npz"
+    with pytest.warns(UserWarning, match="3 of 7 videos"):
+        dataset = VideoDataset(
+            with_bad_videos(records, tmp_path), **ARGS, on_bad_video="skip", index_cache=cache
+        )
+    assert list(dataset.skipped) == ["A/empty", "A/text", "A/vanished"]
+    good = VideoDataset(records, **ARGS)
+    assert dataset.records == good.records and good.skipped == {}
+    assert dataset.describe() == good.describe()
+    for number in range(len(records)):
+        assert all(map(torch.equal, dataset[number][:3], good[number][:3]))
+    with pytest.raises(ValueError, match="1 of 1 videos"):
+        VideoDataset(with_bad_videos(records, tmp_path)[:1], train=True, on_bad_video="skip")
+
+
+def test_a_video_damaged_later_is_named_and_never_filled_in(records, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(Path(records[0].path).read_bytes())
+    dataset = VideoDataset([records[0]._replace(name="A/cut", path=str(path))], **ARGS)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match="Take A/cut out of the list"):
+        dataset[0]
