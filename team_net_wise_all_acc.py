@@ -131,7 +131,6 @@ def make_policy(
     provenance = {
         **study.row(args.select_on, combination),
         **{"rule": rule, "goal": words, "reached": choice.reached, "select_on": args.select_on},
-        "num_videos": len(sure),
         "backbone_digest": study.logits.meta.get("backbone_digest"),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

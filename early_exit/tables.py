@@ -22,7 +22,7 @@ from models.policy import Policy
 
 ALL = "all"
 _RUN = ["data", "split", "seed", "method", "part", "combination"]
-_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "protocol", "command"]
+_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "num_videos", "protocol", "command"]
 _POLICY = ["rule", "goal", "reached", "select_on", "confidence", "temperature", "thresholds"]
 COLUMNS = {
     "exits.csv": [*_RUN, *_SCORE],
@@ -69,7 +69,7 @@ class Study:
         return combined, combined.argmax(axis=2) == labels[:, None]
 
     def row(self, part: str, combination: str) -> dict:
-        """The columns that name a row's run, protocol and command."""
+        """The columns that say what a row is about: its run, part, protocol and command."""
         meta, protocol = self.logits.meta, self.logits.meta["protocol"]
         if combination == "wise":
             protocol = f"{protocol}; {self._wise_protocol}"
@@ -77,6 +77,7 @@ class Study:
             **{key: meta[key] for key in ("data", "split", "seed", "method")},
             "part": part,
             "combination": combination,
+            "num_videos": len(self.logits.part(part).names),
             "protocol": protocol,
             "command": self._command,
         }
