@@ -21,7 +21,7 @@ run() {
 
 data() { # the options every script shares
     set -- "$@" --data-name toy --data-root "$DATA" --train-list "$DATA/train.txt"
-    set -- "$@" --test-list "$DATA/test.txt" --checkpoint_dir "$RUNS" --workers 2
+    set -- "$@" --test-list "$DATA/test.txt" --no-flip --checkpoint_dir "$RUNS"
     run "$@"
 }
 

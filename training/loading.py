@@ -6,6 +6,7 @@ import argparse
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,10 @@ def open_splits(
         "num_segments": num_segments,
         "crop_size": crop_size,
         "data_seed": data_seed,
+        "flip": not args.no_flip,
         "independent_crops": args.independent_crops,
+        "index_cache": index_cache(args),
+        "on_bad_video": args.on_bad_video,
     }
     views = {"clips": args.clips, "crops": args.crops}
     return Splits(
@@ -86,10 +90,20 @@ def open_splits(
     )
 
 
+def index_cache(args: argparse.Namespace) -> Path:
+    """The file of picture positions: beside the data, or in --index-dir."""
+    if args.index_dir is None:
+        return args.data_root / ".coviar_index.npz"
+    name = str(args.data_root.resolve()).strip("/").replace("/", "_")
+    return args.index_dir / f"{name}.npz"
+
+
 def protocol(args: argparse.Namespace, splits: Splits) -> str:
     """The evaluation protocol in words, for every table a number ends up in."""
     crops = f"{args.clips} clip x {args.crops} crop"
-    return f"{crops}, {splits.test.num_segments} segments, selected on {args.select_on}"
+    words = f"{crops}, {splits.test.num_segments} segments, selected on {args.select_on}"
+    skipped = len(splits.test.skipped)
+    return f"{words}, {skipped} unreadable test videos left out" if skipped else words
 
 
 class ViewSampler(Sampler):

@@ -72,8 +72,20 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
         action="store_true",
         help="crop and flip each modality on its own, as the published code does",
     )
+    group.add_argument(
+        "--no-flip", action="store_true", help="for classes that differ by left and right"
+    )
     group.add_argument("--clips", type=positive_int, default=1, help="test clips per video")
     group.add_argument("--crops", type=int, choices=(1, 3, 5), default=1, help="crops per clip")
+    group.add_argument(
+        "--on-bad-video",
+        choices=("error", "skip"),
+        default="error",
+        help="skip: leave unreadable videos out, and say so in the protocol (default error)",
+    )
+    group.add_argument(
+        "--index-dir", type=Path, help="of the index of the videos (default: in --data-root)"
+    )
     group.add_argument("--workers", type=non_negative_int, default=2, help="loader processes")
 
 
