@@ -50,7 +50,8 @@ def _open_decoder(index: VideoIndex) -> av.CodecContext:
     context.options = {
         "flags": "+low_delay",  # without B-frames, every picture comes out at once
         "flags2": "+export_mvs",
-        "max_pixels": str((index.width + 256) * (index.height + 256)),  # with FFmpeg's padding
+        # A damaged header must not ask for gigabytes. FFmpeg pads and aligns, hence the room.
+        "max_pixels": str(4 * (index.width + 256) * (index.height + 256)),
     }
     context.thread_count = 1
     context.extradata = index.header
