@@ -10,7 +10,7 @@ import torch
 from models.team_net import TeamNet
 from training import options
 from training.checkpoint import BEST, LAST, load_backbone, load_checkpoint, save_checkpoint
-from training.engine import make_optimizer, set_lr, step_lr, train_one_epoch
+from training.engine import cosine_lr, make_optimizer, set_lr, step_lr, train_one_epoch
 from training.loading import Splits, ViewSampler, make_loader, open_splits, protocol
 from training.log import RunFolder, print_result
 from training.views import compute_view
@@ -31,12 +31,49 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         help="imagenet, or a checkpoint of these scripts or of the published code"
         " (a classifier for other classes is replaced); default: from scratch",
     )
+    add_scratch_options(parser)
+
+
+def add_scratch_options(parser: argparse.ArgumentParser) -> None:
+    """What helps training from scratch on small data; the defaults are the published recipe."""
+    group = parser.add_argument_group("training from scratch (defaults: the published recipe)")
+    group.add_argument(
+        "--classifier-lr-scale",
+        type=options.positive_float,
+        nargs=2,
+        default=[5.0, 10.0],
+        metavar=("WEIGHT", "BIAS"),
+        help="of the streams' classifiers, times lr (default 5 10; 1 1 from scratch)",
+    )
+    group.add_argument("--lr-schedule", choices=("step", "cosine"), default="step")
+    group.add_argument(
+        "--warmup",
+        type=options.non_negative_int,
+        default=0,
+        help="epochs of linear rise before the cosine",
+    )
+    group.add_argument(
+        "--stream-loss",
+        type=float,
+        default=0.0,
+        help="weight of the streams' own cross entropy: better streams are better teachers",
+    )
+
+
+def check_scratch_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    if args.warmup and args.lr_schedule == "step":
+        parser.error("--warmup goes with --lr-schedule cosine")
+    if args.warmup >= args.epochs:
+        parser.error(f"--warmup {args.warmup} does not fit into --epochs {args.epochs}")
+    if args.stream_loss < 0:
+        parser.error(f"--stream-loss {args.stream_loss} is below 0")
 
 
 def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> dict:
     """Train or evaluate as the options say; returns the result that is printed last."""
     options.resolve_recipe(args)
     options.check_files(args, parser)
+    check_scratch_options(args, parser)
     device = options.choose_device(args.gpus, parser)
     folder = RunFolder(options.run_path(args, method))
     if args.evaluate:
@@ -94,7 +131,7 @@ def train_backbone(
     """Train up to args.epochs from the last checkpoint, if any, and write the result."""
     model = build_backbone(args, len(splits.class_names))
     model.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, args.lr, args.wd)
+    optimizer = make_optimizer(model, args.lr, args.wd, args.classifier_lr_scale)
     start, best = 0, None
     if (folder.path / LAST).is_file():
         checkpoint = load_checkpoint(folder.path / LAST)
@@ -108,10 +145,15 @@ def train_backbone(
     for epoch in range(start, args.epochs):
         sampler.view = epoch
         torch.manual_seed(args.random_seed * 1_000_003 + epoch)  # dropout, the same when resumed
-        lr = step_lr(args.lr, args.lr_steps, epoch)
+        if args.lr_schedule == "cosine":
+            lr = cosine_lr(args.lr, args.epochs, args.warmup, epoch)
+        else:
+            lr = step_lr(args.lr, args.lr_steps, epoch)
         set_lr(optimizer, lr)
         line = {"epoch": epoch, "lr": lr}
-        line.update(train_one_epoch(model, loader, optimizer, device, args.precision))
+        line.update(
+            train_one_epoch(model, loader, optimizer, device, args.precision, args.stream_loss)
+        )
         if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
             top1 = evaluate(model, splits.selection, args, device)
             line.update({f"{args.select_on}_{output}": top1[output] for output in OUTPUTS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -20,16 +21,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def make_optimizer(model: TeamNet, lr: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with momentum .9; classifiers at 5 x lr (weight) and 10 x lr (bias), as published.
+def make_optimizer(
+    model: TeamNet, lr: float, weight_decay: float, classifier_scales: tuple[float, float]
+) -> torch.optim.SGD:
+    """SGD with momentum .9; the classifiers' weights and biases learn at these multiples of lr.
 
     Weight decay is for matrices and kernels only, not for biases and normalisation.
     """
     heads = {id(p) for stream in model.streams for p in stream.classifier.parameters()}
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by (lr scale, decay)
     for parameter in model.parameters():
         is_matrix = parameter.ndim > 1
-        scale = (5.0 if is_matrix else 10.0) if id(parameter) in heads else 1.0
+        scale = classifier_scales[not is_matrix] if id(parameter) in heads else 1.0
         groups.setdefault((scale, weight_decay if is_matrix else 0.0), []).append(parameter)
     return torch.optim.SGD(
         [
@@ -46,6 +49,13 @@ def step_lr(lr: float, lr_steps: list[int], epoch: int) -> float:
     return lr * 0.1 ** sum(epoch >= step for step in lr_steps)
 
 
+def cosine_lr(lr: float, epochs: int, warmup: int, epoch: int) -> float:
+    """Linear from lr / (warmup + 1) up to lr over `warmup` epochs, then half a cosine towards 0."""
+    if epoch < warmup:
+        return lr * (epoch + 1) / (warmup + 1)
+    return lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -57,8 +67,10 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
     precision: str,
+    stream_loss: float,
 ) -> dict[str, float]:
-    """Train `model` for one pass over `loader` by cross entropy of the fused logits.
+    """Train `model` for one pass over `loader` by cross entropy of the fused logits, plus
+    `stream_loss` times the mean cross entropy of the three streams' own logits.
 
     Returns mean loss, top1_pct on the augmented clips, clips_per_s and the share of the time
     spent waiting for data. Raises FloatingPointError, naming the clips, when the loss is not
@@ -72,8 +84,12 @@ def train_one_epoch(
         waited += time.perf_counter() - mark
         batch = to_device(sample, device)
         with autocast(device, precision):
-            logits = model(*batch.inputs).fused
-            loss = F.cross_entropy(logits.float(), batch.labels)
+            output = model(*batch.inputs)
+        loss = F.cross_entropy(output.fused, batch.labels)
+        if stream_loss:
+            streams = (output.iframe, output.mv, output.residual)
+            own = [F.cross_entropy(logits, batch.labels) for logits in streams]
+            loss = loss + stream_loss * torch.stack(own).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"loss is {loss.item()} at step {step}; clips"
@@ -86,7 +102,7 @@ def train_one_epoch(
         optimizer.step()
         clips += len(batch.labels)
         total_loss += loss.item() * len(batch.labels)
-        correct += (logits.argmax(1) == batch.labels).sum().item()
+        correct += (output.fused.argmax(1) == batch.labels).sum().item()
         mark = time.perf_counter()
     seconds = time.perf_counter() - start
     return {
