@@ -188,16 +188,17 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                 )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    saved = policies[args.policy_combination, args.policy_rule]
+    save_policy(path.with_name(POLICY_NAME), saved)
     policy_rows = [row for policy in policies.values() for row in study.policy_rows(policy)]
     tables = {
         "exits.csv": study.exit_rows(),
-        "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
         "policies.csv": policy_rows,
+        # Last: where it is there, the run is complete.
+        "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in tables.items():
         write_rows(path.with_name(name), COLUMNS[name], rows)
-    saved = policies[args.policy_combination, args.policy_rule]
-    save_policy(path.with_name(POLICY_NAME), saved)
     print_policies(policy_rows, study.points)
     total = [row for row in study.policy_rows(saved) if row["exit"] == ALL]
     print_result(
