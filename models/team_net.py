@@ -109,7 +109,9 @@ class TeamBlock(nn.Module):
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
         maps = torch.cat([x.mean(1, keepdim=True) for x in scaled], dim=1)  # (b*t, 3, h, w)
         weights = torch.sigmoid(self.conv_spatial(maps)).split(1, dim=1)
-        return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
+        if torch.is_grad_enabled():
+            return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
+        return tuple(x.mul_(w) for x, w in zip(scaled, weights))  # saves memory, hence time
 
 
 class TeamNet(nn.Module):

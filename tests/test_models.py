@@ -61,8 +61,13 @@ def test_team_block_matches_the_slow_reference():
     assert squeeze.shape == (3, 7)
     # float32 against float64 over sums of at most 36 terms
     np.testing.assert_allclose(squeeze.detach(), expected_squeeze, rtol=1e-5, atol=1e-6)
-    for got, want in zip(block.scale(features, squeeze), expected):
-        np.testing.assert_allclose(got.detach(), want, rtol=1e-5, atol=1e-6)
+    before = [x.clone() for x in features]
+    for is_training in (True, False):  # without gradients it works in place, on its own tensors
+        with torch.set_grad_enabled(is_training):
+            scaled = block.scale(features, squeeze)
+        for got, want in zip(scaled, expected):
+            np.testing.assert_allclose(got.detach(), want, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(x, y) for x, y in zip(features, before))
 
 
 def slow_shift(x, num_segments):

@@ -1,0 +1,124 @@
+"""How much faster the prepared network is than the plain one: one run, one JSON line.
+
+    python -m benchmarks.forward --compiled
+
+Plain is eager float32 as the network is built; prepared is `models.inference`. Weights and clips
+are random (time does not depend on them). `share_of_peak` is the rate of the whole network over
+that of its best convolution alone, measured here in the same precision: what is left to gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+from torch import nn
+
+from benchmarks.timing import interleaved_medians
+from MACs.team_net import exit_gmacs
+from models.inference import PRECISIONS, prepare_for_inference
+from models.team_net import ARCHS, TeamNet
+
+NUM_CLASSES = 101
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", default="resnet50", choices=ARCHS)
+    parser.add_argument("--crop-size", type=int, default=224)
+    parser.add_argument("--num_segments", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9, help="timed rounds, and batches compared")
+    parser.add_argument("--compiled", action="store_true", help="measure torch.compile as well")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser
+
+
+def build_network(args: argparse.Namespace) -> TeamNet:
+    """Random weights, but classifiers that tell clips apart (new ones answer all alike)."""
+    torch.manual_seed(0)
+    net = TeamNet(NUM_CLASSES, args.num_segments, args.arch).to(args.device).eval()
+    for stream in net.streams:
+        nn.init.normal_(stream.classifier.weight)
+    return net
+
+
+def random_clips(args: argparse.Namespace, batch_size: int) -> list[torch.Tensor]:
+    size = (args.crop_size, args.crop_size)
+    shape = (batch_size, args.num_segments)
+    return [torch.randn(*shape, c, *size, device=args.device) for c in (3, 2, 3)]
+
+
+def peak_gmacs_per_s(precision: str, device: str, repeats: int) -> float:
+    """1e9 MACs per second of the fastest of ResNet's 3x3 convolutions, on 8 pictures."""
+    cases, gmacs = {}, {}
+    for channels, side in ((64, 56), (128, 28), (256, 14), (512, 28)):
+        conv = nn.Conv2d(channels, channels, 3, padding=1, device=device)
+        conv.to(PRECISIONS[precision], memory_format=torch.channels_last)
+        x = torch.randn(8, channels, side, side, device=device, dtype=PRECISIONS[precision])
+        x = x.contiguous(memory_format=torch.channels_last)
+        cases[channels] = lambda conv=conv, x=x: conv(x)
+        gmacs[channels] = 8 * channels**2 * 9 * side**2 / 1e9
+    medians = interleaved_medians(cases, repeats)
+    return max(1e3 * gmacs[name] / ms for name, ms in medians.items())
+
+
+def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
+    """The networks to compare, and the precision that each computes in."""
+    net = build_network(args)
+    cases = {"plain": (net, "fp32")}
+    for precision in PRECISIONS:
+        cases[precision] = prepare_for_inference(net, precision), precision
+        if args.compiled:
+            fast = prepare_for_inference(net, precision, compiled=True)
+            cases[f"{precision}_compiled"] = fast, precision
+    return cases
+
+
+def compare(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+    agreement = (logits.argmax(1) == reference.argmax(1)).float().mean().item()
+    difference = (logits - reference).abs().max() / reference.abs().max()
+    return {
+        "top1_agreement_pct": round(100 * agreement, 2),
+        "max_logit_difference": float(f"{difference.item():.2g}"),  # of the largest logit
+    }
+
+
+@torch.inference_mode()
+def main(args: argparse.Namespace) -> dict:
+    cases = build_cases(args)
+    clips = random_clips(args, args.batch_size)
+    medians = interleaved_medians(
+        {name: lambda net=net: net(*clips) for name, (net, _) in cases.items()}, args.repeats
+    )
+    peaks = {p: peak_gmacs_per_s(p, args.device, args.repeats) for p in PRECISIONS}
+    batches = [random_clips(args, args.batch_size) for _ in range(args.repeats)]
+    logits = {
+        name: torch.cat([net(*batch).fused for batch in batches])
+        for name, (net, _) in cases.items()
+    }
+    config = cases["plain"][0].config
+    gmacs = exit_gmacs(config, (), args.crop_size)["full"] * args.batch_size
+    result = {
+        "benchmark": "forward",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        **vars(args),
+        "gmacs": round(gmacs, 3),
+        "peak_gmacs_per_s": {p: round(peak, 1) for p, peak in peaks.items()},
+    }
+    for name, (_, precision) in cases.items():
+        result[name] = {
+            "ms": round(medians[name], 1),
+            "ratio_to_plain": round(medians["plain"] / medians[name], 2),
+            "share_of_peak": round(1e3 * gmacs / medians[name] / peaks[precision], 3),
+            **compare(logits[name], logits["plain"]),
+        }
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(get_args_parser().parse_args())))

@@ -1,0 +1,28 @@
+"""Timing of several ways to do the same thing, fair to all on a busy machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def interleaved_medians(cases: Mapping[str, Callable], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each case; the cases take turns, so that all see the same load.
+
+    Each runs twice before anything is timed (compilation, caches, memory).
+    """
+    for run in cases.values():
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, run in cases.items():
+            start = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
