@@ -1,6 +1,6 @@
 """Learn the WISE weights: how much each exit listens to the exits before it.
 
-    python wise_team_net_logit.py --checkpoint_dir runs --data-name ucf101 --split split1 \
+    python wise_team_net_logit.py --checkpoint_dir runs --data-name ucf101 --split split1 \\
         --random_seed 1 --method prog_kd
 
 Reads the run's logits.pt, fits the weights on the held-out part (`--fit-on train_views` takes the

@@ -106,8 +106,8 @@ def fit(
     if not alpha >= 0:
         raise ValueError(f"alpha is {alpha}, expected 0 or more")
     rows = np.arange(len(labels))
-    margins = logits.astype(np.float64)
-    margins -= margins[rows, :, labels][:, :, None]  # (n, K, C): CE then needs no label any more
+    margins = np.ascontiguousarray(logits.swapaxes(0, 1), dtype=np.float64)
+    margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE then needs no label any more
     weights = vanilla_weights(outputs)
     starts = vanilla_weights(outputs)
     starts[-1, -len(STREAMS) :] = SGD_STREAM_START
@@ -115,7 +115,7 @@ def fit(
     mask = available(outputs)
     for point in range(1, len(weights)):
         ran = mask[point]
-        weights[point, ran] = solve(margins[:, ran], starts[point, ran], alpha)
+        weights[point, ran] = solve(margins[ran], starts[point, ran], alpha)
     ce = np.array([_loss(row, margins)[0] for row in weights])
     return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
 
@@ -167,12 +167,11 @@ def _log_sum_exp(values: np.ndarray) -> np.ndarray:
 
 
 def _loss(beta: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray]:
-    """CE and its gradient (K,) for margins (n, K, C) = logits minus the label's logit."""
-    combined = np.einsum("k,nkc->nc", beta, margins)
+    """CE and its gradient (K,) for margins (K, n, C) = logits minus the label's logit."""
+    combined = np.tensordot(beta, margins, 1)  # (n, C)
     log_norm = _log_sum_exp(combined)
     probabilities = np.exp(combined - log_norm[:, None])
-    gradient = np.einsum("nc,nkc->k", probabilities, margins, optimize=True) / len(margins)
-    return float(log_norm.mean()), gradient
+    return float(log_norm.mean()), np.tensordot(margins, probabilities, 2) / len(log_norm)
 
 
 def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:
