@@ -14,6 +14,7 @@ from coviar.decode import decode, planes, vectors
 from coviar.index import VideoIndex, read_index
 
 FRAME, MV, RESIDUAL = range(3)  # `representation` of `load`, CoViAR's numbers
+_BURST = 8  # pictures to collect before following their motion: decoder and kernels share one cache
 
 
 class Clip(NamedTuple):
@@ -82,6 +83,7 @@ class _Writer:
         self.identity, *self.spare = np.empty((3, *whole), np.uint32)
         kernels.identity_map(self.identity)
         self.places = self.identity
+        self.pending = []
 
     def follow(self, gop: int, position: int, frame: av.VideoFrame, rows: dict) -> None:
         wanted = rows.get((gop, position), ())
@@ -90,7 +92,9 @@ class _Writer:
         elif gop != self.gop:
             return  # its I-frame is lost, so nothing can refer to it
         elif self.accumulate or wanted:
-            self._move(vectors(frame))
+            self.pending.append(frame)
+        if wanted or len(self.pending) == _BURST:
+            self._catch_up()
         if wanted:
             self._write(position, frame, wanted)
             self.written.add((gop, position))
@@ -99,17 +103,20 @@ class _Writer:
     def _begin(self, gop: int, frame: av.VideoFrame, rows: list) -> None:
         self.gop = gop
         self.places = self.identity
+        self.pending.clear()
         kernels.pack_window(*planes(frame), 0, 0, self.reference)
         first = self.out.iframe[rows[0]]
         kernels.unpack_window(self.reference, self.left, self.top, self.flip, self.encode, first)
         for row in rows[1:]:
             self.out.iframe[row] = first
 
-    def _move(self, blocks: np.ndarray) -> None:
-        before = self.places if self.accumulate else self.identity
-        self.places = self.spare[0]
-        kernels.move_blocks(blocks, before, self.places)
-        self.spare.reverse()
+    def _catch_up(self) -> None:
+        for frame in self.pending:
+            before = self.places if self.accumulate else self.identity
+            self.places = self.spare[0]
+            kernels.move_blocks(vectors(frame), before, self.places)
+            self.spare.reverse()
+        self.pending.clear()
 
     def _write(self, position: int, frame: av.VideoFrame, rows: list) -> None:
         mv, residual = self.out.mv[rows[0]], self.out.residual[rows[0]]
