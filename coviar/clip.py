@@ -204,9 +204,11 @@ def load(
         clip = load_clip(path, [(gop_index, frame_index)], accumulate=bool(accumulate), index=index)
         return clip[representation][0].astype(np.int32)
     _rows_by_picture([(gop_index, frame_index)], index)
+    found = None
     for _, position, frame in decode(index, {gop_index: frame_index}):
-        if position == frame_index:
-            return to_bgr(frame)
+        found = to_bgr(frame) if position == frame_index else None
+    if found is not None:
+        return found
     raise ValueError(
         f"{index.path}: GOP {gop_index} position {frame_index} is damaged beyond decoding"
     )

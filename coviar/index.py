@@ -19,6 +19,7 @@ MAX_PIXELS = 4096 * 2304
 REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 
 _CONTINUES_PACKET = (0xB7, 0xB8)
+_MAX_PACKET_HEADER = 64  # some containers give the place of a packet's own small header
 _CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
 
 
@@ -111,14 +112,22 @@ def _read_container(path: str, data: np.ndarray) -> tuple:
             for packet in container.demux(stream):
                 if packet.size == 0:
                     continue
-                start = -1 if packet.pos is None else packet.pos
-                in_order = start >= (packets[-1][1] if packets else 0)
-                if not in_order or data[start : start + packet.size].tobytes() != bytes(packet):
+                start = _find_packet(data, packet)
+                if start < (packets[-1][1] if packets else 0):
                     raise ValueError(f"{path}: its pictures do not lie whole in the file; {REMEDY}")
                 packets.append((start, start + packet.size))
     except (av.error.FFmpegError, UnicodeError) as error:
         raise ValueError(f"{path}: not a video that can be read ({error}); {REMEDY}") from error
     return np.array(packets, np.int64).reshape(-1, 2), header
+
+
+def _find_packet(data: np.ndarray, packet: av.Packet) -> int:
+    """Where a packet's bytes begin in the file, -1 if they do not lie there in one piece."""
+    if packet.pos is None or packet.pos < 0:
+        return -1
+    end = packet.pos + packet.size + _MAX_PACKET_HEADER
+    offset = data[packet.pos : end].tobytes().find(bytes(packet))
+    return -1 if offset < 0 else packet.pos + offset
 
 
 def _codes_inside(codes: np.ndarray, packets: np.ndarray) -> tuple:
