@@ -42,16 +42,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=Path, metavar="IN", help="a video, or a folder of them")
     parser.add_argument("target", type=Path, metavar="OUT", help="folder for the results")
-    parser.add_argument(
-        "--workers", type=_positive, default=os.cpu_count(), help="videos at a time"
-    )
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="videos at a time")
     parser.add_argument("--size", type=_size, default=(340, 256), help="WxH (340x256)")
-    parser.add_argument("--gop", type=_positive, default=12, help="pictures per GOP (12)")
+    parser.add_argument("--gop", type=positive, default=12, help="pictures per GOP (12)")
     parser.add_argument("--q", type=_quantiser, default=1, help="quantiser, 1 best to 31 (1)")
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse: a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

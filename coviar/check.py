@@ -1,0 +1,131 @@
+"""Decode every video of a folder or list, and say what is in each and what is wrong with it.
+
+    python -m coviar.check UCF-101-mpeg4
+    python -m coviar.check trainlist01.txt --data-root UCF-101-mpeg4
+
+prints a line per video: its state, frames, GOPs, picture size, path and, unless the state is "ok",
+the reason. The states:
+
+    ok        can be loaded as it is, no need to re-encode
+    damaged   can be loaded, but the decoder had to conceal errors
+    unusable  cannot be loaded: another codec, B-frames, no picture, a lost picture ...
+
+Exit code 1 if any video is not "ok".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from coviar.decode import CorruptVideoWarning, decode
+from coviar.index import read_index
+from coviar.reencode import SUFFIXES, find_videos, positive
+
+STATES = ("ok", "damaged", "unusable")
+_LISTED_PATH = re.compile(rf"(.+?({'|'.join(map(re.escape, SUFFIXES))}))(\s|$)", re.IGNORECASE)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="DIR_OR_LIST", help="a folder, a video, or a list file"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, help="where a list's paths begin (default: the list's folder)"
+    )
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="videos at a time")
+    return parser
+
+
+class Finding(NamedTuple):
+    """What a video is: its state, what it holds (0 where unknown), and why it is not ok."""
+
+    state: str
+    frames: int = 0
+    gops: int = 0
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def check(path: Path) -> Finding:
+    """Decode a whole video. Nothing is raised: whatever is wrong is in the Finding."""
+    facts = ()
+    decoded, corrupt = 0, Counter()
+    try:
+        index = read_index(path)
+        facts = (index.num_frames, index.num_gops, index.width, index.height)
+        last_of = {gop: length - 1 for gop, length in enumerate(index.gop_lengths)}
+        for gop, _, frame in decode(index, last_of):
+            decoded += 1
+            corrupt[gop] += frame.is_corrupt
+    except (ValueError, OSError) as error:
+        facts = facts or (0, 0, 0, 0)
+        return Finding("unusable", *facts, str(error).replace(f"{path}: ", ""))
+    if decoded < index.num_frames:
+        return Finding("unusable", *facts, f"{index.num_frames - decoded} pictures are lost")
+    places = [f"GOP {gop} ({count} pictures)" for gop, count in corrupt.items() if count]
+    return Finding("damaged" if places else "ok", *facts, ", ".join(places))
+
+
+def read_paths(list_path: Path, data_root: Path) -> list:
+    """The video of each line of a list file (its first column); blank lines and # are skipped.
+
+    Where the file named is not there, one of the same name and another suffix is taken.
+    """
+    paths = []
+    for line in list_path.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LISTED_PATH.match(line)
+        path = data_root / (match[1] if match else line.split()[0])
+        others = (path.with_suffix(suffix) for suffix in sorted(SUFFIXES, key=".mp4".__ne__))
+        paths.append(next((p for p in (path, *others) if p.is_file()), path))
+    return paths
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if not args.source.exists():
+        parser.error(f"{args.source} does not exist")
+    is_list = not args.source.is_dir() and args.source.suffix.lower() not in SUFFIXES
+    if args.data_root and not is_list:
+        parser.error("--data-root is for a list file")
+    if args.source.is_dir():
+        paths = [args.source / name for name in find_videos(args.source)]
+    elif is_list:
+        paths = read_paths(args.source, args.data_root or args.source.parent)
+    else:
+        paths = [args.source]
+    if not paths:
+        parser.error(f"{args.source} holds no video")
+
+    states, frames = Counter(dict.fromkeys(STATES, 0)), 0
+    with warnings.catch_warnings(), ThreadPoolExecutor(args.workers) as pool:
+        warnings.simplefilter("ignore", CorruptVideoWarning)  # it is in the findings
+        findings = tqdm(pool.map(check, paths), total=len(paths), unit="video", disable=None)
+        for path, found in zip(paths, findings):
+            states[found.state] += 1
+            frames += found.frames
+            facts = f"{found.frames:6} frames {found.gops:4} GOPs {found.width}x{found.height}"
+            reason = f"  ({found.reason})" if found.reason else ""
+            tqdm.write(f"{found.state:8} {facts:31} {path}{reason}")
+    print("result:", json.dumps({"videos": len(paths), **states, "frames": frames}))
+    return 0 if states["ok"] == len(paths) else 1
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    sys.exit(main(parser.parse_args(), parser))
