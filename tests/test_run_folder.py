@@ -19,7 +19,8 @@ def folder(tmp_path):
 
 
 def open_folder(folder, **changes):
-    folder.open(arguments(**changes), argparse.ArgumentParser())
+    folder.check(arguments(**changes), argparse.ArgumentParser())
+    folder.start(arguments(**changes))
 
 
 def test_first_start_records_arguments_and_environment(folder):

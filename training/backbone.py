@@ -80,13 +80,15 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         result = evaluate_backbone(args, parser, folder, device)
         print_result(result)
         return result
-    folder.open(args, parser)
-    if folder.result is None:
+    folder.check(args, parser)
+    if folder.result is None or args.overwrite:
         try:
             splits = open_splits(args, args.num_segments, args.crop_size, args.random_seed)
-        except (ValueError, FileNotFoundError) as error:
+            model = build_backbone(args, len(splits.class_names))
+        except (ValueError, FileNotFoundError, RuntimeError) as error:
             parser.error(str(error))
-        train_backbone(args, folder, splits, device)
+        folder.start(args)
+        train_backbone(args, folder, splits, model, device)
     print_result(folder.result)
     return folder.result
 
@@ -126,10 +128,13 @@ def build_backbone(args: argparse.Namespace, num_classes: int) -> TeamNet:
 
 
 def train_backbone(
-    args: argparse.Namespace, folder: RunFolder, splits: Splits, device: torch.device
+    args: argparse.Namespace,
+    folder: RunFolder,
+    splits: Splits,
+    model: TeamNet,
+    device: torch.device,
 ) -> None:
     """Train up to args.epochs from the last checkpoint, if any, and write the result."""
-    model = build_backbone(args, len(splits.class_names))
     model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, args.lr, args.wd, args.classifier_lr_scale)
     start, best = 0, None

@@ -174,8 +174,8 @@ def run_classifiers(
     args.exits = sorted(set(args.exits))
     folder = RunFolder(options.run_path(args, method))
     if not args.evaluate:
-        folder.open(args, parser)
-        if folder.result is not None:
+        folder.check(args, parser)
+        if folder.result is not None and args.resume:
             print_result(folder.result)
             return folder.result
     frozen = Frozen(args, parser)
@@ -186,6 +186,7 @@ def run_classifiers(
             parser.error(str(error))
         result = {"run": str(folder.path), **test_result(net, frozen)}
     else:
+        folder.start(args)
         result = train_classifiers(args, folder, frozen, teachers)
         folder.finish(result)
     print_result(result)

@@ -9,11 +9,11 @@ import platform
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy
 import torch
-import torchvision
 
 from coviar.files import whole_file
 
@@ -45,7 +45,7 @@ def environment() -> dict:
         "command": command_line(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "numpy": numpy.__version__,
         "machine": platform.platform(),
         "cpus": os.cpu_count(),
@@ -66,37 +66,43 @@ class RunFolder:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.is_file() else None
 
-    def open(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-        """Start, resume or refuse: a folder that holds a run is never overwritten unasked.
+    def check(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+        """End in parser.error where starting would lose a run or mix two.
 
-        Ends in `parser.error` when the folder holds a run and neither --resume nor --overwrite is
-        given, or when --resume comes with other options than the run was started with.
+        That is when the folder holds a run and neither --resume nor --overwrite is given, or when
+        --resume comes with other options than the run was started with.
         """
         recorded = self.path / "args.json"
-        asked = json.loads(json.dumps(vars(args), default=str))
-        if recorded.is_file() and args.overwrite:
-            for name in ("args.json", "env.json", "log.jsonl", "result.json", "last.pt", "best.pt"):
-                (self.path / name).unlink(missing_ok=True)
-        elif recorded.is_file() and not args.resume:
+        if not recorded.is_file() or args.overwrite:
+            return
+        if not args.resume:
             parser.error(
                 f"{self.path} already holds a run; --resume continues it (or reports its result),"
                 " --overwrite starts again"
             )
-        elif recorded.is_file():
-            before = json.loads(recorded.read_text())
-            changed = [
-                f"--{key.replace('_', '-')}: was {before.get(key)}, now {asked.get(key)}"
-                for key in sorted(before.keys() | asked.keys())
-                if key not in FREE_ON_RESUME and before.get(key) != asked.get(key)
-            ]
-            if changed:
-                parser.error(
-                    f"{self.path} was started with other options ({'; '.join(changed)});"
-                    " use those, or another --checkpoint_dir, or --overwrite"
-                )
-            return
-        write_json(recorded, asked)
-        write_json(self.path / "env.json", environment())
+        before, now = json.loads(recorded.read_text()), _plain(args)
+        changed = [
+            f"--{key.replace('_', '-')}: was {before.get(key)}, now {now.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if key not in FREE_ON_RESUME and before.get(key) != now.get(key)
+        ]
+        if changed:
+            parser.error(
+                f"{self.path} was started with other options ({'; '.join(changed)});"
+                " use those, or another --checkpoint_dir, or --overwrite"
+            )
+
+    def start(self, args: argparse.Namespace) -> None:
+        """Record options and environment of a new run; --overwrite removes the old one first.
+
+        To be called after everything that can be wrong with the options has been checked.
+        """
+        if args.overwrite:
+            for name in ("args.json", "env.json", "log.jsonl", "result.json", "last.pt", "best.pt"):
+                (self.path / name).unlink(missing_ok=True)
+        if not (self.path / "args.json").is_file():
+            write_json(self.path / "env.json", environment())
+            write_json(self.path / "args.json", _plain(args))
 
     def start_log(self, epochs_done: int, tensorboard: bool) -> None:
         """Keep the log lines of the epochs the checkpoint holds; an interrupted epoch's go."""
@@ -129,6 +135,11 @@ class RunFolder:
 def print_result(result: dict) -> None:
     """The machine-readable last line of every script."""
     print(f"result: {json.dumps(result)}", flush=True)
+
+
+def _plain(args: argparse.Namespace) -> dict:
+    """The options as JSON keeps them."""
+    return json.loads(json.dumps(vars(args), default=str))
 
 
 def _short(value: object) -> object:

@@ -1,0 +1,239 @@
+"""The scripts as a user runs them, in a subprocess each, on a small toy data set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import REPO
+
+from training.checkpoint import load_checkpoint, weights_digest
+
+SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
+METHODS = {
+    "team_ce": "train_team_ce.py",
+    "prog_kd": "train_prog_kd.py",
+    "prog_kd_anti": "train_prog_kd_anti.py",
+    "i_frame": "train_i_frame.py",
+}
+
+
+def start(*command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=REPO,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(*command, fails=False):
+    """Run a script; returns its result line as a dict, or its stderr where it must fail."""
+    process = start(*command)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode != 0) == fails, out + err
+    if fails:
+        return err
+    last = out.strip().splitlines()[-1]
+    assert last.startswith("result: "), out
+    return json.loads(last.removeprefix("result: "))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Options that name a toy data set, and the folder of its runs."""
+    folder = tmp_path_factory.mktemp("toy")
+    run("-m", "dataset_team.toy", folder, "--videos-per-class", 9, "--size", "64x48")
+    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
+    runs = ["--checkpoint_dir", folder / "runs", "--workers", "0"]
+    return ["--data-name", "toy", "--data-root", folder, "--no-flip", *lists, *runs], folder
+
+
+@pytest.fixture(scope="module")
+def backbone(toy):
+    options, folder = toy
+    result = run("train_team_net.py", *options, *SMALL, "--epochs", 2)
+    return result, folder / "runs/toy/team_net/split1_seed1"
+
+
+@pytest.fixture(scope="module")
+def classifiers(toy, backbone):
+    """The runs of the four methods: {method: (result, folder)}."""
+    options, folder = toy
+    extra = {
+        "prog_kd": ["--schedule", "mv:2,iframe"],
+        "prog_kd_anti": ["--schedule", "iframe:2,mv"],
+    }
+    return {
+        method: (
+            run(script, *options, "--epochs", 4, "--views", 2, *extra.get(method, [])),
+            folder / f"runs/toy/{method}/split1_seed1",
+        )
+        for method, script in METHODS.items()
+    }
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_backbone_run_folder(backbone):
+    result, folder = backbone
+    names = {"args.json", "env.json", "log.jsonl", "last.pt", "best.pt", "result.json"}
+    assert names <= set(os.listdir(folder))
+    assert [line["epoch"] for line in read_log(folder)] == [0, 1]
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert result["protocol"] == "1 clip x 1 crop, 2 segments, selected on heldout"
+    assert 0 <= result["test_top1_pct"] <= 100
+
+
+def test_evaluate_repeats_the_result(toy, backbone):
+    options, _ = toy
+    result, _ = backbone
+    again = run("train_team_net.py", *options, *SMALL, "--evaluate")
+    assert again["test_top1_pct"] == result["test_top1_pct"]
+
+
+def test_multi_view_testing_counts_videos_not_views(toy, backbone):
+    options, _ = toy
+    result = run(
+        "train_team_net.py", *options, *SMALL, "--evaluate", "--clips", "2", "--crops", "3"
+    )
+    assert result["test_videos"] == backbone[0]["test_videos"]
+    assert result["protocol"].startswith("2 clip x 3 crop")
+
+
+def test_used_run_folder_is_not_overwritten(toy, backbone):
+    options, _ = toy
+    message = run("train_team_net.py", *options, *SMALL, "--epochs", 2, fails=True)
+    assert "already holds a run" in message
+
+
+def test_killed_training_resumes_to_the_same_weights(toy, backbone, tmp_path):
+    options, _ = toy
+    result, unbroken = backbone
+    place = [*options, "--checkpoint_dir", tmp_path]  # the last --checkpoint_dir counts
+    command = ["train_team_net.py", *place, *SMALL, "--epochs", 2, "--resume"]
+    folder = tmp_path / "toy/team_net/split1_seed1"
+    process = start(*command)
+    while not (folder / "last.pt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "result.json").exists()
+    resumed = run(*command)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = load_checkpoint(folder / name), load_checkpoint(unbroken / name)
+        assert weights_digest(ours["model"]) == weights_digest(theirs["model"])
+    assert {**resumed, "run": ""} == {**result, "run": ""}
+    assert [line["epoch"] for line in read_log(folder)] == [0, 1]
+
+
+def test_each_method_has_its_teachers_and_its_exits(classifiers):
+    teachers = {
+        "team_ce": ["labels"] * 4,
+        "prog_kd": ["mv", "mv", "iframe", "iframe"],
+        "prog_kd_anti": ["iframe", "iframe", "mv", "mv"],
+        "i_frame": ["iframe"] * 4,
+    }
+    for method, (result, folder) in classifiers.items():
+        assert [line["teacher"] for line in read_log(folder)] == teachers[method]
+        assert len(result["test_top1_pct"]) == 3
+        checkpoint = load_checkpoint(folder / "best.pt")
+        assert set(checkpoint["heads"]) == {
+            f"{k}.{p}" for k in (1, 2, 3) for p in ("weight", "bias")
+        }
+
+
+def test_methods_share_one_bank(toy, classifiers):
+    """Two training views, held-out and test are computed once, not once per method."""
+    _, folder = toy
+    files = sorted(p.name for p in (folder / "runs/toy/views").glob("*/view_*.pt"))
+    assert files == ["view_0000.pt"] * 3 + ["view_0001.pt"]
+
+
+def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(toy, backbone, tmp_path):
+    options, folder = toy
+    path = ["--pretrained", backbone[1] / "best.pt", "--epochs", 2]
+    trained = {}
+    for views in (0, 2):
+        place = ["--checkpoint_dir", tmp_path / str(views)]
+        run("train_team_ce.py", *options, *path, "--views", views, *place)
+        checkpoint = load_checkpoint(tmp_path / str(views) / "toy/team_ce/split1_seed1/last.pt")
+        trained[views] = checkpoint["heads"]
+    for key, value in trained[0].items():
+        assert torch.equal(value, trained[2][key]), key
+
+
+def test_exits_refuse_another_backbone(toy, classifiers, tmp_path):
+    options, _ = toy
+    other = ["--checkpoint_dir", tmp_path]
+    run("train_team_net.py", *options, *SMALL, "--epochs", 1, "--random_seed", 2, *other)
+    path = ["--pretrained", tmp_path / "toy/team_net/split1_seed2/best.pt"]
+    message = run("train_team_ce.py", *options, "--evaluate", *path, fails=True)
+    assert "name the right one with --pretrained" in message
+
+
+def test_options_that_contradict_the_backbone_are_refused(toy, classifiers):
+    options, _ = toy
+    message = run("train_i_frame.py", *options, "--num_segments", 3, "--overwrite", fails=True)
+    assert "was trained with num_segments 2, the options say 3" in message
+    assert (classifiers["i_frame"][1] / "best.pt").exists()  # a refused start removes nothing
+
+
+def test_no_backbone_is_a_clear_error(toy, tmp_path):
+    options, _ = toy
+    message = run("train_team_ce.py", *options, "--checkpoint_dir", tmp_path, fails=True)
+    assert "Train one with train_team_net.py" in message
+
+
+def test_logits_wise_and_thresholds(toy, classifiers):
+    """The way from exits to trade-off; the logits tell the same top-1 as the training did."""
+    options, _ = toy
+    for method, (result, folder) in classifiers.items():
+        saved = run("save_logits.py", "--method", method, *options, "--views", 2)
+        assert saved["views"] == {"heldout": 1, "test": 1, "train": 1, "train_views": 2}
+        content = torch.load(folder / "logits.pt", weights_only=True)
+        test = content["parts"]["test"]
+        exits = test["logits"][0, :, :3].argmax(-1)  # (videos, exits)
+        top1 = 100 * (exits == test["labels"][:, None]).float().mean(0)
+        assert top1.tolist() == pytest.approx(result["test_top1_pct"])
+        run("wise_team_net_logit.py", "--logits", folder / "logits.pt")
+        run("team_net_wise_all_acc.py", "--logits", folder / "logits.pt")
+        assert (folder / "trade_off.csv").stat().st_size and (folder / "exits.csv").stat().st_size
+
+
+def test_pretrain_then_other_classes(toy, backbone, tmp_path):
+    """A backbone of other classes starts a new one: all but the classifiers is kept."""
+    options, folder = toy
+    lists = []
+    for name in ("train", "test"):
+        lines = (folder / f"{name}.txt").read_text().splitlines()
+        kept = [line for line in lines if line and int(line.split()[-1]) < 3]
+        (tmp_path / f"{name}.txt").write_text("\n".join(kept) + "\n")
+        lists += [f"--{name}-list", tmp_path / f"{name}.txt"]
+    place = ["--checkpoint_dir", tmp_path]
+    start_from = ["--pretrained", backbone[1] / "best.pt", "--lr", "1e-12"]
+    run("pretrain.py", *options, *lists, *place, *SMALL, *start_from, "--epochs", 1)
+    before = load_checkpoint(backbone[1] / "best.pt")["model"]
+    after = load_checkpoint(tmp_path / "toy/pretrain/split1_seed1/best.pt")["model"]
+    assert after["iframe.classifier.weight"].shape[0] == 3
+    key = "iframe.layer1.0.conv1.weight"
+    assert torch.allclose(before[key], after[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("script", ["pretrain.py", "train_team_net.py", *METHODS.values()])
+def test_help(script):
+    process = start(script, "--help")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    for flag in ("--is_train", "--checkpoint_dir", "--lr-steps", "--eval-freq", "--gpus"):
+        assert flag in out
