@@ -71,7 +71,7 @@ def _load(cache_path: str | os.PathLike) -> dict:
             )
             first = last
         return known
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return {}
 
 

@@ -97,8 +97,9 @@ def _encode(container, size: tuple, gop: int, q: int) -> tuple:
     stream.thread_count = 1  # the workers keep all cores busy
     encoder = _encoder(stream.average_rate, size, gop, q)
     packets = []
-    count = 0
+    count = received = 0
     for packet in container.demux(stream):
+        received += packet.size > 0
         if packet.is_corrupt:
             raise ValueError(f"the file is cut off or damaged after {count} pictures")
         for frame in packet.decode():
@@ -110,6 +111,8 @@ def _encode(container, size: tuple, gop: int, q: int) -> tuple:
             frame.time_base = encoder.time_base
             packets += map(bytes, encoder.encode(frame))
             count += 1
+    if received < stream.frames:
+        raise ValueError(f"the file is cut off: {received} of {stream.frames} pictures are there")
     return count, packets + [bytes(packet) for packet in encoder.encode(None)]
 
 
@@ -182,6 +185,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 job.result()
             except (ValueError, OSError) as error:
                 report["failed"][str(jobs[job])] = str(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     finally:
         pool.shutdown(cancel_futures=True)
     _write_report(args.target, report)

@@ -1,0 +1,178 @@
+"""Re-encoding: every input becomes a stream the loader reads; a broken one stops nothing else."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+
+import coviar
+from coviar.reencode import get_args_parser, main
+from tests.conftest import REPO
+from tests.coviar_videos import pictures, write_video
+
+INPUTS = {
+    "Class A/mpeg4.avi": {"container": "avi"},
+    "Class A/b frames.avi": {"container": "avi", "bf": "2"},
+    "B/h264.mp4": {"codec": "libx264", "container": "mp4"},
+    "B/deep/vp9.webm": {"codec": "libvpx-vp9", "container": "webm", "deadline": "realtime"},
+    "B/MPEG2.MPG": {"codec": "mpeg2video", "container": "mpeg"},
+}
+COUNT = 7
+
+
+def run(*arguments):
+    """main() as the command line would call it; exit code."""
+    parser = get_args_parser()
+    return main(parser.parse_args([str(argument) for argument in arguments]), parser)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    for name, options in INPUTS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, pictures(COUNT), **options)
+    (folder / "list.txt").write_text("not a video\n")
+    (folder / ".hidden.avi").write_text("not a video\n")
+    return folder
+
+
+@pytest.fixture
+def output(inputs, tmp_path, capsys):
+    assert run(inputs, tmp_path / "out", "--size", "64x48", "--gop", 4, "--q", 2) == 0
+    assert json.loads(capsys.readouterr().out.split("result: ")[1])["encoded"] == len(INPUTS)
+    return tmp_path / "out"
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_every_input_keeps_its_place_and_loads(output):
+    names = [f"{name.rsplit('.', 1)[0]}.mp4" for name in INPUTS]
+    assert files(output) == sorted([*names, "reencode.json"])
+    for name in names:
+        index = coviar.read_index(output / name)
+        assert (index.width, index.height, index.gop_lengths) == (64, 48, (4, 3)), name
+        assert (output / name).read_bytes()[:4] == b"\0\0\1\xb0"  # a raw stream
+        coviar.load_clip(output / name, [(1, 2)])
+
+
+def test_pictures_are_those_of_the_input(inputs, output):
+    source, target = inputs / "B" / "h264.mp4", output / "B" / "h264.mp4"
+    with av.open(str(source)) as container:
+        originals = [
+            frame.reformat(64, 48, "bgr24", interpolation="BICUBIC").to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    for number in range(COUNT):
+        found = coviar.load(target, number // 4, number % 4, 0, True).astype(int)
+        distances = [np.abs(found - original).mean() for original in originals]
+        assert np.argmin(distances) == number
+
+
+def test_a_second_run_keeps_what_is_there(inputs, output, capsys):
+    (output / "B" / "h264.mp4").unlink()
+    (output / "Class A" / "mpeg4.mp4").write_bytes(b"kept")
+    assert run(inputs, output, "--size", "64x48", "--gop", 4, "--q", 2) == 0
+    result = json.loads(capsys.readouterr().out.split("result: ")[1])
+    assert (result["encoded"], result["kept"]) == (1, len(INPUTS) - 1)
+    assert (output / "Class A" / "mpeg4.mp4").read_bytes() == b"kept"
+    assert coviar.get_num_frames(output / "B" / "h264.mp4") == COUNT
+
+
+def test_other_settings_do_not_mix_with_what_is_there(inputs, output, capsys):
+    with pytest.raises(SystemExit):
+        run(inputs, output, "--size", "64x48", "--gop", 12)
+    assert "was made with" in capsys.readouterr().err
+
+
+def test_one_file_and_the_published_defaults(inputs, tmp_path):
+    assert run(inputs / "B" / "h264.mp4", tmp_path / "out") == 0
+    index = coviar.read_index(tmp_path / "out" / "h264.mp4")
+    assert (index.width, index.height, index.gop_lengths) == (340, 256, (COUNT,))
+
+
+def test_broken_inputs_are_reported_and_the_rest_is_done(inputs, tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    good = (inputs / "Class A" / "mpeg4.avi").read_bytes()
+    (source / "good.avi").write_bytes(good)
+    (source / "cut.avi").write_bytes(good[: len(good) // 2])
+    (source / "empty.mp4").write_bytes(b"")
+    (source / "text.webm").write_text("no video\n")
+    (source / "headless.mp4").write_bytes((inputs / "B" / "h264.mp4").read_bytes()[:800])
+    assert run(source, tmp_path / "out", "--workers", 2) == 1
+    assert files(tmp_path / "out") == ["good.mp4", "reencode.json"]
+    broken = {str(source / name) for name in ("cut.avi", "empty.mp4", "text.webm", "headless.mp4")}
+    report = json.loads((tmp_path / "out" / "reencode.json").read_text())
+    assert "cut off" in report["failed"][str(source / "cut.avi")]
+    assert set(report["failed"]) == broken
+    assert all(report["failed"].values())
+    printed = capsys.readouterr()
+    assert "cut.avi" in printed.err
+    assert json.loads(printed.out.split("result: ")[1])["failed"] == 4
+
+
+def test_two_inputs_of_one_output_name_are_an_error_before_anything_is_done(tmp_path, capsys):
+    for name in ("a.avi", "a.mkv"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SystemExit):
+        run(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
+    error = capsys.readouterr().err
+    assert "a.avi" in error and "a.mkv" in error and "would both become" in error
+    assert not (tmp_path.parent / f"{tmp_path.name}-out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["{in}/nowhere", "{out}"], "does not exist"),
+        (["{in}", "{in}"], "must not be inside"),
+        (["{in}", "{in}/out"], "must not be inside"),
+        (["{in}", "{out}", "--size", "340"], "WIDTHxHEIGHT"),
+        (["{in}", "{out}", "--size", "8x8"], "outside 16..4096"),
+        (["{in}", "{out}", "--q", "0"], "1..31"),
+        (["{in}", "{out}", "--workers", "0"], "above 0"),
+    ],
+)
+def test_arguments_that_make_no_sense(inputs, tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        run(*(text.format(**{"in": inputs, "out": tmp_path / "out"}) for text in arguments))
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path, tmp_path.parent / "out")
+    assert "holds no video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_partial_and_goes_on(tmp_path, how):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    first = write_video(source / "v0.avi", pictures(40), container="avi")
+    for number in range(1, 12):
+        (source / f"v{number}.avi").write_bytes(first.read_bytes())
+    command = [sys.executable, "-m", "coviar.reencode", str(source), str(target), "--workers", "1"]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(target.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(how)
+    assert process.wait(60) in (130, -signal.SIGKILL)
+    done = files(target)
+    assert len(done) < 13
+    for name in set(done) - {"reencode.json"}:
+        if not name.startswith("."):  # killed while writing, the temporary name may remain
+            assert coviar.get_num_frames(target / name) == 40
+    subprocess.run(command, cwd=REPO, check=True, stderr=subprocess.DEVNULL)
+    assert len(list(target.glob("v*.mp4"))) == 12
