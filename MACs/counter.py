@@ -1,25 +1,49 @@
 """Multiply-accumulate operations (MACs) of convolutions and matrix products.
 
 Counted by `torch.utils.flop_counter` (two FLOPs are one MAC) on meta tensors: shapes without data,
-so a network of any size takes a second and no memory. Normalisation, activations, pooling and
-element-wise products are not counted, as in the field's tables to within about one per cent.
+so a network of any size takes a second and no memory. Batch normalisation (which folds into the
+convolutions), activations and pooling are not counted. Published counts made with ptflops hold
+them; `pointwise=True` adds them by ptflops' prices, for comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+FLOPS_PER_MAC = 2
 
-def count_macs(function: Callable, *inputs: torch.Tensor) -> int:
+
+def count_macs(function: Callable, *inputs, pointwise: bool = False) -> int:
     """MACs of `function(*inputs)`, without gradients."""
-    return counted(function, *inputs)[1]
+    return counted(function, *inputs, pointwise=pointwise)[1]
 
 
-def counted(function: Callable, *inputs):
+def counted(function: Callable, *inputs, pointwise: bool = False):
     """The result of `function(*inputs)` and its MACs."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    extra = POINTWISE_FLOPS if pointwise else None
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=extra) as counter:
         result = function(*inputs)
-    return result, counter.get_total_flops() // 2
+    return result, counter.get_total_flops() // FLOPS_PER_MAC
+
+
+def _price(macs_per_value: int) -> Callable:
+    """FLOPs of an operator that costs this many MACs for each value of its input."""
+
+    def flops(shape: Sequence[int], *args, **kwargs) -> int:
+        return FLOPS_PER_MAC * macs_per_value * math.prod(shape)
+
+    return flops
+
+
+POINTWISE_FLOPS = {
+    torch.ops.aten.native_batch_norm: _price(2),
+    torch.ops.aten.relu: _price(1),
+    torch.ops.aten.relu_: _price(1),
+    torch.ops.aten.leaky_relu: _price(1),
+    torch.ops.aten.max_pool2d_with_indices: _price(1),
+    torch.ops.aten.max_pool3d_with_indices: _price(1),
+}

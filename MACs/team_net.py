@@ -7,31 +7,40 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from MACs.counter import count_macs, counted
+from MACs.method import CROP_SIZE, Method, count_params
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 
 STAGES = ("stem", "layer1", "layer2", "layer3")
+EXITS = (1, 2, 3)
+PUBLISHED = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
+SOURCE = "Wang, She, Smolic, BMVC 2021; exits and protocol of the PKD + WISE paper"
 
 
-def stage_macs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, int]:
+def stage_macs(
+    config: Mapping, exits: Sequence[int], crop_size: int, pointwise: bool = False
+) -> dict[str, int]:
     """MACs per video (one clip, one crop) of every step, in the order in which they run.
 
     `config` is `TeamNet.config`. The steps are those of an early exit: a clip that leaves at
     exit k has run everything up to the step "exit k" and nothing after it. A layer's step
-    includes the TEAM block before it.
+    includes the TEAM block before it. `pointwise` as in MACs.counter.
     """
-    with torch.device("meta"):
-        net = TeamNetIC(TeamNet(**config), exits)
-        clips = [torch.empty(1, config["num_segments"], c, crop_size, crop_size) for c in (3, 2, 3)]
-    backbone, macs = net.backbone, {}
-    features, squeeze = backbone.enter(*clips), None
+    net, price = _build(config, exits), {"pointwise": pointwise}
+    size = (crop_size, crop_size)
+    clips = [torch.empty(1, config["num_segments"], c, *size, device="meta") for c in (3, 2, 3)]
+    backbone, macs, squeeze = net.backbone, {}, None
+    features, entering = counted(backbone.enter, *clips, **price)
     for stage, name in enumerate(STAGES):
-        (features, squeeze), macs[name] = counted(backbone.advance, stage, features, squeeze)
+        (features, squeeze), macs[name] = counted(
+            backbone.advance, stage, features, squeeze, **price
+        )
         number = stage + 1
         if number in net.exits:
             head = net.heads[str(number)]
             macs[f"exit {number}"] = count_macs(head, backbone.per_clip(squeeze))
-    macs["layer4 and classifiers"] = count_macs(backbone.leave, features, squeeze)
+    macs["layer4 and classifiers"] = count_macs(backbone.leave, features, squeeze, **price)
+    macs["stem"] += entering
     return macs
 
 
@@ -40,9 +49,51 @@ def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[st
 
     Cumulative: what leaves at an exit has paid for the exits before it.
     """
-    gmacs, total = {}, 0.0
-    for step, macs in stage_macs(config, exits, crop_size).items():
-        total += macs / 1e9
+    paid = steps_by_exit(stage_macs(config, exits, crop_size))
+    return {name: sum(steps.values()) / 1e9 for name, steps in paid.items()}
+
+
+def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """What is run by a clip that leaves at each exit, or at none ("full")."""
+    paid, run = {}, {}
+    for step, value in macs.items():
+        run[step] = value
         if step.startswith("exit "):
-            gmacs[step.replace(" ", "")] = total
-    return {**gmacs, "full": total}
+            paid[step.replace(" ", "")] = dict(run)
+    return {**paid, "full": run}
+
+
+def methods(num_classes: int) -> list[Method]:
+    """The published network, leaving at each exit, in full, and in full with temporal shift."""
+    config = {"num_classes": num_classes, "num_segments": 8}
+    found = []
+    for is_shift in (False, True):
+        network = {**config, "is_shift": is_shift}
+        plain = steps_by_exit(stage_macs(network, EXITS, CROP_SIZE))
+        with_pointwise = steps_by_exit(stage_macs(network, EXITS, CROP_SIZE, pointwise=True))
+        for point in ("full",) if is_shift else plain:
+            found.append(
+                Method(
+                    name="TEAM-Net" + _suffix(point, is_shift),
+                    steps=plain[point],
+                    pointwise=sum(with_pointwise[point].values()) - sum(plain[point].values()),
+                    params=count_params(_build(network, EXITS)),
+                    clips=1,
+                    crops=1,
+                    published=None if is_shift else PUBLISHED[point],
+                    source=SOURCE,
+                    note="shifting moves data and multiplies nothing" if is_shift else "",
+                )
+            )
+    return found
+
+
+def _suffix(point: str, is_shift: bool) -> str:
+    if is_shift:
+        return " with TSM"
+    return "" if point == "full" else f", leaving at {point.replace('exit', 'exit ')}"
+
+
+def _build(config: Mapping, exits: Sequence[int]) -> TeamNetIC:
+    with torch.device("meta"):
+        return TeamNetIC(TeamNet(**config), exits).eval()

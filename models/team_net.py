@@ -55,7 +55,7 @@ class Stream(nn.Module):
         pretrained: str | None,
     ):
         super().__init__()
-        resnet = _build_resnet(arch, in_channels, pretrained)
+        resnet = build_resnet(arch, in_channels, pretrained)
         layers = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
         if is_shift:
             add_temporal_shift(layers, num_segments)
@@ -236,7 +236,8 @@ def _global_average(x: torch.Tensor) -> torch.Tensor:
     return x.mean((2, 3), dtype=torch.float32)
 
 
-def _build_resnet(arch: str, in_channels: int, pretrained: str | None) -> nn.Module:
+def build_resnet(arch: str, in_channels: int, pretrained: str | None = None) -> nn.Module:
+    """A torchvision ResNet whose first conv takes `in_channels`; see `TeamNet` for the rest."""
     if arch not in ARCHS:
         raise ValueError(f"unknown arch {arch!r}: choose one of {', '.join(ARCHS)}")
     if pretrained not in (None, "imagenet"):

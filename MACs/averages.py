@@ -1,0 +1,53 @@
+"""Mean cost of early exiting, from the shares of videos that leave at each exit.
+
+Every video counts with the cost of the exit it left at, whether its label there was right or
+wrong (the published script took exits with a wrong label as free).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+
+from MACs.method import PAPER_UNIT
+
+POLICY_COLUMNS = ("data", "split", "seed", "method", "part", "combination", "rule", "goal")
+
+
+def read(path: str | os.PathLike) -> list[dict]:
+    """One row per policy of a policies.csv: its top-1 and mean gmacs per video in both units.
+
+    Raises ValueError when a policy's shares do not add up to all videos.
+    """
+    policies: dict[tuple, dict] = {}
+    with open(path, newline="") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                key = tuple(row[column] for column in POLICY_COLUMNS)
+                policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
+                if row["exit"] == "all":
+                    policy["top1_pct"] = float(row["top1_pct"])
+                else:
+                    share = float(row["share_pct"])
+                    policy["share_pct"] += share
+                    policy["gmacs"] += share / 100 * float(row["gmacs"])
+            except (KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {line}: not a row of a policies.csv as "
+                    f"team_net_wise_all_acc.py writes it ({error!r})"
+                ) from error
+    return [_mean(path, key, policy) for key, policy in policies.items()]
+
+
+def _mean(path: str | os.PathLike, key: tuple, policy: dict) -> dict:
+    name = dict(zip(POLICY_COLUMNS, key))
+    if abs(policy["share_pct"] - 100) > 0.01:  # shares are rounded in the file
+        raise ValueError(
+            f"{path}: the exits of {name} hold {policy['share_pct']:.2f} % of the videos, not 100"
+        )
+    return {
+        **name,
+        "top1_pct": policy.get("top1_pct"),
+        "gmacs": round(policy["gmacs"], 3),
+        "gmacs_1024": round(policy["gmacs"] * 1e9 / PAPER_UNIT, 3),
+    }

@@ -1,0 +1,49 @@
+"""CoViAR: Wu et al., Compressed Video Action Recognition, CVPR 2018.
+
+Three independent ResNets; a video is scored from a few I-frames and more P-frames.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from MACs.method import CROP_SIZE, Method, Part, describe
+from models.team_net import build_resnet
+
+NUM_IFRAMES = 3
+NUM_PFRAMES = 11
+
+
+def resnet_part(name: str, arch: str, pictures: int, in_channels: int, num_classes: int) -> Part:
+    """A ResNet over `pictures` crops of one modality."""
+    with torch.device("meta"):
+        resnet = build_resnet(arch, in_channels)
+        resnet.fc = nn.Linear(resnet.fc.in_features, num_classes)
+    return Part(f"{name}: {arch} x {pictures}", resnet, (pictures, in_channels, *[CROP_SIZE] * 2))
+
+
+def motion_parts(num_classes: int) -> list[Part]:
+    """The two streams over P-frames, which Wu et al. and DMC-Net share."""
+    return [
+        resnet_part("motion vectors", "resnet18", NUM_PFRAMES, 2, num_classes),
+        resnet_part("residuals", "resnet18", NUM_PFRAMES, 3, num_classes),
+    ]
+
+
+def parts(num_classes: int) -> list[Part]:
+    iframes = resnet_part("I-frames", "resnet50", NUM_IFRAMES, 3, num_classes)
+    return [iframes, *motion_parts(num_classes)]
+
+
+def methods(num_classes: int) -> list[Method]:
+    return [
+        describe(
+            "CoViAR",
+            parts(num_classes),
+            clips=1,
+            crops=1,
+            published=48.53,
+            source="Wu et al., CVPR 2018; 3 I-frames and 11 P-frames as compared in the PKD paper",
+        )
+    ]

@@ -1,0 +1,127 @@
+"""What every method costs: counted, not quoted.
+
+    python MACs/main.py --data ucf101 --out results/macs.csv
+    python MACs/main.py --detail
+    python MACs/main.py --early-exit runs/ucf101/prog_kd/split1_seed1/policies.csv
+
+Each method's network is built from its paper and counted on one pass over one view of a video,
+times the views (clips x crops) of its protocol, times the videos of the three test splits. `gmacs`
+are 1e9 MACs of convolutions and matrix products; `gmacs_1024` are MACs / 1024**3, the PKD + WISE
+paper's unit; `gmacs_1024_as_published` adds normalisation, activations and pooling, as the
+published count did, and `to_published_pct` compares that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run from anywhere; and this folder must not be searched first, for its coviar.py.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from coviar.files import whole_file
+from MACs import averages, coviar, cv_c3d, dmc_net, mfcd_net, mimo, team_net, wu
+from MACs.method import PAPER_UNIT, Method
+
+METHODS = (team_net, coviar, wu, mfcd_net, cv_c3d, dmc_net, mimo)
+CLASSES = {"ucf101": 101, "hmdb51": 51}
+TEST_VIDEOS = {"ucf101": 11213, "hmdb51": 4590}  # of the three splits together
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=CLASSES, default="ucf101", help="classes and videos")
+    parser.add_argument("--detail", action="store_true", help="print the steps of each method")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--out", metavar="CSV", help="write the table as CSV, too")
+    parser.add_argument(
+        "--early-exit",
+        metavar="CSV",
+        help="a policies.csv of team_net_wise_all_acc.py: print the mean cost of its policies",
+    )
+    return parser
+
+
+def table_row(method: Method, data: str) -> dict:
+    """One method's columns; None where nothing was published."""
+    in_paper_unit = method.macs / PAPER_UNIT
+    as_published = (method.macs + method.pointwise) / PAPER_UNIT
+    per_video = method.macs * method.views / 1e9
+    published = method.published
+    return {
+        "method": method.name,
+        "data": data,
+        "gmacs": round(method.macs / 1e9, 3),
+        "gmacs_1024": round(in_paper_unit, 3),
+        "gmacs_1024_as_published": round(as_published, 3),
+        "published_1024": published,
+        "to_published_pct": published and round(100 * (as_published / published - 1), 2),
+        "clips_x_crops": f"{method.clips} x {method.crops}",
+        "gmacs_per_video": round(per_video, 3),
+        "gmacs_1024_per_video": round(in_paper_unit * method.views, 3),
+        "tmacs_three_test_splits": round(per_video * TEST_VIDEOS[data] / 1e3, 1),
+        "params_millions": round(method.params / 1e6, 2),
+        "source": method.source,
+        "note": method.note,
+    }
+
+
+def write_csv(path: str, rows: list[dict], command: str) -> None:
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "command"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "command": command} for row in rows)
+
+
+def print_table(rows: list[dict], hidden: Collection[str] = ()) -> None:
+    """The rows under their column names, each column as wide as it needs to be."""
+    names = [name for name in rows[0] if name not in hidden]
+    cells = [names, *([_text(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for first, *others in cells:
+        aligned = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        print("  ".join([first.ljust(widths[0]), *aligned]))
+    print()
+
+
+def _text(value) -> str:
+    return "" if value is None else str(value)
+
+
+def print_steps(method: Method) -> None:
+    print(f"\n{method.name}")
+    for step, macs in method.steps.items():
+        print(f"  {step:34} {macs / 1e9:10.4f} gmacs  {100 * macs / method.macs:6.2f} %")
+
+
+def main(args: argparse.Namespace) -> None:
+    found = [m for module in METHODS for m in module.methods(CLASSES[args.data])]
+    rows = [table_row(method, args.data) for method in found]
+    means = averages.read(args.early_exit) if args.early_exit else []
+    if args.out:
+        write_csv(args.out, rows, shlex.join(["python", "MACs/main.py", *sys.argv[1:]]))
+    if args.json:
+        steps = {method.name: method.steps for method in found} if args.detail else {}
+        print(json.dumps({"methods": rows, "steps": steps, "early_exit": means}))
+        return
+    print_table(rows, hidden=("data", "source", "note"))
+    for row in rows:
+        print(f"{row['method']}: {row['source']}" + (f"; {row['note']}" if row["note"] else ""))
+    if args.detail:
+        for method in found:
+            print_steps(method)
+    if means:
+        print("\nMean cost per video of early exiting, every video counted:")
+        print_table(means)
+
+
+if __name__ == "__main__":
+    main(get_args_parser().parse_args())

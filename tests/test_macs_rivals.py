@@ -1,0 +1,163 @@
+"""The rivals' costs: against thop, against the published numbers, and the script around them."""
+
+import csv
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from MACs import averages, coviar, cv_c3d, dmc_net, mfcd_net, mimo, team_net, wu
+from MACs.counter import count_macs
+from models.team_net import TeamNet
+from models.team_net_ic import TeamNetIC
+
+REPO = Path(__file__).resolve().parent.parent
+RIVALS = (coviar, wu, mfcd_net, cv_c3d, dmc_net, mimo)
+
+
+def thop_macs(network, *inputs):
+    """thop's count, and how much of it is batch normalisation: four operations a value."""
+    values = 0
+
+    def add(norm, _, output):
+        nonlocal values
+        values += output.numel()
+
+    for module in network.eval().modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            module.register_forward_hook(add)
+    thop = pytest.importorskip("thop")
+    macs = thop.profile(network, inputs, verbose=False)[0]
+    return macs, 4 * values
+
+
+def assert_same(ours, theirs, norms):
+    """Normalisation is the whole difference, but for thop's average pooling (under 0.1 %)."""
+    assert theirs - norms == pytest.approx(ours, rel=1e-3)
+    # MFNet normalises much and multiplies little in its grouped convolutions: 2.4 %, others 1.1 %
+    assert theirs == pytest.approx(ours, rel=0.025)
+
+
+@pytest.mark.parametrize("rival", RIVALS, ids=lambda module: module.__name__.split(".")[1])
+def test_rivals_against_thop(rival):
+    for part in rival.parts(num_classes=101):
+        x = torch.empty(part.shape, device="meta")
+        assert_same(count_macs(part.network, x), *thop_macs(part.network, x))
+
+
+def test_team_net_against_thop():
+    config = {"num_classes": 101, "num_segments": 8}
+    with torch.device("meta"):
+        net = TeamNetIC(TeamNet(**config), (1, 2, 3))
+        clips = [torch.empty(1, 8, c, 224, 224) for c in (3, 2, 3)]
+    ours = sum(team_net.stage_macs(config, (1, 2, 3), 224).values())
+    assert_same(ours, *thop_macs(net, *clips))
+
+
+@functools.cache
+def found_methods():
+    modules = (team_net, *RIVALS)
+    return {method.name: method for module in modules for method in module.methods(101)}
+
+
+def test_published_numbers_that_are_right():
+    expected = {
+        "TEAM-Net": 57.69,
+        "TEAM-Net, leaving at exit 1": 2.458,
+        "TEAM-Net, leaving at exit 2": 14.495,
+        "TEAM-Net, leaving at exit 3": 28.393,
+        "CoViAR": 48.53,
+        "Wu et al.": 42.09,
+        "MFCD-Net": 7.903,
+        "DMC-Net": 278.97,
+        "MIMO": 1.919,  # what its network measures; the table quotes 15.4
+    }
+    found = found_methods()
+    for name, published in expected.items():
+        method = found[name]
+        # 2 %: ptflops prices some pointwise work twice, which shows at exit 1 (1.5 %)
+        as_published = (method.macs + method.pointwise) / 1024**3
+        assert as_published == pytest.approx(published, rel=0.02), name
+        assert method.published in (published, 15.4)
+
+
+def test_published_numbers_that_are_not_right_say_so():
+    found = found_methods()
+    for name, published in {"CV-C3D": 25.39, "MIMO": 15.4}.items():
+        method = found[name]
+        assert method.published == published
+        assert str(published) in method.note
+        assert abs(method.macs / 1024**3 / published - 1) > 0.5
+
+
+def test_c3d_by_hand():
+    """Its convolutions as the paper lists them: (in, out, frames, side)."""
+    layers = [(3, 64, 16, 112), (64, 128, 16, 56), (128, 256, 8, 28), (256, 256, 8, 28)]
+    layers += [(256, 512, 4, 14), (512, 512, 4, 14), (512, 512, 2, 7), (512, 512, 2, 7)]
+    macs = sum(27 * c_in * c_out * t * side**2 for c_in, c_out, t, side in layers)
+    macs += 8192 * 4096 + 4096 * 4096 + 4096 * 101
+    part = cv_c3d.parts(101)[0]
+    assert count_macs(part.network, torch.empty(part.shape, device="meta")) == macs
+
+
+def run_main(*options, script="MACs/main.py", folder=REPO):
+    command = [sys.executable, script, *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def write_policies(path, shares):
+    rows = [("all", 81.5, 100, "")]
+    rows += [(point, 80, share, gmacs) for point, (share, gmacs) in shares.items()]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*averages.POLICY_COLUMNS, "exit", "top1_pct", "share_pct", "gmacs"])
+        writer.writerows([*("x" * len(averages.POLICY_COLUMNS)), *row] for row in rows)
+
+
+def test_main_prints_and_writes_the_table(tmp_path):
+    """From inside its folder, where coviar.py lies in the way of the package of that name."""
+    out = tmp_path / "macs.csv"
+    policies = tmp_path / "policies.csv"
+    write_policies(policies, {"exit1": (25, 2.0), "full": (75, 10.0)})
+    options = ["--data", "hmdb51", "--detail", "--out", str(out), "--early-exit", str(policies)]
+    run = run_main(*options, script="main.py", folder=REPO / "MACs")
+    assert run.returncode == 0, run.stderr
+    assert "layer4 and classifiers" in run.stdout
+    with open(out, newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(found_methods())
+    wu_row = rows["Wu et al."]
+    assert float(wu_row["gmacs_per_video"]) == pytest.approx(10 * float(wu_row["gmacs"]), abs=0.01)
+    total = float(wu_row["gmacs_per_video"]) * 4590 / 1e3
+    assert float(wu_row["tmacs_three_test_splits"]) == pytest.approx(total, abs=0.1)
+    assert wu_row["command"].startswith("python MACs/main.py --data hmdb51")
+
+
+def test_main_prints_json(tmp_path):
+    policies = tmp_path / "policies.csv"
+    write_policies(policies, {"exit1": (25, 2.0), "full": (75, 10.0)})
+    run = run_main("--json", "--early-exit", str(policies))
+    content = json.loads(run.stdout)
+    assert [row["method"] for row in content["methods"]] == list(found_methods())
+    (mean,) = content["early_exit"]
+    assert mean["gmacs"] == 8.0 and mean["top1_pct"] == 81.5
+    assert mean["gmacs_1024"] == pytest.approx(8e9 / 1024**3, abs=1e-3)
+
+
+def test_shares_that_do_not_add_up_are_refused(tmp_path):
+    path = tmp_path / "policies.csv"
+    write_policies(path, {"exit1": (25, 2.0), "full": (70, 10.0)})
+    with pytest.raises(ValueError, match="hold 95.00 % of the videos"):
+        averages.read(path)
+
+
+def test_other_tables_are_refused_with_the_line(tmp_path):
+    path = tmp_path / "trade_off.csv"
+    path.write_text("data,split\nucf101,split1\n")
+    with pytest.raises(ValueError, match="trade_off.csv, line 2: not a row of a policies.csv"):
+        averages.read(path)
