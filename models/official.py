@@ -6,6 +6,7 @@ three streams' scaling matrices in one, and likewise the three spatial convoluti
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -40,14 +41,15 @@ def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamN
             f"its first keys are {list(state)[:3]}"
         )
     exits = [k for k in range(1, NUM_TEAM_BLOCKS + 1) if f"IC{k}_classifier.weight" in state]
-    backbone = TeamNet(
-        num_classes=state[CLASSIFIER].shape[0],
-        num_segments=_read_num_segments(state, exits, num_segments),
-        arch=_read_arch(state, STREAMS["iframe"]),
-        motion_arch=_read_arch(state, STREAMS["mv"]),
-        is_shift=any(".conv1.net." in key for key in state),
-    )
-    net = TeamNetIC(backbone, exits)
+    with torch.device("meta"):  # the file brings every value
+        backbone = TeamNet(
+            num_classes=state[CLASSIFIER].shape[0],
+            num_segments=_read_num_segments(state, exits, num_segments),
+            arch=_read_arch(state, STREAMS["iframe"]),
+            motion_arch=_read_arch(state, STREAMS["mv"]),
+            is_shift=any(".conv1.net." in key for key in state),
+        )
+        net = TeamNetIC(backbone, exits)
     _load(net, state)
     return net.eval()
 
@@ -87,9 +89,7 @@ def _read_arch(state: Mapping, stream: str) -> str:
     }
     found = _signature(shapes)
     for arch in ARCHS:
-        with torch.device("meta"):
-            resnet = torchvision.models.get_model(arch)
-        if _signature({k: tuple(v.shape) for k, v in resnet.state_dict().items()}) == found:
+        if _arch_signature(arch) == found:
             return arch
     blocks, kernel, is_bottleneck = found
     kind = "bottleneck" if is_bottleneck else "basic"
@@ -97,6 +97,13 @@ def _read_arch(state: Mapping, stream: str) -> str:
         f"{stream} is no torchvision ResNet: {blocks} {kind} blocks in layer1 .. layer4, "
         f"layer1.0.conv2 of shape {kernel}"
     )
+
+
+@functools.cache
+def _arch_signature(arch: str) -> tuple:
+    with torch.device("meta"):
+        state = torchvision.models.get_model(arch).state_dict()
+    return _signature({key: tuple(value.shape) for key, value in state.items()})
 
 
 def _signature(shapes: Mapping[str, tuple[int, ...]]) -> tuple:
@@ -115,24 +122,35 @@ def _shape(state: Mapping, key: str) -> tuple[int, ...]:
 
 
 def _load(net: TeamNetIC, state: Mapping) -> None:
+    """Fill `net`, which is on the meta device, with copies of the file's tensors."""
     ours = net.state_dict()
-    sources = {key: _official_keys(key) for key in ours}
-    expected = {key for keys in sources.values() for key in keys}
-    _refuse("missing", sorted(expected - set(state)))
-    _refuse("unexpected", sorted(set(state) - expected))
-    loaded = {
-        key: torch.cat([state[k] for k in keys]) if len(keys) > 1 else state[keys[0]]
-        for key, keys in sources.items()
-    }
+    sources = {key: _sources(key, tensor, net) for key, tensor in ours.items()}
+    expected = {name: shape for shapes in sources.values() for name, shape in shapes.items()}
+    _refuse("missing", sorted(set(expected) - set(state)))
+    _refuse("unexpected", sorted(set(state) - set(expected)))
     _refuse(
         "of another shape",
         [
-            f"{' + '.join(sources[key])}: {tuple(value.shape)}, expected {tuple(ours[key].shape)}"
-            for key, value in loaded.items()
-            if value.shape != ours[key].shape
+            f"{name}: {tuple(state[name].shape)}, expected {tuple(shape)}"
+            for name, shape in expected.items()
+            if state[name].shape != shape
         ],
     )
-    net.load_state_dict(loaded)
+    for key, shapes in sources.items():
+        tensors = [state[name] for name in shapes]
+        joined = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+        ours[key] = joined.to(ours[key].dtype, copy=True)
+    net.load_state_dict(ours, assign=True)
+
+
+def _sources(key: str, tensor: torch.Tensor, net: TeamNetIC) -> dict[str, torch.Size]:
+    """The published names and shapes that one of our tensors is made of, joined in this order."""
+    names = _official_keys(key)
+    if len(names) == 1:
+        return {names[0]: tensor.shape}
+    number, module = key.split(".")[2:4]  # backbone.team.NUMBER.MODULE.weight
+    rows = net.backbone.team[int(number)].channels if module == "fc_scale" else 1
+    return {name: part.shape for name, part in zip(names, tensor.split(rows))}
 
 
 def _refuse(what: str, keys: list[str]) -> None:

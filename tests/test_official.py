@@ -140,9 +140,26 @@ def test_missing_and_unexpected_keys_are_listed(zero_state):
 
 
 def test_wrong_shapes_are_listed(zero_state):
+    # rows moved from one stream to another: right in sum only
     zero_state["team1.fc_mv.weight"] = torch.zeros(60, 96)
-    with pytest.raises(ValueError, match=r"team1.fc_i.weight \+ team1.fc_mv.*\(380, 96\)"):
+    zero_state["team1.fc_r.weight"] = torch.zeros(68, 96)
+    zero_state["team2.conv_s_i.weight"] = torch.zeros(1, 3, 5, 5)
+    with pytest.raises(ValueError, match="3 keys of another shape") as error:
         from_official(zero_state)
+    assert "team1.fc_mv.weight: (60, 96), expected (64, 96)" in str(error.value)
+    assert "team2.conv_s_i.weight: (1, 3, 5, 5), expected (1, 3, 3, 3)" in str(error.value)
+
+
+def test_network_owns_its_weights(zero_state):
+    """Half precision files load as float32, and training the network leaves the dict alone."""
+    half = {key: v.half() if v.is_floating_point() else v for key, v in zero_state.items()}
+    net = from_official(half)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert all(p.device.type == "cpu" for p in net.state_dict().values())
+    net = from_official(zero_state)
+    net.heads["1"].weight.data += 1
+    assert not zero_state["IC1_classifier.weight"].any()
+    assert net.heads["1"].weight.requires_grad and not net.backbone.mv.classifier.bias.requires_grad
 
 
 @pytest.mark.parametrize(
