@@ -26,7 +26,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from coviar.files import whole_file
-from MACs import averages, coviar, cv_c3d, dmc_net, mfcd_net, mimo, team_net, wu
+from MACs import averages, coviar, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.method import PAPER_UNIT, Method
 
 METHODS = (team_net, coviar, wu, mfcd_net, cv_c3d, dmc_net, mimo)
@@ -46,6 +46,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--early-exit",
         metavar="CSV",
         help="a policies.csv of team_net_wise_all_acc.py: print the mean cost of its policies",
+    )
+    parser.add_argument(
+        "--times",
+        nargs=2,
+        metavar=("EXITS_JSON", "LOADER_JSON"),
+        help="lines of benchmarks.early_exit and benchmarks.loader: adds measured milliseconds",
     )
     return parser
 
@@ -72,6 +78,14 @@ def table_row(method: Method, data: str) -> dict:
         "source": method.source,
         "note": method.note,
     }
+
+
+def add_times(rows: list[dict], times: dict[str, dict]) -> None:
+    """Measured columns in the rows of TEAM-Net; None in the others, which were not run."""
+    by_method = {team_net.name_of(point): measured for point, measured in times.items()}
+    empty = dict.fromkeys(times["full"])
+    for row in rows:
+        row.update(by_method.get(row["method"], empty))
 
 
 def write_csv(path: str, rows: list[dict], command: str) -> None:
@@ -105,6 +119,8 @@ def print_steps(method: Method) -> None:
 def main(args: argparse.Namespace) -> None:
     found = [m for module in METHODS for m in module.methods(CLASSES[args.data])]
     rows = [table_row(method, args.data) for method in found]
+    if args.times:
+        add_times(rows, latency.columns(*args.times))
     means = averages.read(args.early_exit) if args.early_exit else []
     if args.out:
         write_csv(args.out, rows, shlex.join(["python", "MACs/main.py", *sys.argv[1:]]))

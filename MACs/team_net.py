@@ -74,7 +74,7 @@ def methods(num_classes: int) -> list[Method]:
         for point in ("full",) if is_shift else plain:
             found.append(
                 Method(
-                    name="TEAM-Net" + _suffix(point, is_shift),
+                    name="TEAM-Net with TSM" if is_shift else name_of(point),
                     steps=plain[point],
                     pointwise=sum(with_pointwise[point].values()) - sum(plain[point].values()),
                     params=count_params(_build(network, EXITS)),
@@ -88,10 +88,11 @@ def methods(num_classes: int) -> list[Method]:
     return found
 
 
-def _suffix(point: str, is_shift: bool) -> str:
-    if is_shift:
-        return " with TSM"
-    return "" if point == "full" else f", leaving at {point.replace('exit', 'exit ')}"
+def name_of(point: str) -> str:
+    """The table's name of leaving at "exit1" ... or "full"."""
+    return (
+        "TEAM-Net" if point == "full" else f"TEAM-Net, leaving at {point.replace('exit', 'exit ')}"
+    )
 
 
 def _build(config: Mapping, exits: Sequence[int]) -> TeamNetIC:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from MACs import averages, coviar, cv_c3d, dmc_net, mfcd_net, mimo, team_net, wu
+from MACs import averages, coviar, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.counter import count_macs
+from MACs.main import add_times
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 
@@ -147,6 +148,36 @@ def test_main_prints_json(tmp_path):
     (mean,) = content["early_exit"]
     assert mean["gmacs"] == 8.0 and mean["top1_pct"] == 81.5
     assert mean["gmacs_1024"] == pytest.approx(8e9 / 1024**3, abs=1e-3)
+
+
+def write_times(folder, **changes):
+    exits = {"arch": "resnet50", "crop_size": 224, "num_segments": 8, "exits": [1, 2, 3]}
+    batch = {point: {"ms": ms} for point, ms in zip(("exit1", "exit2", "exit3"), (20, 100, 200))}
+    exits.update({"batch_1": {**batch, "full": {"ms": 400}}, **changes})
+    (folder / "exits.json").write_text(json.dumps(exits))
+    (folder / "loader.json").write_text(json.dumps({"sample_ms": 50}))
+    return folder / "exits.json", folder / "loader.json"
+
+
+def test_measured_times_become_columns(tmp_path):
+    rows = [{"method": "TEAM-Net, leaving at exit 2"}, {"method": "CoViAR"}]
+    add_times(rows, latency.columns(*write_times(tmp_path)))
+    assert rows[0] == {
+        "method": "TEAM-Net, leaving at exit 2",
+        "network_ms": 100,
+        "network_ms_share_pct": 25,
+        "load_ms": 50,
+        "load_ms_share_pct": 12.5,
+    }
+    assert set(rows[1]) == set(rows[0]) and rows[1]["load_ms"] is None
+
+
+def test_times_of_another_network_are_refused(tmp_path):
+    exits, loader = write_times(tmp_path, crop_size=112)
+    with pytest.raises(ValueError, match="timed another network: {'crop_size': 112}"):
+        latency.columns(exits, loader)
+    with pytest.raises(ValueError, match="loader.json: no 'batch_1'"):
+        latency.columns(loader, exits)
 
 
 def test_shares_that_do_not_add_up_are_refused(tmp_path):
