@@ -8,7 +8,6 @@ study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written 
 from __future__ import annotations
 
 import contextlib
-import urllib.error
 from typing import NamedTuple
 
 import torch
@@ -260,7 +259,7 @@ def _imagenet_resnet(arch: str) -> nn.Module:
     weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
     try:
         return torchvision.models.get_model(arch, weights=weights)
-    except urllib.error.URLError as error:
+    except OSError as error:  # no network, refused, timed out
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise RuntimeError(
             f"cannot download the ImageNet weights of {arch} ({error}). Fetch {weights.url} on a "
