@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from coviar.index import VideoIndex
 
@@ -90,5 +91,7 @@ def planes(frame: av.VideoFrame) -> list:
 
 def vectors(frame: av.VideoFrame) -> np.ndarray:
     """The motion vectors of a frame, (n, 20) int16, not copied; see kernels.py for the columns."""
-    found = frame.side_data.get("MOTION_VECTORS")
+    # frame.side_data would make frame and side data refer to each other, and keep every frame's
+    # memory until Python's garbage collector runs.
+    found = SideDataContainer(frame).get("MOTION_VECTORS")
     return _NO_VECTORS if found is None else np.frombuffer(found, np.int16).reshape(-1, 20)
