@@ -25,8 +25,9 @@ data() { # the options every script shares
     run "$@"
 }
 
-data "$PYTHON" train_team_net.py --arch resnet18 --num_segments 4 --crop-size 64 --epochs 12 \
-    --lr-steps 8 11 --batch-size 16 --dropout 0.2 --eval-freq 3 --precision bf16 --resume
+data "$PYTHON" train_team_net.py --arch resnet18 --num_segments 3 --crop-size 64 --epochs 12 \
+    --batch-size 8 --lr 0.004 --lr-schedule cosine --warmup 2 --classifier-lr-scale 1 1 \
+    --dropout 0.2 --stream-loss 0.3 --eval-freq 3 --precision bf16 --resume
 
 for script in train_team_ce train_prog_kd train_prog_kd_anti train_i_frame; do
     data "$PYTHON" $script.py --exits 1 2 3 4 --views 4 --precision bf16 --resume
@@ -34,11 +35,10 @@ done
 
 for method in team_ce prog_kd prog_kd_anti i_frame; do
     folder=$RUNS/toy/$method/split1_seed1
-    [ -f "$folder/logits.pt" ] ||
-        data "$PYTHON" save_logits.py --method $method --views 4 --precision bf16
-    [ -f "$folder/wise.json" ] || run "$PYTHON" wise_team_net_logit.py --logits "$folder/logits.pt"
-    [ -f "$folder/trade_off.csv" ] ||
-        run "$PYTHON" team_net_wise_all_acc.py --logits "$folder/logits.pt"
+    [ ! -f "$folder/trade_off.csv" ] || continue # written last
+    data "$PYTHON" save_logits.py --method $method --views 4 --precision bf16
+    run "$PYTHON" wise_team_net_logit.py --logits "$folder/logits.pt"
+    run "$PYTHON" team_net_wise_all_acc.py --logits "$folder/logits.pt"
 done
 
 run "$PYTHON" -m early_exit.report "$RUNS"
