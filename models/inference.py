@@ -26,8 +26,9 @@ def prepare_for_inference(
     Every batch normalisation after a convolution is folded into it, weights are channels_last,
     and with `precision="bf16"` the convolutions run in bfloat16 (logits and squeeze vectors stay
     float32). `compiled` adds torch.compile per stage, for any batch size: its first pass takes
-    about half a minute, so it pays from some hundred clips on; where there is no compiler a
-    warning says so and the copy is not compiled. Call the result under `torch.no_grad()`.
+    half a minute on an idle machine, and the first batch of one as long again, so it pays from
+    some hundred clips on; where there is no compiler a warning says so and the copy is not
+    compiled. Call the result under `torch.no_grad()`.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")
