@@ -227,6 +227,7 @@ def test_result(
         "test_top1_pct": top1.pop("fused"),
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
+        "skipped_videos": splits.skipped,
         "protocol": protocol(args, splits),
     }
 

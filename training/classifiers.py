@@ -361,5 +361,6 @@ def test_result(net: TeamNetIC, frozen: Frozen) -> dict:
         "test_top1_pct": [score["top1_pct"] for score in score_exits(net, features).values()],
         "test_fused_pct": 100 * fused.float().mean().item(),
         "test_videos": len(features.labels),
+        "skipped_videos": frozen.splits.skipped,
         "protocol": protocol(frozen.args, frozen.splits),
     }

@@ -29,6 +29,12 @@ class Splits:
     class_names: list
 
     @property
+    def skipped(self) -> int:
+        """How many unreadable videos --on-bad-video skip left out, of all lists."""
+        datasets = (self.train, self.heldout, self.test)
+        return sum(len(dataset.skipped) for dataset in datasets if dataset is not None)
+
+    @property
     def train_as_tested(self) -> VideoDataset:
         """The training videos without augmentation: one clip, centre crop."""
         dataset = copy.copy(self.train)
@@ -102,8 +108,8 @@ def protocol(args: argparse.Namespace, splits: Splits) -> str:
     """The evaluation protocol in words, for every table a number ends up in."""
     crops = f"{args.clips} clip x {args.crops} crop"
     words = f"{crops}, {splits.test.num_segments} segments, selected on {args.select_on}"
-    skipped = len(splits.test.skipped)
-    return f"{words}, {skipped} unreadable test videos left out" if skipped else words
+    left_out = len(splits.test.skipped)
+    return f"{words}, {left_out} unreadable test videos left out" if left_out else words
 
 
 class ViewSampler(Sampler):

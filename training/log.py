@@ -18,7 +18,10 @@ import torch
 from coviar.files import whole_file
 
 # What may differ between the first start of a run and its resumption: none of it changes a result.
-FREE_ON_RESUME = {"resume", "overwrite", "workers", "gpus", "cache_dir", "tensorboard"}
+FREE_ON_RESUME = {
+    *("resume", "overwrite", "tensorboard", "workers", "gpus"),
+    *("checkpoint_dir", "data_root", "index_dir", "cache_dir"),
+}
 
 
 def command_line() -> str:
@@ -84,7 +87,7 @@ class RunFolder:
         changed = [
             f"--{key.replace('_', '-')}: was {before.get(key)}, now {now.get(key)}"
             for key in sorted(before.keys() | now.keys())
-            if key not in FREE_ON_RESUME and before.get(key) != now.get(key)
+            if key not in FREE_ON_RESUME and not _same(before.get(key), now.get(key))
         ]
         if changed:
             parser.error(
@@ -135,6 +138,12 @@ class RunFolder:
 def print_result(result: dict) -> None:
     """The machine-readable last line of every script."""
     print(f"result: {json.dumps(result)}", flush=True)
+
+
+def _same(before: object, now: object) -> bool:
+    """Whether two recorded values are equal, or are two ways to write one path."""
+    both_text = isinstance(before, str) and isinstance(now, str)
+    return before == now or (both_text and Path(before).resolve() == Path(now).resolve())
 
 
 def _plain(args: argparse.Namespace) -> dict:
