@@ -1,5 +1,6 @@
 """The scripts as a user runs them, in a subprocess each, on a small toy data set."""
 
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import torch
 from conftest import REPO
 
 from training.checkpoint import load_checkpoint, weights_digest
+from training.options import resolve_recipe
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
 METHODS = {
@@ -237,3 +239,37 @@ def test_help(script):
     assert process.returncode == 0
     for flag in ("--is_train", "--checkpoint_dir", "--lr-steps", "--eval-freq", "--gpus"):
         assert flag in out
+
+
+PUBLISHED = [
+    "train_team_ce.py --lr 0.02 --is_train --checkpoint_dir ./checkpoints --split split1"
+    " --random_seed 1 --batch-size 128 --arch resnet50 --data-name ucf101 --data-root D"
+    " --train-list A --test-list B --lr-steps 5 10 15 --epochs 30 --num_segments 8 --dropout 0.5"
+    " --wd 1e-4 --eval-freq 1 --gpus 0 --workers=4",
+    "pretrain.py --lr 0.01 --is_train --batch-size 32 --arch resnet50 --data-name kinetic400"
+    " --data-root D --train-list A --test-list B --lr-steps 30 40 45 --epochs 50 --wd 5e-4"
+    " --gpus 0 --num_segments 8 --eval-freq 1 --dropout 0.5",
+    "train_team_net.py --lr 0.02 --is_shift --batch-size 16 --arch resnet50 --data-name ucf101"
+    " --data-root D --train-list A --test-list B --lr-steps 5 10 15 --epochs 30 --num_segments 8"
+    " --dropout 0.5 --wd 1e-4 --eval-freq 1 --gpus 0 --workers 20",
+    "train_team_net.py --lr 0.02 --is_train --split split1 --data-name hmdb51 --batch-size 16"
+    " --arch resnet50 --data-root D --train-list A --test-list B --lr-steps 10 15 20 --epochs 30"
+    " --num_segments 8 --dropout 0.5 --wd 5e-4 --eval-freq 1 --gpus 0",
+]
+
+
+@pytest.mark.parametrize("command", PUBLISHED)
+def test_published_commands_say_our_defaults(command):
+    """They parse as written, and all but paths and devices is what the scripts do anyway."""
+    script, *words = command.split()
+    module = importlib.import_module(script.removesuffix(".py"))
+    given = module.get_args_parser().parse_args(words)
+    kept = ["--data-name", given.data_name, "--data-root", "D", "--train-list", "A"]
+    defaults = module.get_args_parser().parse_args([*kept, "--test-list", "B"])
+    for args in (given, defaults):
+        resolve_recipe(args)
+    for key in ("lr", "batch_size", "lr_steps", "epochs", "wd", "eval_freq", "random_seed"):
+        assert getattr(given, key) == getattr(defaults, key), key
+    if script != "train_team_ce.py":  # its network is the backbone's
+        for key in ("arch", "num_segments", "dropout"):
+            assert getattr(given, key) == getattr(defaults, key), key
