@@ -10,9 +10,10 @@ and `test` the other videos. Rows carry the video's name. WISE and thresholds ne
 
 import torch
 
-from early_exit.logits import LogitsFile, Part
+from early_exit.logits import STREAMS, LogitsFile, Part
 from training.checkpoint import BEST
-from training.classifiers import Frozen, add_frozen_options, load_classifiers
+from training.classifiers import load_classifiers
+from training.frozen import Frozen, add_frozen_options
 from training.loading import protocol
 from training.log import command_line, print_result
 from training.options import (
@@ -24,8 +25,6 @@ from training.options import (
     make_parser,
     run_path,
 )
-
-STREAMS = ("iframe", "mv", "residual")
 
 
 def get_args_parser():

@@ -12,17 +12,11 @@ import torch
 
 from models.team_net_ic import TeamNetIC
 from training import options
-from training.checkpoint import (
-    BEST,
-    LAST,
-    load_backbone,
-    load_checkpoint,
-    save_checkpoint,
-    weights_digest,
-)
+from training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from training.distillation import Schedule, exit_loss
 from training.engine import set_lr, step_lr
-from training.loading import epoch_order, open_splits, protocol
+from training.frozen import Frozen, add_frozen_options
+from training.loading import epoch_order, protocol
 from training.log import RunFolder, print_result
 from training.views import Features, Views
 
@@ -61,104 +55,6 @@ def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | No
         default=1.0,
         help="softmax temperature of student and teacher (default 1)",
     )
-
-
-def add_frozen_options(parser: argparse.ArgumentParser) -> None:
-    """The frozen backbone and how its views are made; save_logits.py needs the same."""
-    group = parser.add_argument_group("frozen backbone")
-    group.add_argument(
-        "--pretrained",
-        help="backbone checkpoint, ours or a published one (default: best.pt of the run of the"
-        " same data and split under --checkpoint_dir)",
-    )
-    for flag, words in (
-        ("--arch", "I-frame stream"),
-        ("--motion-arch", "MV and residual streams"),
-    ):
-        group.add_argument(flag, help=f"{words}; read from the backbone, an error if it differs")
-    group.add_argument("--num_segments", type=options.positive_int, help="T; likewise")
-    group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
-    group.add_argument("--dropout", type=options.fraction, help="likewise (no effect in eval mode)")
-    group.add_argument("--crop-size", type=options.positive_int, help="likewise, in pixels")
-    group.add_argument(
-        "--views",
-        type=options.non_negative_int,
-        default=10,
-        help="augmented views of each training video in the bank; epochs take them in turn."
-        " 0: a fresh view every epoch, and no bank (default 10)",
-    )
-    group.add_argument(
-        "--cache-dir", type=Path, help="of the bank (default <checkpoint_dir>/<data>/views)"
-    )
-    group.add_argument(
-        "--data-seed", type=int, default=0, help="of the views; the same for all methods and seeds"
-    )
-    group.add_argument(
-        "--feature-batch", type=options.positive_int, default=16, help="clips per forward pass"
-    )
-
-
-class Frozen:
-    """A frozen backbone with the data its exits see; shared by the IC scripts and save_logits."""
-
-    def __init__(self, args: argparse.Namespace, parser: argparse.ArgumentParser):
-        """Ends in parser.error when backbone, options and lists do not belong together."""
-        self.device = options.choose_device(args.gpus, parser)
-        self.path = options.find_backbone(args, parser)
-        try:
-            self.backbone = load_backbone(self.path, args.num_segments)
-            checkpoint = load_checkpoint(self.path)
-            self.crop_size = checkpoint.get("crop_size") or args.crop_size or 224
-            self._check(args, checkpoint)
-            self.splits = open_splits(
-                args, self.backbone.num_segments, self.crop_size, args.data_seed
-            )
-        except (ValueError, FileNotFoundError) as error:
-            parser.error(str(error))
-        self.class_names = list(self.splits.class_names)
-        if len(self.class_names) != self.backbone.config["num_classes"]:
-            parser.error(
-                f"{self.path} knows {self.backbone.config['num_classes']} classes,"
-                f" {args.train_list} has {len(self.class_names)}"
-            )
-        self._check_heldout(checkpoint)
-        self.digest = weights_digest(self.backbone.state_dict())
-        self.backbone.to(self.device, memory_format=torch.channels_last)
-        self.args = args
-
-    def views(self, dataset, banked: bool = True) -> Views:
-        default = self.args.checkpoint_dir / self.args.data_name / "views"
-        return Views(
-            self.backbone,
-            dataset,
-            device=self.device,
-            precision=self.args.precision,
-            batch_size=self.args.feature_batch,
-            workers=self.args.workers,
-            cache_dir=(self.args.cache_dir or default) if banked else None,
-        )
-
-    def _check(self, args: argparse.Namespace, checkpoint: dict) -> None:
-        known = {**self.backbone.config, "crop_size": self.crop_size}
-        if "model" not in checkpoint:  # published files do not tell their dropout
-            known.pop("dropout")
-        for key in ("arch", "motion_arch", "num_segments", "is_shift", "dropout", "crop_size"):
-            asked = getattr(args, key)
-            if asked is not None and key in known and asked != known[key]:
-                raise ValueError(
-                    f"{self.path} was trained with {key} {known[key]}, the options say {asked};"
-                    " leave the option out, or name another backbone with --pretrained"
-                )
-
-    def _check_heldout(self, checkpoint: dict) -> None:
-        """Say it when the backbone has seen the videos that models are chosen on."""
-        heldout = self.splits.heldout
-        unseen = set(checkpoint.get("heldout", ()))
-        if heldout and any(record.name not in unseen for record in heldout.records):
-            print(
-                f"note: the backbone {self.path} may have trained on held-out videos (it records"
-                " another held-out set, or none); its exits look better there than they are"
-            )
 
 
 def run_classifiers(

@@ -1,0 +1,140 @@
+"""Learning rates, parameter groups, epoch orders, and the identity of frozen views."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.team_net import TeamNet
+from training.classifiers import keep_best
+from training.engine import cosine_lr, make_optimizer, set_lr, step_lr
+from training.loading import ViewSampler
+from training.views import Features, Views
+
+
+def test_step_lr_falls_at_each_step():
+    rates = [step_lr(0.02, [5, 10, 15], epoch) for epoch in (0, 4, 5, 9, 10, 15, 29)]
+    expected = [0.02, 0.02, 0.002, 0.002, 2e-4, 2e-5, 2e-5]
+    assert rates == pytest.approx(expected)
+
+
+def test_cosine_lr_rises_then_falls():
+    rates = [cosine_lr(1.0, 10, 2, epoch) for epoch in range(10)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert rates[6] == pytest.approx(0.5)  # half way through the 8 epochs of the cosine
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[9] == pytest.approx((1 + math.cos(math.pi * 7 / 8)) / 2)
+
+
+def test_weight_decay_and_rates_by_kind_of_parameter():
+    """The published rule decayed nothing: its test for bias or bn was always true."""
+    net = TeamNet(3, num_segments=1, arch="resnet18")
+    optimizer = make_optimizer(net, 0.1, 0.5, (5.0, 10.0))
+    set_lr(optimizer, 0.01)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(found) == len(list(net.parameters()))
+    expected = {
+        "iframe.classifier.weight": (0.05, 0.5),
+        "mv.classifier.bias": (0.1, 0.0),
+        "residual.stem.conv1.weight": (0.01, 0.5),
+        "residual.stem.bn1.weight": (0.01, 0.0),
+        "mv.input_norm.bias": (0.01, 0.0),
+        "team.0.fc_squeeze.weight": (0.01, 0.5),
+    }
+    parameters = dict(net.named_parameters())
+    for name, rates in expected.items():
+        assert found[id(parameters[name])] == pytest.approx(rates), name
+
+
+def test_epoch_orders_are_permutations_that_depend_on_seed_and_epoch():
+    orders = [list(ViewSampler(50, view, seed)) for seed, view in ((1, 0), (1, 1), (2, 0))]
+    for order, view in zip(orders, (0, 1, 0)):
+        assert sorted(order) == [(index, view) for index in range(50)]
+    indices = [[index for index, _ in order] for order in orders]
+    assert indices[0] != indices[1] != indices[2] != indices[0]
+    assert list(ViewSampler(50, 0, 1)) == orders[0]
+    assert list(ViewSampler(3, view=4)) == [(0, 4), (1, 4), (2, 4)]
+
+
+def test_best_epoch_is_kept_for_each_exit_on_its_own():
+    heads = torch.nn.ModuleDict({"1": torch.nn.Linear(1, 1), "2": torch.nn.Linear(1, 1)})
+    net, best = SimpleNamespace(heads=heads), {}
+    epochs = [
+        {"1": (50, 1.0), "2": (10, 1.0)},
+        {"1": (40, 0.5), "2": (10, 0.9)},  # exit 2: the same top-1, lower loss
+        {"1": (50, 1.0), "2": (10, 0.9)},  # no better: the earlier epoch stays
+    ]
+    for epoch, values in enumerate(epochs):
+        scores = {k: {"top1_pct": top1, "loss": loss} for k, (top1, loss) in values.items()}
+        for head in heads.values():
+            torch.nn.init.constant_(head.weight, epoch)
+        keep_best(best, net, scores, epoch)
+    assert {k: exit_best["epoch"] for k, exit_best in best.items()} == {"1": 0, "2": 1}
+    assert {k: exit_best["head"]["weight"].item() for k, exit_best in best.items()} == {
+        "1": 0,
+        "2": 1,
+    }
+
+
+class FakeDataset:
+    """As much of a VideoDataset as the identity of a view needs."""
+
+    def __init__(self, path, label=0, crop_size=32):
+        self.records = [SimpleNamespace(name="a", label=label, path=path)]
+        self.crop_size = crop_size
+
+    def describe(self):
+        return {"crop_size": self.crop_size}
+
+    def __len__(self):
+        return 1
+
+
+def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path):
+    """A stale bank cannot be found: its folder has another name."""
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"1")
+    net = TeamNet(2, num_segments=1, arch="resnet18")
+
+    def folder(backbone=net, precision="fp32", batch_size=4, **changes):
+        settings = {"device": torch.device("cpu"), "batch_size": batch_size, "workers": 0}
+        dataset = FakeDataset(str(video), **changes)
+        views = Views(backbone, dataset, precision=precision, cache_dir=tmp_path, **settings)
+        return views.folder
+
+    base = folder()
+    assert folder() == base == folder(batch_size=8)
+    others = [folder(precision="bf16"), folder(label=1), folder(crop_size=64)]
+    with torch.no_grad():
+        net.team[0].fc_squeeze.weight[0, 0] += 1
+    others.append(folder())
+    video.write_bytes(b"12")
+    others.append(folder())
+    assert len({base, *others}) == 6
+
+
+def test_bank_reads_what_it_wrote(tmp_path, monkeypatch):
+    calls = []
+
+    def compute(backbone, dataset, view, **settings):
+        calls.append(view)
+        squeezes = (torch.full((1, 4), float(view)),)
+        return Features(squeezes, torch.zeros(1, 3, 2), torch.tensor([1]), ["a"])
+
+    monkeypatch.setattr("training.views.compute_view", compute)
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"1")
+    settings = {"device": torch.device("cpu"), "batch_size": 4, "workers": 0, "precision": "fp32"}
+    net = TeamNet(2, num_segments=1, arch="resnet18")
+    views = Views(net, FakeDataset(str(video)), cache_dir=tmp_path, **settings)
+    views.prepare(2)
+    assert calls == [0, 1]
+    again = Views(net, FakeDataset(str(video)), cache_dir=tmp_path, **settings)
+    again.prepare(3)
+    assert calls == [0, 1, 2]
+    assert again[1].squeezes[0].tolist() == [[1.0] * 4] and again[1].names == ["a"]
