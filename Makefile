@@ -26,7 +26,7 @@ venv: .venv/ready
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
 	    { echo "Python 3.9 or newer is needed; name one with: make $@ PYTHON=python3.11"; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv \
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv \
 	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf .venv; \
 	    echo "could not make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PY) -m pip install --quiet $(PIP_ARGS) -e '.[dev]'

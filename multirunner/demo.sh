@@ -25,7 +25,7 @@ data() { # the options every script shares
     run "$@"
 }
 
-data "$PYTHON" train_team_net.py --arch resnet18 --num_segments 3 --crop-size 64 --epochs 12 \
+data "$PYTHON" train_team_net.py --arch resnet18 --num_segments 3 --crop-size 64 --epochs 15 \
     --batch-size 8 --lr 0.004 --lr-schedule cosine --warmup 2 --classifier-lr-scale 1 1 \
     --dropout 0.2 --stream-loss 0.3 --eval-freq 3 --precision bf16 --resume
 
