@@ -9,9 +9,10 @@ A sample is 8 segments at random positions of a video. For each video, in turns:
     sample_ms     dataset[i]: also quantised, cropped, resized to 224, flipped, as uint8 tensors
 
 (medians over the repeats, mean over the videos; ratios are to decode_ms.) Then DataLoaders of one
-and two workers load --clips samples, in turns: clips per second; and one more worker: its peak
-memory (its own pages; and with all it shares), how much that grows from the first tenth of the
-clips to the last, and the files it has open. Compare numbers of one run only, on an idle machine.
+and two workers load --clips samples in batches of 8, in turns: clips per second; and one more
+worker loads them one by one: its peak memory (its own pages; and with all it shares), how much that
+grows from the first tenth of the clips to the last, and the files it has open. Compare numbers
+of one run only, on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dataset_team.lists import Record
 from dataset_team.sampling import segment_positions
 
 NUM_SEGMENTS = 8
+BATCH_SIZE = 8  # as in training: a message per batch, not per clip
 ROUNDS = 3
 
 
@@ -104,16 +106,18 @@ def measure_latency(dataset, repeats: int) -> dict:
     return {name: total / len(dataset) for name, total in totals.items()}
 
 
-def make_loader(dataset, workers: int, clips: int) -> torch.utils.data.DataLoader:
+def make_loader(
+    dataset, workers: int, clips: int, batch_size: int | None = None
+) -> torch.utils.data.DataLoader:
     keys = [(i % len(dataset.records), i // len(dataset.records)) for i in range(clips)]
     return torch.utils.data.DataLoader(
-        dataset, batch_size=None, sampler=keys, num_workers=workers, persistent_workers=True
+        dataset, batch_size=batch_size, sampler=keys, num_workers=workers, persistent_workers=True
     )
 
 
 def clips_per_second(loader, clips: int) -> float:
     start = time.perf_counter()
-    for _ in tqdm(loader, total=clips, desc=f"{loader.num_workers} workers", disable=None):
+    for _ in tqdm(loader, desc=f"{loader.num_workers} workers", disable=None):
         pass
     return clips / (time.perf_counter() - start)
 
@@ -163,7 +167,7 @@ def main(args: argparse.Namespace) -> int:
     for name in ("load_clip", "sample"):
         result[f"{name}_ratio"] = result[f"{name}_ms"] / result["decode_ms"]
 
-    loaders = {workers: make_loader(dataset, workers, args.clips) for workers in (1, 2)}
+    loaders = {n: make_loader(dataset, n, args.clips, BATCH_SIZE) for n in (1, 2)}
     speeds = {workers: [] for workers in loaders}
     for round_number in range(1 + ROUNDS):
         for workers, loader in loaders.items():

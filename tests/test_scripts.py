@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,33 @@ def test_options_that_contradict_the_backbone_are_refused(toy, classifiers):
     message = run("train_i_frame.py", *options, "--num_segments", 3, "--overwrite", fails=True)
     assert "was trained with num_segments 2, the options say 3" in message
     assert (classifiers["i_frame"][1] / "best.pt").exists()  # a refused start removes nothing
+
+
+def test_lists_that_contradict_each_other_are_refused(toy, tmp_path):
+    options, folder = toy
+    swap = {"0": "1", "1": "0"}
+    lines = [line.rsplit(" ", 1) for line in (folder / "test.txt").read_text().splitlines()]
+    text = "".join(f"{head} {swap.get(label, label)}\n" for head, label in lines)
+    (tmp_path / "test.txt").write_text(text)
+    lists = ["--test-list", tmp_path / "test.txt", "--checkpoint_dir", tmp_path]
+    assert "in the training list it has" in run("train_team_net.py", *options, *lists, fails=True)
+    lists[1] = folder / "train.txt"
+    assert "a test video must not train" in run("train_team_net.py", *options, *lists, fails=True)
+
+
+def test_bad_videos_stop_the_run_or_are_counted(toy, backbone, tmp_path):
+    options, folder = toy
+    result, _ = backbone
+    shutil.copytree(folder, tmp_path / "toy", ignore=shutil.ignore_patterns("runs", ".*"))
+    bad = sorted((tmp_path / "toy").glob("DotsLeft/*.mp4"))[0]
+    name = f"DotsLeft/{bad.stem}"
+    is_test = name in (folder / "test.txt").read_text()
+    bad.write_bytes(b"no video")
+    command = ["train_team_net.py", *options, *SMALL, "--data-root", tmp_path / "toy", "--evaluate"]
+    assert name in run(*command, fails=True)
+    skipping = run(*command, "--on-bad-video", "skip")
+    assert skipping["skipped_videos"] == 1
+    assert skipping["test_videos"] == result["test_videos"] - is_test
 
 
 def test_no_backbone_is_a_clear_error(toy, tmp_path):

@@ -72,6 +72,7 @@ def open_splits(
             f" first {min(shared)}; a test video must not train"
         )
     all_records = train_records + test_records
+    _check_labels_agree(train_records, test_records, args.test_list)
     heldout_records = None
     if args.select_on == "heldout":
         if not args.heldout:
@@ -94,6 +95,17 @@ def open_splits(
         test=VideoDataset(test_records, train=False, **views, **common),
         class_names=class_names(args.data_name, all_records),
     )
+
+
+def _check_labels_agree(train_records: list, test_records: list, test_list: Path) -> None:
+    label_of = {record.class_name: record.label for record in train_records}
+    for record in test_records:
+        known = label_of.get(record.class_name, record.label)
+        if known != record.label:
+            raise ValueError(
+                f"{test_list}: class {record.class_name!r} has label {record.label}, in the"
+                f" training list it has {known}; make both lists from the same classes"
+            )
 
 
 def index_cache(args: argparse.Namespace) -> Path:
