@@ -58,7 +58,11 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
     `num_segments` is needed only for published files without exits, which do not tell their T.
     Raises ValueError when the file is neither, with the keys that do not fit.
     """
-    content = load_checkpoint(path)
+    return backbone_from(load_checkpoint(path), path, num_segments)
+
+
+def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
+    """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
         backbone = TeamNet(**content["config"])
         backbone.load_state_dict(content["model"])

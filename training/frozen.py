@@ -9,7 +9,7 @@ import torch
 
 from dataset_team.dataset import VideoDataset
 from training import options
-from training.checkpoint import load_backbone, load_checkpoint, weights_digest
+from training.checkpoint import backbone_from, load_checkpoint, weights_digest
 from training.loading import open_splits
 from training.views import Views
 
@@ -57,8 +57,8 @@ class Frozen:
         self.device = options.choose_device(args.gpus, parser)
         self.path = options.find_backbone(args, parser)
         try:
-            self.backbone = load_backbone(self.path, args.num_segments)
             checkpoint = load_checkpoint(self.path)
+            self.backbone = backbone_from(checkpoint, self.path, args.num_segments)
             self.crop_size = checkpoint.get("crop_size") or args.crop_size or 224
             self._check(args, checkpoint)
             self.splits = open_splits(
