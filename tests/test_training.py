@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.team_net import TeamNet
+from models.team_net import BackboneOutput, TeamNet
 from training.classifiers import keep_best
-from training.engine import cosine_lr, make_optimizer, set_lr, step_lr
+from training.engine import clip_loss, cosine_lr, make_ema, make_optimizer, set_lr, step_lr
 from training.loading import ViewSampler
 from training.views import Features, Views
 
@@ -30,7 +30,7 @@ def test_cosine_lr_rises_then_falls():
 def test_weight_decay_and_rates_by_kind_of_parameter():
     """The published rule decayed nothing: its test for bias or bn was always true."""
     net = TeamNet(3, num_segments=1, arch="resnet18")
-    optimizer = make_optimizer(net, 0.1, 0.5, (5.0, 10.0))
+    optimizer = make_optimizer(net, "sgd", 0.1, 0.5, (5.0, 10.0))
     set_lr(optimizer, 0.01)
     found = {
         id(parameter): (group["lr"], group["weight_decay"])
@@ -49,6 +49,43 @@ def test_weight_decay_and_rates_by_kind_of_parameter():
     parameters = dict(net.named_parameters())
     for name, rates in expected.items():
         assert found[id(parameters[name])] == pytest.approx(rates), name
+
+
+def test_adamw_takes_the_same_groups():
+    net = TeamNet(3, num_segments=1, arch="resnet18")
+    optimizer = make_optimizer(net, "adamw", 0.1, 0.5, (1.0, 1.0))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.5]
+
+
+def test_clip_loss_is_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    iframe, mv, residual = torch.randn(3, 5, 4, generator=generator)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    output = BackboneOutput((), iframe, mv, residual, iframe + mv + residual)
+    targets = torch.full((5, 4), 0.2 / 4)  # a fifth of the mass spread over the 4 classes
+    targets[range(5), labels] += 0.8
+
+    def cross_entropy(logits):
+        return -(targets * logits.log_softmax(1)).sum(1).mean()
+
+    expected = cross_entropy(output.fused)
+    expected = expected + 0.5 * sum(map(cross_entropy, (iframe, mv, residual))) / 3
+    assert torch.isclose(clip_loss(output, labels, 0.5, 0.2), expected)
+
+
+def test_ema_follows_weights_and_batch_statistics():
+    net = TeamNet(3, num_segments=1, arch="resnet18")
+    ema = make_ema(net, 0.75)
+    ema.update_parameters(net)  # the first one copies
+    names = ("team.0.fc_squeeze.weight", "mv.input_norm.running_mean")
+    before = [net.state_dict()[name].clone() for name in names]
+    with torch.no_grad():
+        for name in names:
+            net.state_dict()[name].add_(1.0)
+    ema.update_parameters(net)
+    for name, start in zip(names, before):
+        assert torch.allclose(ema.module.state_dict()[name], start + 0.25)
 
 
 def test_epoch_orders_are_permutations_that_depend_on_seed_and_epoch():

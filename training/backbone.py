@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import torch
@@ -10,7 +11,15 @@ import torch
 from models.team_net import TeamNet
 from training import options
 from training.checkpoint import BEST, LAST, load_backbone, load_checkpoint, save_checkpoint
-from training.engine import cosine_lr, make_optimizer, set_lr, step_lr, train_one_epoch
+from training.engine import (
+    clip_loss,
+    cosine_lr,
+    make_ema,
+    make_optimizer,
+    set_lr,
+    step_lr,
+    train_one_epoch,
+)
 from training.loading import Splits, ViewSampler, make_loader, open_splits, protocol
 from training.log import RunFolder, print_result
 from training.views import compute_view
@@ -57,6 +66,18 @@ def add_scratch_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="weight of the streams' own cross entropy: better streams are better teachers",
+    )
+    group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    group.add_argument(
+        "--label-smoothing", type=options.fraction, default=0.0, help="of the training labels"
+    )
+    group.add_argument(
+        "--ema",
+        type=options.fraction,
+        default=0.0,
+        metavar="DECAY",
+        help="evaluate and keep the running mean of the weights, which forgets by this per step"
+        " (try 0.99; default 0: the weights as they are)",
     )
 
 
@@ -136,17 +157,24 @@ def train_backbone(
 ) -> None:
     """Train up to args.epochs from the last checkpoint, if any, and write the result."""
     model.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, args.lr, args.wd, args.classifier_lr_scale)
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.wd, args.classifier_lr_scale)
+    ema = make_ema(model, args.ema) if args.ema else None
+    evaluated = ema.module if ema else model
     start, best = 0, None
     if (folder.path / LAST).is_file():
         checkpoint = load_checkpoint(folder.path / LAST)
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
+        if ema:
+            ema.load_state_dict(checkpoint["ema"])
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
     folder.start_log(start, args.tensorboard)
 
     sampler = ViewSampler(len(splits.train), seed=args.random_seed)
     loader = make_loader(splits.train, sampler, args.batch_size, args.workers, device)
+    loss_function = functools.partial(
+        clip_loss, stream_loss=args.stream_loss, label_smoothing=args.label_smoothing
+    )
     for epoch in range(start, args.epochs):
         sampler.view = epoch
         torch.manual_seed(args.random_seed * 1_000_003 + epoch)  # dropout, the same when resumed
@@ -157,16 +185,18 @@ def train_backbone(
         set_lr(optimizer, lr)
         line = {"epoch": epoch, "lr": lr}
         line.update(
-            train_one_epoch(model, loader, optimizer, device, args.precision, args.stream_loss)
+            train_one_epoch(model, loader, optimizer, device, args.precision, loss_function, ema)
         )
         if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
-            top1 = evaluate(model, splits.selection, args, device)
+            top1 = evaluate(evaluated, splits.selection, args, device)
             line.update({f"{args.select_on}_{output}": top1[output] for output in OUTPUTS})
             if best is None or top1["fused"] > best["top1_pct"]:
                 best = {"epoch": epoch, "top1_pct": top1["fused"]}
-                save_checkpoint(folder.path / BEST, describe_model(model, args, splits, epoch))
+                save_checkpoint(folder.path / BEST, describe_model(evaluated, args, splits, epoch))
         folder.log(line)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        if ema:
+            state["ema"] = ema.state_dict()
         save_checkpoint(folder.path / LAST, {**state, "epoch": epoch, "best": best})
 
     model = load_backbone(folder.path / BEST).to(device, memory_format=torch.channels_last)
