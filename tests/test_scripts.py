@@ -17,6 +17,7 @@ from training.checkpoint import load_checkpoint, weights_digest
 from training.options import resolve_recipe
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
+SMALL += ["--ema", "0.5", "--label-smoothing", "0.1"]
 METHODS = {
     "team_ce": "train_team_ce.py",
     "prog_kd": "train_prog_kd.py",
