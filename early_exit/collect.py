@@ -1,0 +1,268 @@
+"""Gather the results of finished runs into one study: a folder of tidy CSV files.
+
+    python -m early_exit.collect runs/ucf101 --out results/ucf101
+
+Searches the folders named for runs and writes, for all that are finished:
+
+    exits.csv, policies.csv  as team_net_wise_all_acc.py wrote them
+    trade_off.csv            likewise, but test videos only and about 41 of the thresholds
+    weights.csv              the WISE weights
+    decisions.csv            per test video and decision point: what it would be called there, how
+                             surely, and where the run's policy.json lets it leave
+    backbones.csv            test top-1 of the networks below the exits, stream by stream
+
+and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
+and left out. Runs of different protocols may stand in one study; every row says its own, and
+they are never averaged together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from early_exit import summary, wise
+from early_exit.logits import LogitsError, LogitsFile, file_digest
+from early_exit.options import LOGITS_NAME, WISE_NAME
+from early_exit.policy import POLICY_NAME, load_policy
+from early_exit.tables import ALL, COLUMNS, write_rows
+from early_exit.thresholds import confidences, leave_at
+from models.policy import Policy
+from training.log import print_result
+from training.options import make_parser
+
+RUN = ("data", "split", "seed", "method")
+STUDY_COLUMNS = {
+    **COLUMNS,
+    "weights.csv": [*RUN, "point", "output", "beta", "protocol", "command"],
+    "decisions.csv": [
+        *(*RUN, "combination", "video", "class_name", "exit"),
+        *("prediction", "confidence", "left", "correct", "protocol", "command"),
+    ],
+    "backbones.csv": [
+        *("data", "split", "seed", "output", "top1_pct", "num_videos", "protocol", "command")
+    ],
+}
+THRESHOLDS = 41
+BACKBONE = "team_net"
+BACKBONE_OUTPUTS = {
+    "fused": "test_top1_pct",
+    **{stream: f"test_{stream}_pct" for stream in ("iframe", "mv", "residual")},
+}
+# What makes a run of the exits, in the order in which it is made, and by what.
+STEPS = {
+    LOGITS_NAME: "save_logits.py",
+    WISE_NAME: "wise_team_net_logit.py",
+    **dict.fromkeys((POLICY_NAME, *COLUMNS), "team_net_wise_all_acc.py"),
+}
+
+
+class NotFinished(Exception):
+    """A run lacks something, or holds something older than what it was made from."""
+
+
+class Gathered(NamedTuple):
+    """rows by CSV name; used: folders of the runs in them; left_out: {folder: why}."""
+
+    rows: dict[str, list[dict]]
+    used: list[Path]
+    left_out: dict[Path, str]
+
+
+def gather(roots: Iterable[Path]) -> Gathered:
+    """Everything below the roots, each run once, in the order of data, method, split, seed.
+
+    Raises ValueError for a root without runs, for files that are not what their names say, and for
+    two runs that claim to be the same.
+    """
+    rows: dict[str, list[dict]] = {name: [] for name in STUDY_COLUMNS}
+    left_out, seen = {}, {}
+    for folder in find_runs(roots):
+        try:
+            if folder.parent.name == BACKBONE:
+                run = {"backbones.csv": backbone_rows(folder)}
+            else:
+                run = exit_run_rows(folder)
+        except NotFinished as reason:
+            left_out[folder] = str(reason)
+            continue
+        first = next(iter(run.values()))[0]
+        key = tuple(str(first.get(column, BACKBONE)) for column in RUN)
+        if key in seen:
+            raise ValueError(
+                f"{seen[key]} and {folder} both hold {' '.join(key)}: name only one of them"
+            )
+        seen[key] = folder
+        for name, found in run.items():
+            rows[name] += found
+    return Gathered(rows, list(seen.values()), left_out)
+
+
+def find_runs(roots: Iterable[Path]) -> list[Path]:
+    """Run folders at any depth below the roots, however far they have come."""
+    found = {}
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(f"{root} is no folder of runs")
+        marks = [path for name in ("args.json", LOGITS_NAME) for path in root.rglob(name)]
+        if not marks:
+            raise ValueError(f"no run below {root}: there is no args.json and no {LOGITS_NAME}")
+        found.update({path.parent.resolve(): path.parent for path in marks})
+    return sorted(found.values(), key=lambda folder: folder.as_posix())
+
+
+def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
+    """The rows of one run of exits by CSV name; raises NotFinished, or ValueError."""
+    for name, script in STEPS.items():
+        if not (folder / name).is_file():
+            raise NotFinished(f"no {name} yet, {script} writes it")
+    tables = {name: _read(folder / name, columns) for name, columns in COLUMNS.items()}
+    if not any(row["part"] == "test" for row in tables["exits.csv"]):
+        raise NotFinished("no results on test videos: save their logits and run the rest again")
+    try:
+        logits = LogitsFile.load(folder / LOGITS_NAME)
+    except LogitsError as error:
+        raise ValueError(f"{error}; save_logits.py writes it again") from error
+    betas, provenance = wise.load_weights(folder / WISE_NAME, logits.outputs)
+    if provenance.get("logits_sha256") != file_digest(folder / LOGITS_NAME):
+        raise NotFinished(f"{WISE_NAME} was fitted on other logits: wise_team_net_logit.py again")
+    policy = load_policy(folder / POLICY_NAME)
+    tables["trade_off.csv"] = thin(row for row in tables["trade_off.csv"] if row["part"] == "test")
+    protocol = next(r["protocol"] for r in tables["exits.csv"] if r["combination"] == "wise")
+    tables["weights.csv"] = weight_rows(logits, betas, protocol, provenance["command"])
+    tables["decisions.csv"] = decision_rows(logits, policy)
+    _check_decisions(tables, policy)
+    return tables
+
+
+def thin(rows: Iterable[dict], number: int = THRESHOLDS) -> list[dict]:
+    """The rows of at most `number` thresholds, evenly taken from all, first and last included."""
+    rows = list(rows)
+    values = sorted({row["threshold"] for row in rows}, key=float)
+    evenly = np.linspace(0, len(values) - 1, min(number, len(values))).round().astype(int)
+    kept = {values[n] for n in evenly}
+    return [row for row in rows if row["threshold"] in kept]
+
+
+def weight_rows(logits: LogitsFile, betas: np.ndarray, protocol: str, command: str) -> list[dict]:
+    """The betas of every output that has run by each decision point."""
+    run = {key: logits.meta[key] for key in RUN}
+    how = {"protocol": protocol, "command": command}
+    ran = wise.available(logits.outputs)
+    return [
+        {**run, "point": point, "output": output, "beta": float(betas[d, k]), **how}
+        for d, point in enumerate(wise.decision_points(logits.outputs))
+        for k, output in enumerate(logits.outputs)
+        if ran[d, k]
+    ]
+
+
+def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
+    """What the policy's combination says of every test video at every point, and where it leaves.
+
+    Points after the one where a video leaves are there too: what it would have been called later.
+    """
+    made = policy.provenance
+    run = {key: logits.meta[key] for key in RUN}
+    how = {"protocol": made["protocol"], "command": made["command"]}
+    samples, labels = logits.samples("test")
+    combined = wise.combine(samples, np.array(policy.weights))
+    sure = confidences(combined, policy.confidence, policy.temperature)
+    leaving = leave_at(sure, policy.thresholds)
+    names = logits.class_names
+    rows = []
+    for n, video in enumerate(logits.part("test").names):
+        about = {**run, "combination": made["combination"], "video": video}
+        for d, point in enumerate(wise.decision_points(logits.outputs)):
+            label = int(combined[n, d].argmax())
+            says = {"exit": point, "prediction": names[label], "confidence": float(sure[n, d])}
+            flags = {"left": int(leaving[n] == d), "correct": int(label == labels[n])}
+            rows.append({**about, "class_name": names[labels[n]], **says, **flags, **how})
+    return rows
+
+
+def _check_decisions(tables: dict[str, list[dict]], policy: Policy) -> None:
+    """The tables must be of the logits and the policy that lie beside them."""
+    left = [row["correct"] for row in tables["decisions.csv"] if row["left"]]
+    where = {key: policy.provenance[key] for key in ("combination", "rule")}
+    where.update(part="test", exit=ALL)
+    written = [row for row in tables["policies.csv"] if where.items() <= row.items()]
+    # The table has six decimals.
+    if len(written) != 1 or abs(float(written[0]["top1_pct"]) - 100 * np.mean(left)) > 1e-5:
+        raise NotFinished("the tables are of other logits: team_net_wise_all_acc.py again")
+
+
+def backbone_rows(folder: Path) -> list[dict]:
+    """Test top-1 of the fused network and of each stream, from result.json."""
+    content = {}
+    for name in ("args.json", "env.json", "result.json"):
+        if not (folder / name).is_file():
+            raise NotFinished(f"no {name} yet, training writes it")
+        try:
+            content[name] = json.loads((folder / name).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{folder / name}: not JSON ({error})") from error
+    args, env, result = content.values()
+    try:
+        return [
+            {
+                **{"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]},
+                **{"output": output, "top1_pct": float(result[key])},
+                **{"num_videos": result["test_videos"], "protocol": result["protocol"]},
+                "command": env["command"],
+            }
+            for output, key in BACKBONE_OUTPUTS.items()
+        ]
+    except KeyError as error:
+        raise ValueError(
+            f"{folder}: args.json, env.json and result.json hold no {error}: "
+            "not a run of train_team_net.py as it is now; train it again or leave it out"
+        ) from error
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict]:
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(columns):
+            raise ValueError(
+                f"{path}: expected the columns {','.join(columns)}; "
+                "team_net_wise_all_acc.py writes it again"
+            )
+        return list(reader)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    group = parser.add_argument_group("input and output")
+    group.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
+    group.add_argument("--out", type=Path, required=True, help="folder of the CSV files")
+    return parser
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        gathered = gather(args.runs)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
+    if not gathered.rows["exits.csv"]:
+        parser.error("\n  ".join(["no run of exits is finished", *reasons]))
+    for name, columns in STUDY_COLUMNS.items():
+        write_rows(args.out / name, columns, gathered.rows[name])
+    study = summary.read_study(args.out)
+    print(summary.as_text(study))
+    for reason in reasons:
+        print(reason)
+    counts = {"used": len(gathered.used), "left_out": len(reasons)}
+    print_result({"study": str(args.out), "runs": counts, "settings": len(study.settings())})
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

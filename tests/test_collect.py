@@ -1,0 +1,221 @@
+"""Collecting runs into a study: every number against the runs' own files and slow arithmetic."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPO
+from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
+
+from early_exit import collect
+from early_exit.collect import STUDY_COLUMNS, THRESHOLDS, gather, thin
+from early_exit.logits import LogitsFile
+from early_exit.policy import decide, load_policy
+
+
+def rows_of(path, **where):
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if where.items() <= row.items()]
+
+
+def test_every_run_is_there_with_its_own_rows(synthetic_runs, synthetic_study):
+    for name in ("exits.csv", "policies.csv"):
+        own = [row for path in sorted(synthetic_runs.rglob(name)) for row in rows_of(path)]
+        assert sorted(map(str, rows_of(synthetic_study / name))) == sorted(map(str, own))
+    for name, columns in STUDY_COLUMNS.items():
+        with open(synthetic_study / name, newline="") as file:
+            assert next(csv.reader(file)) == columns
+        rows = rows_of(synthetic_study / name)
+        assert all(row["protocol"] and row["command"] for row in rows)
+        seen = {(row["split"], int(row["seed"]), row.get("method")) for row in rows}
+        if name == "backbones.csv":
+            assert seen == {(split, 1, None) for split in SPLITS}
+        else:
+            assert seen == {(s, k, m) for s in SPLITS for k in SEEDS for m in METHODS}
+
+
+def test_trade_off_keeps_test_videos_and_even_thresholds(synthetic_runs, synthetic_study):
+    kept = rows_of(synthetic_study / "trade_off.csv", method="prog_kd", split="split2", seed="1")
+    path = synthetic_runs / "toy" / "prog_kd" / "split2_seed1" / "trade_off.csv"
+    whole = rows_of(path, part="test")
+    assert all(row in whole for row in kept)
+    thresholds = sorted({float(row["threshold"]) for row in kept})
+    every = sorted({float(row["threshold"]) for row in whole})
+    assert len(thresholds) == THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
+    gaps = np.diff([every.index(threshold) for threshold in thresholds])
+    assert gaps.max() - gaps.min() <= 1
+    # 3 combinations, 5 rows a threshold: all, three exits, full
+    assert len(kept) == THRESHOLDS * 3 * 5
+
+
+def test_a_short_sweep_is_kept_whole():
+    rows = [{"threshold": text} for text in ("0.5", "0.0", "0.5", "1.0")]
+    assert thin(rows) == rows
+    assert thin(rows, 2) == [rows[1], rows[3]]
+
+
+def test_weights_are_those_of_the_run(synthetic_runs, synthetic_study):
+    run = {"method": "i_frame", "split": "split1", "seed": "736"}
+    content = json.loads((synthetic_runs / "toy/i_frame/split1_seed736/wise.json").read_text())
+    found = {}
+    for row in rows_of(synthetic_study / "weights.csv", **run):
+        found.setdefault(row["point"], {})[row["output"]] = float(row["beta"])
+        assert row["protocol"].endswith("WISE (exact) fitted on heldout")
+    expected = {
+        point: {output: pytest.approx(beta, abs=1e-6) for output, beta in betas.items()}
+        for point, betas in content["betas"].items()
+    }
+    assert found == expected
+
+
+def test_decisions_are_those_of_the_policy(synthetic_runs, synthetic_study):
+    folder = synthetic_runs / "toy" / "prog_kd" / "split1_seed736"
+    logits, policy = LogitsFile.load(folder / "logits.pt"), load_policy(folder / "policy.json")
+    samples, labels = logits.samples("test")
+    expected = decide(policy, samples)
+    run = {"method": "prog_kd", "split": "split1", "seed": "736"}
+    rows = rows_of(synthetic_study / "decisions.csv", **run)
+    points = ["exit1", "exit2", "exit3", "full"]
+    assert [row["exit"] for row in rows] == points * len(labels)
+    left = [row for row in rows if row["left"] == "1"]
+    assert [row["video"] for row in left] == logits.part("test").names
+    assert [points.index(row["exit"]) for row in left] == expected.points.tolist()
+    names = logits.class_names
+    assert [row["prediction"] for row in left] == [names[label] for label in expected.labels]
+    assert [row["class_name"] for row in left] == [names[label] for label in labels]
+    for n, row in enumerate(rows):
+        assert row["correct"] == str(int(row["prediction"] == row["class_name"]))
+        d = n % len(points)
+        scores = np.array(policy.weights[d]) @ samples[n // len(points)].astype(float)
+        assert row["prediction"] == names[scores.argmax()]
+        softmax = np.exp(scores) / np.exp(scores).sum()
+        assert float(row["confidence"]) == pytest.approx(softmax.max(), abs=1e-6)  # six decimals
+    (total,) = rows_of(
+        folder / "policies.csv", part="test", combination="wise", rule="common", exit="all"
+    )
+    share = 100 * np.mean([row["correct"] == "1" for row in left])
+    assert float(total["top1_pct"]) == pytest.approx(share, abs=1e-5)
+
+
+def test_backbones_stream_by_stream(synthetic_study):
+    rows = rows_of(synthetic_study / "backbones.csv", split="split2")
+    found = {row["output"]: float(row["top1_pct"]) for row in rows}
+    assert found == {"fused": 80, "iframe": 70, "mv": 50, "residual": 75}
+
+
+@pytest.fixture
+def runs(synthetic_runs, tmp_path):
+    """Two runs that a test may spoil."""
+    for method in ("team_ce", "prog_kd"):
+        shutil.copytree(synthetic_runs / "toy" / method, tmp_path / "runs" / "toy" / method)
+    return tmp_path / "runs"
+
+
+def without_weights(folder):
+    (folder / "wise.json").unlink()
+
+
+def other_logits(folder):
+    shutil.copy(folder.with_name("split2_seed1") / "logits.pt", folder / "logits.pt")
+
+
+def older_tables(folder):
+    shutil.copy(folder.with_name("split2_seed1") / "policies.csv", folder / "policies.csv")
+
+
+def only_started(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "args.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (without_weights, "no wise.json yet, wise_team_net_logit.py writes it"),
+        (other_logits, "wise.json was fitted on other logits"),
+        (older_tables, "the tables are of other logits: team_net_wise_all_acc.py again"),
+        (only_started, "no logits.pt yet, save_logits.py writes it"),
+    ],
+)
+def test_unfinished_runs_are_named_and_left_out(runs, spoil, reason):
+    folder = runs / "toy" / "prog_kd" / "split1_seed1"
+    spoil(folder)
+    gathered = gather([runs])
+    assert list(gathered.left_out) == [folder] and reason in gathered.left_out[folder]
+    assert len(gathered.used) == 7
+    for name, rows in gathered.rows.items():
+        mine = [r for r in rows if r["split"] == "split1" and str(r["seed"]) == "1"]
+        assert all(row["method"] == "team_ce" for row in mine), name
+
+
+def test_a_backbone_without_result_is_left_out(runs):
+    folder = make_backbone(runs)
+    (folder / "result.json").unlink()
+    assert gather([runs]).left_out == {folder: "no result.json yet, training writes it"}
+
+
+def test_the_same_folder_named_twice_counts_once(runs):
+    assert len(gather([runs, runs / "toy"]).used) == 8
+
+
+def test_two_runs_of_the_same_name_are_refused(runs, tmp_path):
+    shutil.copytree(runs / "toy" / "prog_kd", tmp_path / "again" / "toy" / "prog_kd")
+    with pytest.raises(ValueError, match="again.* and .*both hold toy split1 1 prog_kd"):
+        gather([tmp_path])
+
+
+def test_a_table_of_other_columns_is_refused(runs):
+    path = runs / "toy" / "prog_kd" / "split1_seed1" / "exits.csv"
+    path.write_text("data,part\ntoy,test\n")
+    with pytest.raises(ValueError, match="split1_seed1/exits.csv: expected the columns data,split"):
+        gather([runs])
+
+
+def run_collect(*arguments):
+    command = [sys.executable, "-m", "early_exit.collect", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
+
+
+def test_the_command_prints_tables_and_what_it_left_out(runs, tmp_path):
+    without_weights(runs / "toy" / "prog_kd" / "split1_seed1")
+    done = run_collect(runs, "--out", tmp_path / "study")
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {runs}/toy/prog_kd/split1_seed1: no wise.json yet" in done.stdout
+    assert "n = 3 to 4 runs per method" in done.stdout
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
+    counts = {"used": 7, "left_out": 1}
+    assert result == {"study": str(tmp_path / "study"), "runs": counts, "settings": 1}
+
+
+def test_mixed_protocols_stand_side_by_side(tmp_path, capsys):
+    make_run(tmp_path / "runs", "team_ce")
+    make_run(tmp_path / "runs", "prog_kd", protocol="10 crops")
+    run_main(collect, tmp_path / "runs", "--out", tmp_path / "study")
+    printed = capsys.readouterr().out
+    assert "toy holds runs of 2 settings" in printed
+    ce, pkd = sorted(printed.split("## toy")[1:], key=lambda section: "10 crops" in section)
+    assert "Protocol: 8 segments" in ce and "| CE " in ce and "| PKD " not in ce
+    assert "Protocol: 10 crops" in pkd and "| PKD " in pkd and "| CE " not in pkd
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "is no folder of runs"),
+        (lambda root: root.mkdir(), "no run below"),
+        (lambda root: only_started(make_run(root)), "no run of exits is finished\n  left out: "),
+    ],
+)
+def test_nothing_to_collect_ends_in_an_error(tmp_path, capsys, make, message):
+    make(tmp_path / "runs")
+    with pytest.raises(SystemExit) as stop:
+        run_main(collect, tmp_path / "runs", "--out", tmp_path / "study")
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
