@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from training import distributed
+
 METHODS = ("team_ce", "prog_kd", "prog_kd_anti", "i_frame")
 
 
@@ -118,7 +120,9 @@ def add_location_options(group: argparse._ActionsContainer) -> None:
 
 
 def add_device_options(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--gpus", type=int, nargs="+", help="CUDA device id (cpu when none)")
+    group.add_argument(
+        "--gpus", type=int, nargs="+", help="CUDA device ids, one per process (none: the CPU)"
+    )
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the network's arithmetic"
     )
@@ -167,17 +171,28 @@ def check_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
 
 
 def choose_device(gpus: list[int] | None, parser: argparse.ArgumentParser) -> torch.device:
-    """The device of `--gpus ID`: the named or first GPU, the CPU where the machine has none."""
-    if gpus and len(gpus) > 1:
-        parser.error(f"--gpus takes one id, since one process drives one device; got {gpus}")
+    """The device of `--gpus ID ...`, the CPU where the machine has no GPU.
+
+    One process takes the named or first GPU; torchrun's k-th on a host takes the k-th of them.
+    """
+    number = distributed.local_rank()
+    if gpus and not distributed.launched() and len(gpus) > 1:
+        parser.error(
+            f"--gpus takes one id, since one process drives one device; got {gpus}. For"
+            f" more: torchrun --nproc_per_node={len(gpus)} {parser.prog} ..."
+        )
     if not torch.cuda.is_available():
         if gpus:
             print(f"--gpus {gpus[0]}: no CUDA device on this machine, running on the CPU")
         return torch.device("cpu")
-    index = gpus[0] if gpus else 0
-    if index >= torch.cuda.device_count():
-        parser.error(f"--gpus {index}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return torch.device("cuda", index)
+    ids = gpus or range(torch.cuda.device_count())
+    if number >= len(ids):
+        parser.error(f"process {number} of this host has no GPU: {len(ids)} are named or there")
+    if ids[number] >= torch.cuda.device_count():
+        parser.error(
+            f"--gpus {ids[number]}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+        )
+    return torch.device("cuda", ids[number])
 
 
 def run_path(args: argparse.Namespace, method: str) -> Path:
