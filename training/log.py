@@ -25,8 +25,10 @@ FREE_ON_RESUME = {
 
 
 def command_line() -> str:
-    """The command that started this process, quoted for a shell."""
-    return shlex.join(["python", *sys.argv])
+    """The command that started this process, quoted for a shell: a script, or `python -m`."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", module.name] if module else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,0 +1,265 @@
+"""Is one method better than another? Paired differences of top-1, with confidence intervals.
+
+    python -m early_exit.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
+        --pair prog_kd/wise prog_kd/vanilla --out results/ucf101/comparisons.csv
+
+Each pair is FIRST SECOND, and the difference printed is first minus second, at every decision point
+both have. A side is METHOD/COMBINATION; combinations are
+
+    vanilla, constant             as everywhere
+    wise                          fitted exactly on held-out videos
+    wise:PART, wise:PART:SOLVER   fitted on `heldout`, `train` or `train_views`, `exact` or by `sgd`
+
+Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
+its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
+whole groups of videos cut from one recording, `--resample group`), so it tells what other test
+videos would do, not what other backbones would.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset_team.lists import group_of
+from early_exit import wise
+from early_exit.logits import LogitsError, LogitsFile
+from early_exit.options import LOGITS_NAME
+from early_exit.tables import write_rows
+from training.log import command_line, print_result
+from training.options import make_parser
+
+ALPHA = 0.01  # of WISE, the published value
+COLUMNS = [
+    *("data", "first", "second", "exit", "first_top1_pct", "second_top1_pct", "difference_pct"),
+    *("low_pct", "high_pct", "std_over_runs_pct", "runs", "num_videos"),
+    *("confidence_pct", "resample", "protocol", "command"),
+]
+
+
+class Side(NamedTuple):
+    """One side of a pair: whose logits, and how they are combined."""
+
+    method: str
+    combination: str
+    fit_on: str = "heldout"
+    solver: str = "exact"
+
+    @classmethod
+    def parse(cls, text: str) -> Side:
+        """Read METHOD/COMBINATION; raises ValueError saying what would be right."""
+        method, _, rest = text.partition("/")
+        combination, *how = rest.split(":")
+        side = cls(method, combination, *how[:2])
+        fits = side.fit_on in ("heldout", "train", "train_views") and side.solver in wise.SOLVERS
+        known = combination in wise.COMBINATIONS and (combination == "wise" or not how)
+        if not method or not known or not fits or len(how) > 2:
+            raise ValueError(
+                f"{text!r} is no METHOD/COMBINATION such as prog_kd/vanilla, prog_kd/constant,"
+                " prog_kd/wise or prog_kd/wise:train_views:sgd"
+            )
+        return side
+
+    def weights(self, logits: LogitsFile) -> np.ndarray:
+        """(D, K) of this side's combination; WISE is fitted here, in milliseconds."""
+        if self.combination == "vanilla":
+            return wise.vanilla_weights(logits.outputs)
+        if self.combination == "constant":
+            return wise.constant_weights(logits.outputs)
+        rows, labels = logits.samples(self.fit_on)
+        return wise.fit(rows, labels, logits.outputs, ALPHA, self.solver).weights
+
+
+class Difference(NamedTuple):
+    """Of top-1 in points, per decision point (D,): the mean, its interval, the spread over runs."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    std_over_runs: np.ndarray
+
+
+def paired_difference(
+    splits: Sequence[np.ndarray],
+    groups: Sequence[Sequence],
+    *,
+    confidence_pct: float = 95.0,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """Percentile bootstrap (Efron and Tibshirani 1993, section 13.3), stratified by split.
+
+    splits: per split (seeds, n, D), correct of the first minus correct of the second, in -1..1.
+    groups: per split the n units that are drawn; videos of one unit are drawn together.
+    """
+    rng = np.random.default_rng(seed)
+    total, counted = 0, 0
+    for difference, units in zip(splits, groups):
+        _, unit = np.unique(np.asarray(units), return_inverse=True)
+        number = unit.max() + 1
+        sums = np.zeros((number, difference.shape[2]))
+        np.add.at(sums, unit, difference.mean(axis=0))
+        draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
+        total = total + draws @ sums
+        counted = counted + draws @ np.bincount(unit)
+    tail = (100 - confidence_pct) / 2
+    low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
+    videos = sum(difference.shape[1] for difference in splits)
+    mean = sum(difference.mean(axis=0).sum(axis=0) for difference in splits) / videos
+    per_run = np.concatenate([difference.mean(axis=1) for difference in splits])  # (runs, D)
+    spread = per_run.std(axis=0, ddof=1) if len(per_run) > 1 else np.full(per_run.shape[1], np.nan)
+    return Difference(100 * mean, low, high, 100 * spread)
+
+
+def load_runs(roots: Sequence[Path]) -> dict[str, dict[tuple, LogitsFile]]:
+    """{method: {(data, split, seed): logits}} of every logits file below the roots."""
+    runs: dict[str, dict[tuple, LogitsFile]] = defaultdict(dict)
+    for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
+        logits = LogitsFile.load(path)
+        meta = logits.meta
+        key = (meta["data"], meta["split"], meta["seed"])
+        if key in runs[meta["method"]]:
+            raise ValueError(f"{path}: another file holds {meta['method']} {key} too; name one")
+        runs[meta["method"]][key] = logits
+    if not runs:
+        raise ValueError(f"no {LOGITS_NAME} below {', '.join(map(str, roots))}")
+    return dict(runs)
+
+
+def compare(
+    runs: dict[str, dict[tuple, LogitsFile]], first: Side, second: Side, resample: str, pct: float
+) -> list[dict]:
+    """Rows of the table for one pair, per data set and common decision point."""
+    for side in (first, second):
+        if side.method not in runs:
+            raise ValueError(f"no logits of {side.method!r}, only of {', '.join(sorted(runs))}")
+    common = sorted(runs[first.method].keys() & runs[second.method].keys())
+    if not common:
+        raise ValueError(f"{first.method} and {second.method} have no data, split, seed in common")
+    rows = []
+    for data in sorted({key[0] for key in common}):
+        keys = [key for key in common if key[0] == data]
+        pairs = [_correct_pair(runs, first, second, key) for key in keys]
+        if len({tuple(pair.points) for pair in pairs}) > 1:
+            raise ValueError(f"the runs of {data} do not all have the same exits")
+        by_split: dict[str, list[_Pair]] = defaultdict(list)
+        for key, pair in zip(keys, pairs):
+            by_split[key[1]].append(pair)
+        names = [same[0].names for same in by_split.values()]
+        units = [list(map(_group, n)) for n in names] if resample == "group" else names
+        result = paired_difference(
+            [np.stack([p.first - p.second for p in same]) for same in by_split.values()],
+            units,
+            confidence_pct=pct,
+        )
+        about = {
+            **{"data": data, "runs": len(pairs), "num_videos": sum(map(len, names))},
+            **{"confidence_pct": pct, "resample": resample, "command": command_line()},
+            "protocol": "; ".join(sorted({pair.protocol for pair in pairs})),
+        }
+        for d, point in enumerate(pairs[0].points):
+            rows.append(
+                {
+                    **about,
+                    "exit": point,
+                    "first_top1_pct": 100 * np.mean([pair.first[:, d].mean() for pair in pairs]),
+                    "second_top1_pct": 100 * np.mean([pair.second[:, d].mean() for pair in pairs]),
+                    "difference_pct": result.mean[d],
+                    **{"low_pct": result.low[d], "high_pct": result.high[d]},
+                    "std_over_runs_pct": result.std_over_runs[d],
+                }
+            )
+    return rows
+
+
+class _Pair(NamedTuple):
+    points: list[str]
+    names: list[str]
+    first: np.ndarray  # (n, D) float, 1 where right
+    second: np.ndarray
+    protocol: str
+
+
+def _correct_pair(runs: dict, first: Side, second: Side, key: tuple) -> _Pair:
+    ours, theirs = runs[first.method][key], runs[second.method][key]
+    names = ours.part("test").names
+    if sorted(names) != sorted(theirs.part("test").names):
+        raise ValueError(
+            f"{first.method} and {second.method} of {key} were tested on other videos: save the"
+            " logits again from the same lists"
+        )
+    points = [
+        p for p in wise.decision_points(ours.outputs) if p in wise.decision_points(theirs.outputs)
+    ]
+    correct = [
+        _correct(logits, side, names, points) for logits, side in ((ours, first), (theirs, second))
+    ]
+    protocol = {logits.meta["protocol"] for logits in (ours, theirs)}
+    return _Pair(points, names, *correct, " against ".join(sorted(protocol)))
+
+
+def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]) -> np.ndarray:
+    """(n, D) 1.0 where the side is right about the named test videos at these points."""
+    part = logits.part("test").select(names)
+    combined = wise.combine(part.logits.mean(axis=0), side.weights(logits))
+    right = combined.argmax(axis=2) == part.labels[:, None]
+    known = wise.decision_points(logits.outputs)
+    return right[:, [known.index(point) for point in points]].astype(float)
+
+
+def _group(name: str) -> str:
+    """The recording of a video; numbers of groups start anew in every class."""
+    return f"{name.rpartition('/')[0]}/{group_of(name) or name}"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    group = parser.add_argument_group("comparison")
+    group.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
+    group.add_argument(
+        "--pair", nargs=2, action="append", required=True, metavar=("FIRST", "SECOND")
+    )
+    group.add_argument("--resample", choices=("video", "group"), default="video")
+    group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
+    group.add_argument("--out", type=Path, help="CSV file to write")
+    return parser
+
+
+def print_rows(rows: Sequence[dict]) -> None:
+    for row in rows:
+        if row["exit"] == "exit1" or row is rows[0]:
+            print(f"\n{row['data']}: {row['first']} - {row['second']}, {row['runs']} runs")
+        sure = " *" if row["low_pct"] > 0 or row["high_pct"] < 0 else ""
+        print(
+            f"  {row['exit']:6} {row['first_top1_pct']:6.1f} - {row['second_top1_pct']:6.1f} ="
+            f" {row['difference_pct']:+6.2f}  [{row['low_pct']:+.2f}, {row['high_pct']:+.2f}]{sure}"
+        )
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    if not 50 <= args.confidence_pct < 100:
+        parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
+    rows = []
+    try:
+        runs = load_runs(args.runs)
+        for words in args.pair:
+            first, second = map(Side.parse, words)
+            found = compare(runs, first, second, args.resample, args.confidence_pct)
+            rows += [{**row, "first": words[0], "second": words[1]} for row in found]
+    except (ValueError, FileNotFoundError, LogitsError) as error:
+        parser.error(str(error))
+    print_rows(rows)
+    print("\n* the interval does not hold 0")
+    if args.out:
+        write_rows(args.out, COLUMNS, rows)
+    print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

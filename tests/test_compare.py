@@ -1,0 +1,129 @@
+"""Paired differences against slow references, and pairing by name and run."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from early_exit import compare, wise
+from early_exit.compare import Side, paired_difference
+from early_exit.logits import Part
+from tests.synthetic_logits import make_logits_file
+
+
+def test_sides_are_parsed_or_refused():
+    assert Side.parse("prog_kd/vanilla") == Side("prog_kd", "vanilla")
+    assert Side.parse("a/wise:train_views:sgd") == Side("a", "wise", "train_views", "sgd")
+    for wrong in (
+        "prog_kd",
+        "/wise",
+        "a/best",
+        "a/vanilla:train",
+        "a/wise:test",
+        "a/wise:train:x:y",
+    ):
+        with pytest.raises(ValueError, match="METHOD/COMBINATION"):
+            Side.parse(wrong)
+
+
+def test_difference_is_the_mean_over_videos_of_all_splits():
+    rng = np.random.default_rng(0)
+    splits = [rng.integers(-1, 2, (2, n, 3)).astype(float) for n in (30, 50)]
+    result = paired_difference(splits, [range(30), range(50)], samples=100)
+    videos = np.concatenate([split.mean(axis=0) for split in splits])
+    assert np.allclose(result.mean, 100 * videos.mean(axis=0))
+    runs = [run.mean(axis=0) for split in splits for run in split]
+    assert np.allclose(result.std_over_runs, 100 * np.std(runs, axis=0, ddof=1))
+
+
+def test_interval_is_that_of_a_slow_bootstrap():
+    rng = np.random.default_rng(1)
+    values = rng.choice([-1.0, 0.0, 1.0], (1, 200, 1), p=[0.1, 0.6, 0.3])
+    result = paired_difference([values], [range(200)])
+    slow = [100 * rng.choice(values[0, :, 0], 200).mean() for _ in range(10_000)]
+    # Of 10,000 draws the percentile's own error is about 0.1 points here; steps are 0.5 points.
+    assert result.low[0] == pytest.approx(np.percentile(slow, 2.5), abs=0.6)
+    assert result.high[0] == pytest.approx(np.percentile(slow, 97.5), abs=0.6)
+
+
+def test_videos_of_one_group_are_drawn_together():
+    """Ten copies of each of 20 videos tell no more than the 20 videos."""
+    values = np.random.default_rng(2).choice([-1.0, 1.0], (1, 20, 1))
+    copies = np.repeat(values, 10, axis=1)
+    alone = paired_difference([values], [range(20)])
+    together = paired_difference([copies], [np.repeat(range(20), 10)])
+    apart = paired_difference([copies], [range(200)])
+    assert together.low == alone.low and together.high == alone.high
+    assert apart.high - apart.low < (alone.high - alone.low) / 2
+
+
+def save(folder, method, seed=1, split="split1", shuffle=False, **changes):
+    logits = make_logits_file(seed=seed, method=method, split=split, **changes)
+    if shuffle:
+        part = logits.parts["test"]
+        order = np.random.default_rng(0).permutation(len(part.names))
+        rows = [part.names[n] for n in order], part.labels[order], part.logits[:, order]
+        logits.parts["test"] = Part(*rows)
+    path = folder / method / f"{split}_seed{seed}"
+    path.mkdir(parents=True)
+    logits.save(path / "logits.pt")
+    return logits
+
+
+def test_videos_are_paired_by_name(tmp_path):
+    """The same logits in another order differ nowhere."""
+    save(tmp_path, "a")
+    save(tmp_path, "b", shuffle=True)
+    rows = compare.compare(
+        compare.load_runs([tmp_path]), Side("a", "wise"), Side("b", "wise"), "video", 95
+    )
+    assert [row["exit"] for row in rows] == ["exit1", "exit2", "exit3", "full"]
+    assert all(row["difference_pct"] == row["low_pct"] == row["high_pct"] == 0 for row in rows)
+
+
+def test_rows_and_csv(tmp_path):
+    better = [save(tmp_path, "good", seed=s, quality=2.0) for s in (1, 2)]
+    worse = [save(tmp_path, "bad", seed=s, quality=0.3) for s in (1, 2)]
+    save(tmp_path, "good", seed=3)  # has no partner
+    out = tmp_path / "comparisons.csv"
+    command = ["-m", "early_exit.compare", tmp_path, "--out", out]
+    command += ["--pair", "good/vanilla", "bad/vanilla", "--pair", "good/wise", "good/vanilla"]
+    run = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and {row["runs"] for row in rows[:4]} == {"2"}
+    assert rows[0]["command"].startswith("python -m early_exit.compare ")
+
+    def top1(logits):
+        return 100 * logits.samples("test")[0][:, 1].argmax(1).__eq__(logits.parts["test"].labels)
+
+    ours, theirs = (np.mean([top1(logits).mean() for logits in side]) for side in (better, worse))
+    exit2 = rows[1]
+    assert float(exit2["first_top1_pct"]) == pytest.approx(ours)
+    assert float(exit2["difference_pct"]) == pytest.approx(ours - theirs, abs=1e-5)
+    assert float(exit2["low_pct"]) > 0
+    assert float(rows[3]["difference_pct"]) == 0  # the full network is the same
+
+
+def test_wise_sides_are_fitted_where_they_say(tmp_path):
+    logits = save(tmp_path, "a", seed=5)
+    for part, solver in (("train_views", "exact"), ("heldout", "sgd")):
+        rows, labels = logits.samples(part)
+        expected = wise.fit(rows, labels, logits.outputs, 0.01, solver).weights
+        assert np.array_equal(Side("a", "wise", part, solver).weights(logits), expected)
+
+
+def test_what_cannot_be_paired_is_an_error(tmp_path):
+    save(tmp_path, "a", seed=1)
+    save(tmp_path, "b", seed=2)
+    save(tmp_path, "c", seed=1, videos=60)
+    runs = compare.load_runs([tmp_path])
+    with pytest.raises(ValueError, match="no logits of 'x'"):
+        compare.compare(runs, Side("x", "wise"), Side("a", "wise"), "video", 95)
+    with pytest.raises(ValueError, match="in common"):
+        compare.compare(runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
+    with pytest.raises(ValueError, match="other videos"):
+        compare.compare(runs, Side("a", "wise"), Side("c", "wise"), "video", 95)
