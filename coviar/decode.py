@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
     """
     context = _open_decoder(index)
     starts = index.gop_starts
-    with open(index.path, "rb", buffering=0) as file:
+    with _open_file(index) as file:
         for gop in sorted(last_of):
             first, count = starts[gop], last_of[gop] + 1
             intact = 0
@@ -42,6 +43,12 @@ def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
                     CorruptVideoWarning,
                     stacklevel=3,
                 )
+
+
+def _open_file(index: VideoIndex) -> io.RawIOBase | io.BytesIO:
+    if index.content is not None:
+        return io.BytesIO(index.content)
+    return open(index.path, "rb", buffering=0)
 
 
 def _open_decoder(index: VideoIndex) -> av.CodecContext:

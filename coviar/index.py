@@ -20,7 +20,7 @@ REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 
 _CONTINUES_PACKET = (0xB7, 0xB8)
 _MAX_PACKET_HEADER = 64  # some containers give the place of a packet's own small header
-_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
+CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
 
 
 class VideoIndex(NamedTuple):
@@ -28,6 +28,7 @@ class VideoIndex(NamedTuple):
 
     path, width, height (pixels); gop_lengths: pictures per GOP, a tuple; offsets (int64) and sizes
     (int32): the bytes of each picture's packet; header: the stream's headers, which open a decoder.
+    content: the raw stream itself where it is in memory, and `path` only its name.
     """
 
     path: str
@@ -37,6 +38,7 @@ class VideoIndex(NamedTuple):
     offsets: np.ndarray
     sizes: np.ndarray
     header: bytes
+    content: bytes | None = None
 
     @property
     def num_frames(self) -> int:
@@ -52,14 +54,15 @@ class VideoIndex(NamedTuple):
         return [0, *accumulate(self.gop_lengths[:-1])]
 
 
-def read_index(path: str | os.PathLike) -> VideoIndex:
+def read_index(path: str | os.PathLike, content: bytes | None = None) -> VideoIndex:
     """Scan a video file and return its VideoIndex.
 
+    content: a raw stream in memory to index instead of the file; `path` then only names it.
     Raises FileNotFoundError, and ValueError if the file is empty or no video, holds another codec,
     or uses tools whose motion cannot be followed (B-frames, quarter-pixel vectors, global motion).
     """
     path = os.fspath(path)
-    data = np.fromfile(path, np.uint8)
+    data = np.fromfile(path, np.uint8) if content is None else np.frombuffer(content, np.uint8)
     if data.size == 0:
         raise ValueError(f"{path}: the file is empty")
     codes = mpeg4.find_start_codes(data)
@@ -71,7 +74,7 @@ def read_index(path: str | os.PathLike) -> VideoIndex:
     codes, owners = _codes_inside(codes, packets)
     layer = _common_layer(path, [*_layer_headers(data, codes), *_layers_of(header)])
     pictures = _pictures(path, data, codes, owners, layer.time_bits)
-    return _arrange(path, data, packets, pictures, layer, header)
+    return _arrange(path, data, packets, pictures, layer, header)._replace(content=content)
 
 
 def _is_elementary(data: np.ndarray, codes: np.ndarray) -> bool:
@@ -101,7 +104,7 @@ def _read_container(path: str, data: np.ndarray) -> tuple:
     """(start, end) of each packet of a container's first video stream, and the global header."""
     packets = []
     try:
-        with av.open(path, options=_CONTAINER_OPTIONS) as container:
+        with av.open(path, options=CONTAINER_OPTIONS) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: there is no video in this file")
             stream = container.streams.video[0]

@@ -25,12 +25,17 @@ import av
 from tqdm import tqdm
 
 from coviar.files import whole_file
+from coviar.index import CONTAINER_OPTIONS
 
 REPORT = "reencode.json"
 SUFFIXES = {
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 }
+# What the field trains on, after CoViAR.
+SIZE = (340, 256)  # width, height
+GOP = 12
+QUANTISER = 1
 
 _LAMBDA_PER_Q = 118  # FF_QP2LAMBDA, the unit of FFmpeg's global_quality
 _MAX_TICKS = 65535  # MPEG-4 counts time in 16 bits
@@ -43,9 +48,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, metavar="IN", help="a video, or a folder of them")
     parser.add_argument("target", type=Path, metavar="OUT", help="folder for the results")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="videos at a time")
-    parser.add_argument("--size", type=_size, default=(340, 256), help="WxH (340x256)")
-    parser.add_argument("--gop", type=positive, default=12, help="pictures per GOP (12)")
-    parser.add_argument("--q", type=_quantiser, default=1, help="quantiser, 1 best to 31 (1)")
+    parser.add_argument("--size", type=_size, default=SIZE, help="WxH (340x256)")
+    parser.add_argument("--gop", type=positive, default=GOP, help="pictures per GOP (12)")
+    parser.add_argument(
+        "--q", type=_quantiser, default=QUANTISER, help="quantiser, 1 best to 31 (1)"
+    )
     return parser
 
 
@@ -78,24 +85,32 @@ def reencode(source: Path, target: Path, size: tuple, gop: int, q: int) -> int:
     size: (width, height); q: the quantiser of every picture, 1..31. Raises ValueError if any
     picture of the input is damaged or missing, OSError if a file cannot be read or written.
     """
+    content, count = reencode_in_memory(source, size, gop, q)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(content)
+    return count
+
+
+def reencode_in_memory(
+    source: Path, size: tuple = SIZE, gop: int = GOP, q: int = QUANTISER
+) -> tuple:
+    """What `reencode` would write, as (bytes, number of pictures); errors alike."""
     try:
-        with av.open(os.fspath(source)) as container:
+        with av.open(os.fspath(source), options=CONTAINER_OPTIONS) as container:
             if not container.streams.video:
                 raise ValueError("there is no video in this file")
             count, packets = _encode(container, size, gop, q)
     except av.error.FFmpegError as error:
-        raise ValueError(f"cannot be decoded: {error}") from error
+        raise ValueError(f"cannot be decoded: {error.strerror}") from error
     if count == 0:
         raise ValueError("there is no picture in this file")
-    with whole_file(target) as temporary:
-        temporary.write_bytes(b"".join(packets))
-    return count
+    return b"".join(packets), count
 
 
 def _encode(container, size: tuple, gop: int, q: int) -> tuple:
     stream = container.streams.video[0]
     stream.thread_count = 1  # the workers keep all cores busy
-    encoder = _encoder(stream.average_rate, size, gop, q)
+    encoder = make_encoder(stream.average_rate, size, gop, q)
     packets = []
     count = received = 0
     for packet in container.demux(stream):
@@ -116,7 +131,8 @@ def _encode(container, size: tuple, gop: int, q: int) -> tuple:
     return count, packets + [bytes(packet) for packet in encoder.encode(None)]
 
 
-def _encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.CodecContext:
+def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.CodecContext:
+    """An encoder of what the loader reads; rate in pictures per second, None: 25."""
     rate = Fraction(rate or 25).limit_denominator(1001)
     if not 1 <= rate.numerator <= _MAX_TICKS:
         rate = Fraction(25)

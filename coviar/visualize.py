@@ -63,7 +63,7 @@ def draw_gop(path, gop: int, positions) -> Figure:
     for axis in axes.flat:
         axis.set_axis_off()
     _show(axes[0, 0], encoded.iframe[0], "I-frame")
-    _draw_wheel(axes[1, 0], longest)
+    draw_wheel(axes[1, 0], longest)
     for column, position in enumerate(positions):
         frame = load(path, gop, position, FRAME, True)[..., ::-1]
         _show(axes[0, column + 1], frame, f"picture {position}")
@@ -77,7 +77,8 @@ def _show(axis, picture: np.ndarray, title: str) -> None:
     axis.set_title(title, fontsize=9)
 
 
-def _draw_wheel(axis, longest: float) -> None:
+def draw_wheel(axis, longest: float) -> None:
+    """The legend of `flow_colours`: which way is which."""
     y, x = np.mgrid[-1:1:201j, -1:1:201j]
     wheel = flow_colours(np.stack([x, y], axis=-1), 1.0)
     outside = np.hypot(x, y) > 1

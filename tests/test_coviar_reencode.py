@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import coviar
-from coviar.reencode import get_args_parser, main
+from coviar.reencode import get_args_parser, main, reencode_in_memory
 from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
@@ -75,6 +75,18 @@ def test_pictures_are_those_of_the_input(inputs, output):
         found = coviar.load(target, number // 4, number % 4, 0, True).astype(int)
         distances = [np.abs(found - original).mean() for original in originals]
         assert np.argmin(distances) == number
+
+
+def test_a_video_in_memory_loads_like_its_file(inputs, output):
+    content, count = reencode_in_memory(inputs / "B" / "h264.mp4", (64, 48), 4, 2)
+    path = output / "B" / "h264.mp4"
+    assert (content, count) == (path.read_bytes(), COUNT)
+    index = coviar.read_index("in memory", content)
+    positions = [(0, 0), (0, 3), (1, 1)]
+    for found, expected in zip(
+        coviar.load_clip("in memory", positions, index=index), coviar.load_clip(path, positions)
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_second_run_keeps_what_is_there(inputs, output, capsys):
