@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +110,13 @@ class VideoDataset(torch.utils.data.Dataset):
         """Views of a video to average at test: clips times crops."""
         return self.clips * self.crops
 
+    @property
+    def encoding(self):
+        """How most videos are encoded: picture size, as [width, height], and longest GOP."""
+        sizes = Counter((index.width, index.height) for index in self.indexes)
+        gops = Counter(max(index.gop_lengths) for index in self.indexes)
+        return {"size": list(sizes.most_common(1)[0][0]), "gop": gops.most_common(1)[0][0]}
+
     def describe(self):
         """Everything a view depends on, as plain values: for digests and protocol columns."""
         videos = hashlib.sha256()
@@ -150,7 +158,7 @@ class VideoDataset(torch.utils.data.Dataset):
         if self.independent_crops:
             return self._independent_crops(record, index, positions, rng)
         box = random_box(index.width, index.height, rng)
-        return self._window(record, index, positions, box, flip=self._draw_flip(rng))
+        return _load_window(index, positions, box, self.crop_size, flip=self._draw_flip(rng))
 
     def _draw_flip(self, rng):
         return self.flip and rng.random() < 0.5
@@ -158,16 +166,8 @@ class VideoDataset(torch.utils.data.Dataset):
     def _test_view(self, record, index, view):
         if not 0 <= view < self.num_test_views:
             raise IndexError(f"test view {view} is outside 0..{self.num_test_views - 1}")
-        clip, crop = divmod(view, self.crops)
-        positions = segment_positions(
-            index.gop_lengths, self.num_segments, clip=clip, num_clips=self.clips
-        )
-        box = fixed_boxes(index.width, index.height, self.crops)[crop]
-        return self._window(record, index, positions, box, flip=False)
-
-    def _window(self, record, index, positions, box, flip):
-        clip = load_clip(record.path, positions, encode=True, crop=box, flip=flip, index=index)
-        return [resize(pictures, self.crop_size) for pictures in clip]
+        shape = (self.num_segments, self.crop_size)
+        return load_test_view(index, *shape, view, self.clips, self.crops)
 
     def _independent_crops(self, record, index, positions, rng):
         """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
@@ -182,6 +182,22 @@ class VideoDataset(torch.utils.data.Dataset):
             window = pictures[:, top : top + height, left : left + width]
             modalities.append(resize(np.ascontiguousarray(window), self.crop_size))
         return modalities
+
+
+def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1):
+    """I-frame, motion vectors and residual of a video as tested, uint8 tensors as in a Sample.
+
+    view = clip * crops + crop. Errors and warnings as `coviar.load_clip`.
+    """
+    clip, crop = divmod(view, crops)
+    positions = segment_positions(index.gop_lengths, num_segments, clip=clip, num_clips=clips)
+    box = fixed_boxes(index.width, index.height, crops)[crop]
+    return _load_window(index, positions, box, crop_size, flip=False)
+
+
+def _load_window(index, positions, box, crop_size, flip):
+    clip = load_clip(index.path, positions, encode=True, crop=box, flip=flip, index=index)
+    return [resize(pictures, crop_size) for pictures in clip]
 
 
 def _bad_videos(records):

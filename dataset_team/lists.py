@@ -56,17 +56,13 @@ def read_list(list_path, data_root, data_name=None):
     bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
     outside `data_name`'s classes, video listed twice, video not found.
     """
-    list_path = Path(list_path)
     if not Path(data_root).is_dir():
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
     num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
     finder = VideoFinder(data_root)
     seen = _Seen(num_classes)
     records, problems = [], []
-    for line_number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
+    for line_number, line in _lines(list_path):
         try:
             name, class_name, label = _parse_line(line)
             seen.check(name, class_name, label, line_number)
@@ -84,6 +80,29 @@ def read_list(list_path, data_root, data_name=None):
     if not records:
         raise ListError(f"{list_path}: no videos in this list")
     return records
+
+
+def read_class_names(list_path, num_classes):
+    """Class names by label, of a list file whose videos need not be there.
+
+    A label without a video is named by its number. Raises ListError naming a line that is malformed
+    or contradicts an earlier one, or has a label outside the classes.
+    """
+    seen = _Seen(num_classes)
+    for line_number, line in _lines(list_path):
+        try:
+            seen.check(*_parse_line(line), line_number)
+        except ListError as error:
+            raise ListError(f"{list_path}:{line_number}: {error}") from error
+    return [seen.class_of.get(label, str(label)) for label in range(num_classes)]
+
+
+def _lines(list_path):
+    """(number, line) of every line that says something."""
+    for line_number, line in enumerate(Path(list_path).read_text(encoding="utf-8").splitlines(), 1):
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield line_number, line
 
 
 def _parse_line(line):

@@ -269,6 +269,7 @@ def describe_model(model: TeamNet, args: argparse.Namespace, splits: Splits, epo
         "config": model.config,
         "crop_size": args.crop_size,
         "class_names": list(splits.class_names),
+        "encoding": splits.train.encoding,
         "epoch": epoch,
         "data_name": args.data_name,
         "split": args.split,

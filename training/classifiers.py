@@ -133,6 +133,9 @@ def train_classifiers(
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
             "schedule": teachers.words,
+            "crop_size": frozen.crop_size,
+            "class_names": frozen.class_names,
+            "encoding": frozen.splits.train.encoding,
         },
     )
     return {

@@ -1,0 +1,131 @@
+"""One prediction as a picture: what the network saw, how sure it was, where it left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from coviar.files import whole_file
+from coviar.visualize import draw_wheel, flow_colours
+from early_exit.predictor import Prediction
+
+_LEFT, _PASSED = "#0072B2", "0.78"
+_PIXELS_PER_LEVEL = 20 / 127.5  # of motion vectors as the network gets them, 128 being still
+
+
+def draw_prediction(
+    path: Path,
+    prediction: Prediction,
+    class_names: Sequence[str],
+    costs: Mapping[str, float],
+    top: int,
+) -> None:
+    """Write a PNG: a column per segment; below, confidences with thresholds and the `top` classes.
+
+    costs: cumulative GMACs by decision point, {"exit1": ..., "full": ...}.
+    """
+    segments = len(prediction.clip[0])
+    side = max(1.25, 8.8 / segments)  # inches of a picture
+    figure = Figure(figsize=(segments * side + 0.5, 3 * side + 3.6), layout="constrained", dpi=110)
+    above, below = figure.subfigures(2, 1, height_ratios=[3 * side + 0.7, 2.9])
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    figure.suptitle(_title(prediction, class_names, costs), fontsize=12, parse_math=False)
+    longest = _draw_clip(above, prediction.clip)
+    wheel, sure, likely = below.subplots(1, 3, width_ratios=[0.7, 2.6, 2])
+    wheel.set_axis_off()
+    draw_wheel(wheel, longest)
+    wheel.set_title(f"motion vectors\nrim: {longest:.0f} pixels", fontsize=9)
+    _draw_confidences(sure, prediction, costs)
+    _draw_classes(likely, prediction, class_names, top)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _title(prediction, class_names, costs) -> str:
+    label, probability = prediction.top(1)[0]
+    name = Path(prediction.video).name
+    name = name if len(name) <= 70 else f"{name[:34]}...{name[-33:]}"
+    gmacs, full = costs[prediction.point], costs["full"]
+    way = "full network" if prediction.point == "full" else f"left at {_words(prediction.point)}"
+    cost = f"{gmacs:.2f} of {full:.2f} GMACs ({100 * gmacs / full:.0f} %)"
+    return f"{name}\n{class_names[label]}, {100 * probability:.0f} %; {way}, {cost}"
+
+
+def _draw_clip(figure, clip: Sequence[torch.Tensor]) -> float:
+    """The three rows of pictures; returns the length in pixels of the strongest colour."""
+    iframe, mv, residual = (x.permute(0, 2, 3, 1).numpy() for x in clip)  # (T, S, S, c)
+    motion = (mv.astype(np.float32) - 128) * _PIXELS_PER_LEVEL
+    longest = max(1.0, np.ceil(np.percentile(np.hypot(motion[..., 0], motion[..., 1]), 99)))
+    rows = {
+        "I-frame": iframe,
+        "motion vectors": flow_colours(motion, longest),
+        "residual": residual[..., ::-1],
+    }
+    axes = figure.subplots(3, len(iframe), squeeze=False)
+    for row, (name, pictures) in zip(axes, rows.items()):
+        for axis, picture in zip(row, pictures):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(name, fontsize=9)
+    for segment, axis in enumerate(axes[0], 1):
+        axis.set_title(f"segment {segment}", fontsize=9)
+    return float(longest)
+
+
+def _draw_confidences(axis, prediction: Prediction, costs: Mapping[str, float]) -> None:
+    points = list(costs) if prediction.thresholds else ["full"]
+    for x, point in enumerate(points):
+        threshold = prediction.thresholds.get(point)
+        if threshold is not None:
+            line = axis.hlines(min(threshold, 1), x - 0.45, x + 0.45, color="black", lw=1.6)
+            line.set_label("threshold" if x == 0 else None)
+        if point not in prediction.confidences:
+            axis.text(x, 0.03, "not run", ha="center", fontsize=9, color="0.5")
+            continue
+        value = prediction.confidences[point]
+        axis.bar(x, value, 0.7, color=_LEFT if point == prediction.point else _PASSED)
+        # Inside the bar, where no threshold line can cross it
+        axis.text(
+            x, 0.03, f"{value:.2f}", ha="center", fontsize=9, color=_text_on(point, prediction)
+        )
+    ticks = [f"{_words(point)}\n{costs[point]:.2f}" for point in points]
+    axis.set_xticks(range(len(points)), ticks, fontsize=9)
+    axis.set_xlim(-0.6, len(points) - 0.4)
+    axis.set_ylim(0, 1.02)
+    axis.set_xlabel("decision point, GMACs spent by then", fontsize=9)
+    axis.set_title("confidence", fontsize=10)
+    axis.tick_params(axis="y", labelsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    if prediction.thresholds:
+        axis.legend(fontsize=8, loc="upper right", frameon=False, bbox_to_anchor=(1, 1.16))
+
+
+def _text_on(point: str, prediction: Prediction) -> str:
+    return "white" if point == prediction.point else "black"
+
+
+def _draw_classes(axis, prediction: Prediction, class_names: Sequence[str], top: int) -> None:
+    likeliest = prediction.top(top)
+    rows = range(len(likeliest))
+    percent = [100 * probability for _, probability in likeliest]
+    axis.barh(rows, percent, 0.7, color=[_LEFT, *[_PASSED] * (len(percent) - 1)])
+    for row, value in zip(rows, percent):
+        axis.text(value + 1.5, row, f"{value:.1f}", va="center", fontsize=9)
+    names = [class_names[label] for label, _ in likeliest]
+    axis.set_yticks(rows, names, fontsize=9, parse_math=False)
+    axis.set_ylim(max(len(rows), 3) - 0.4, -0.6)
+    axis.set_xlim(0, 118)
+    axis.set_xticks([0, 50, 100])
+    axis.tick_params(axis="x", labelsize=9)
+    axis.set_xlabel("%", fontsize=9)
+    axis.set_title(f"probability at {_words(prediction.point)}", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _words(point: str) -> str:
+    return point.replace("exit", "exit ")

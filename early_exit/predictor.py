@@ -1,0 +1,235 @@
+"""From one video file to a label, by a network that leaves at the first exit that is sure."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from coviar import VideoIndex, read_index
+from coviar.index import REMEDY
+from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
+from dataset_team.dataset import load_test_view
+from dataset_team.transforms import normalise
+from early_exit.wise import FULL
+from models.inference import prepare_for_inference
+from models.policy import Policy, confidence
+from training.trained import Trained
+
+
+@dataclass
+class Prediction:
+    """What became of one video.
+
+    probabilities: (num_classes,) of the point where it left, softmax of logits / temperature.
+    point: "exit1" ... or "full". confidences: by decision point, those it came to. thresholds: by
+    exit of the policy. reencoded: why the file could not be taken as it is, None if it could.
+    clip: I-frame, motion vectors and residual as uint8 tensors (T, c, S, S), as the network got
+    them. notes: warnings met while loading.
+    """
+
+    video: str
+    probabilities: torch.Tensor
+    point: str
+    confidences: dict[str, float]
+    thresholds: dict[str, float]
+    reencoded: str | None
+    reencode_ms: float
+    load_ms: float
+    network_ms: float
+    clip: Sequence[torch.Tensor]
+    notes: list[str] = field(default_factory=list)
+
+    def top(self, count: int) -> list[tuple[int, float]]:
+        """(label, probability) of the likeliest classes."""
+        best = self.probabilities.topk(min(count, len(self.probabilities)))
+        return list(zip(best.indices.tolist(), best.values.tolist()))
+
+    @property
+    def reason(self) -> str:
+        """Why it left where it did."""
+        if not self.thresholds:
+            return "there is no policy"
+        passed = [
+            _compare(self.confidences[name], "<=", threshold)
+            for name, threshold in self.thresholds.items()
+            if name in self.confidences and name != self.point
+        ]
+        if self.point == FULL:
+            return f"no exit was sure enough: {', '.join(passed)}"
+        sure = _compare(self.confidences[self.point], ">", self.thresholds[self.point])
+        return f"confidence {sure}" + (f", before: {', '.join(passed)}" if passed else "")
+
+
+class Predictor:
+    """A trained network and its policy, ready to take one video after the other.
+
+    policy None: the full network. as_is: take every file that can be loaded without re-encoding;
+    else it is re-encoded too where its picture size or GOPs are not those of the training videos.
+    Raises ValueError when policy and network do not fit.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        policy: Policy | None,
+        *,
+        precision: str = "fp32",
+        device: torch.device | str = "cpu",
+        as_is: bool = False,
+    ):
+        if policy is not None:
+            _check_policy(policy, trained)
+        self.trained, self.policy, self.as_is = trained, policy, as_is
+        self.device = torch.device(device)
+        self.net = prepare_for_inference(trained.net.to(self.device), precision)
+        self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
+        self.thresholds = dict(zip(self.points, policy.thresholds)) if policy else {}
+
+    def warm_up(self) -> None:
+        """Go all the way once, so that no video's time holds what happens only once."""
+        index = read_index("noise", _noise_video(self.trained.picture_size, self.trained.gop))
+        clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
+        with torch.inference_mode():
+            self.net(*normalise(*(x[None].to(self.device) for x in clip)))
+
+    def predict(self, path: Path) -> Prediction:
+        """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            started = time.perf_counter()
+            index, reencoded, reencode_ms = self._open(path)
+            clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
+            load_ms = _ms_since(started) - reencode_ms
+        inputs = [x[None].to(self.device) for x in clip]
+        self._wait()
+        started = time.perf_counter()
+        probabilities, point, confidences = self._decide(inputs)
+        return Prediction(
+            video=str(path),
+            probabilities=probabilities.cpu(),
+            point=self.points[point],
+            confidences=dict(zip(self.points, confidences[: point + 1].tolist())),
+            thresholds=self.thresholds,
+            reencoded=reencoded,
+            reencode_ms=reencode_ms,
+            load_ms=load_ms,
+            network_ms=_ms_since(started),
+            clip=clip,
+            notes=[str(warning.message) for warning in caught],
+        )
+
+    def _open(self, path: Path) -> tuple[VideoIndex, str | None, float]:
+        """The video as the network knows videos, why it was re-encoded, and the ms it took."""
+        try:
+            index = read_index(path)
+            reason = None if self.as_is else self._unlike_training(index)
+        except ValueError as error:
+            reason = str(error).replace(f"{path}: ", "").replace(f"; {REMEDY}", "")
+        if reason is None:
+            return index, None, 0.0
+        started = time.perf_counter()
+        content, _ = reencode_in_memory(path, self.trained.picture_size, self.trained.gop)
+        return read_index(path, content), reason, _ms_since(started)
+
+    def _unlike_training(self, index: VideoIndex) -> str | None:
+        size, longest = (index.width, index.height), max(index.gop_lengths)
+        if size != self.trained.picture_size:
+            return "pictures of {}x{}, trained on {}x{}".format(*size, *self.trained.picture_size)
+        is_short = index.num_gops == 1 and longest < self.trained.gop
+        if longest != self.trained.gop and not is_short:
+            return f"GOPs of {longest} pictures, trained on {self.trained.gop}"
+        return None
+
+    @torch.inference_mode()
+    def _decide(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """Probabilities, number of the decision point, confidences (points,)."""
+        clip = normalise(*inputs)
+        if self.policy is None:
+            logits = self.net.backbone(*clip).fused
+            found = logits.softmax(1)[0], 0, confidence(logits)
+        else:
+            decisions = self.net.early_exit(*clip, self.policy)
+            probabilities = (decisions.logits / self.policy.temperature).softmax(1)[0]
+            found = probabilities, int(decisions.point), decisions.confidence[0]
+        self._wait()
+        return found
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":  # it works on while Python goes on
+            torch.cuda.synchronize(self.device)
+
+
+def _noise_video(size: tuple[int, int], gop: int) -> bytes:
+    """Three pictures, encoded."""
+    encoder = make_encoder(None, size, gop, QUANTISER)
+    random = np.random.default_rng(0)
+    packets = []
+    for number in range(3):
+        picture = random.integers(0, 256, (*size[::-1], 3), np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    return b"".join(map(bytes, [*packets, *encoder.encode(None)]))
+
+
+def _check_policy(policy: Policy, trained: Trained) -> None:
+    missing = set(policy.exits) - set(trained.net.exits)
+    if missing:
+        raise ValueError(
+            f"the policy uses exits {policy.exits}, but {trained.path} has"
+            f" {trained.net.exits or 'none'}: calibrate one for it with team_net_wise_all_acc.py"
+        )
+    digest = policy.provenance.get("backbone_digest") or trained.digest
+    if digest != trained.digest:
+        raise ValueError(
+            f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
+            f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
+        )
+
+
+def describe(
+    prediction: Prediction, class_names: Sequence[str], costs: Mapping[str, float], top: int
+) -> dict:
+    """Everything but the pictures as plain values. costs: GMACs by decision point, cumulative."""
+    likeliest = [
+        {"label": class_names[label], "index": label, "probability": probability}
+        for label, probability in prediction.top(top)
+    ]
+    gmacs = costs[prediction.point]
+    return {
+        "video": prediction.video,
+        "label": likeliest[0]["label"],
+        "probability": likeliest[0]["probability"],
+        "top": likeliest,
+        "exit": prediction.point,
+        "reason": prediction.reason,
+        "confidences": prediction.confidences,
+        "thresholds": prediction.thresholds,
+        "gmacs": gmacs,
+        "share_of_full": gmacs / costs[FULL],
+        "reencoded": prediction.reencoded,
+        "reencode_ms": round(prediction.reencode_ms, 2),
+        "load_ms": round(prediction.load_ms, 2),
+        "network_ms": round(prediction.network_ms, 2),
+        "notes": prediction.notes,
+    }
+
+
+def _compare(value: float, sign: str, other: float) -> str:
+    """As many digits, two or more, as it takes to tell the two apart."""
+    for digits in range(2, 7):
+        left, right = f"{value:.{digits}f}", f"{other:.{digits}f}"
+        if left != right:
+            break
+    return f"{left} {sign} {right}"
+
+
+def _ms_since(started: float) -> float:
+    return 1000 * (time.perf_counter() - started)

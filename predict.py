@@ -1,0 +1,219 @@
+"""What is done in a video file, by a network that leaves as soon as one of its exits is sure.
+
+    python predict.py VIDEO... --checkpoint runs/ucf101/prog_kd/split1_seed1
+    python predict.py VIDEO --checkpoint runs/ucf101/prog_kd/split1_seed1 --show clip.png
+    python predict.py FOLDER --checkpoint runs/ucf101/prog_kd/split1_seed1 --json > labels.jsonl
+
+Any file that FFmpeg reads: MPEG-4 encoded as the training videos are is taken as it is, anything
+else is re-encoded in memory first (a minute of video takes some 10 MB and a few seconds). The
+checkpoint is a run of exits, with policy.json of team_net_wise_all_acc.py beside it, a backbone's
+run, or a published TEAM-Net (+ IC) file. A file that cannot be read is reported, the rest goes on,
+and the exit code is 1.
+"""
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from coviar.reencode import find_videos
+from dataset_team.lists import read_class_names
+from early_exit.picture import draw_prediction
+from early_exit.policy import POLICY_NAME, load_policy
+from early_exit.predictor import Predictor, describe
+from early_exit.wise import vanilla_weights
+from MACs.team_net import exit_gmacs
+from models.policy import Policy
+from training.log import print_result
+from training.options import add_device_options, choose_device, make_parser, positive_int
+from training.trained import load_trained
+
+
+def get_args_parser():
+    parser = make_parser(__doc__)
+    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="files or folders")
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="RUN",
+        help="a run folder <checkpoint_dir>/<data>/<method>/<split>_seed<k>, its best.pt, or a"
+        " published file",
+    )
+    group.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="the backbone of the exits (default: where they were trained, or in the run tree)",
+    )
+    policies = group.add_mutually_exclusive_group()
+    policies.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="when to leave (default: policy.json beside the checkpoint; without, the full network"
+        " is run)",
+    )
+    policies.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="leave at the first exit that gives a class more than this probability; 1: nowhere",
+    )
+    group.add_argument(
+        "--classes",
+        type=Path,
+        metavar="LIST",
+        help="take the names of the classes from a list file of three columns (default: from the"
+        " checkpoint; published files have only numbers)",
+    )
+    add_device_options(group)
+    group = parser.add_argument_group("input and output")
+    group.add_argument(
+        "--as-is",
+        action="store_true",
+        help="load what can be loaded without re-encoding, even if its picture size or GOPs are not"
+        " those of the training videos: faster, and less like them",
+    )
+    group.add_argument("--top", type=positive_int, default=5, help="classes to name (default 5)")
+    group.add_argument("--json", action="store_true", help="one JSON object per video and line")
+    group.add_argument(
+        "--show",
+        type=Path,
+        metavar="PNG",
+        help="draw what the network saw and where it left: a file for one video, else a folder",
+    )
+    return parser
+
+
+def list_videos(paths, parser):
+    """The files named and those in the folders named."""
+    videos = []
+    for path in paths:
+        if path.is_dir():
+            found = find_videos(path)
+            if not found:
+                parser.error(f"{path} holds no video; name the files themselves")
+            videos += [path / name for name in found]
+        else:
+            videos.append(path)
+    return videos
+
+
+def choose_policy(args, parser, trained):
+    """The policy the options ask for, None for the full network."""
+    exits = trained.net.exits
+    if not exits:
+        if args.policy or args.threshold is not None:
+            parser.error(f"{trained.path} has no exits to leave at; name a run of exits")
+        return None
+    if args.threshold is not None:
+        if not 0 <= args.threshold <= 1:
+            parser.error(f"--threshold {args.threshold:g}: probabilities lie in 0 to 1")
+        weights = vanilla_weights([f"exit{k}" for k in exits] + ["iframe", "mv", "residual"])
+        return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
+    beside = trained.path.parent / POLICY_NAME
+    if args.policy or beside.is_file():
+        return load_policy(args.policy or beside)
+    print(
+        f"note: there is no {beside}, so the full network is run; team_net_wise_all_acc.py"
+        " makes one, --threshold X does without",
+        file=sys.stderr,
+    )
+    return None
+
+
+def picture_paths(show, videos, parser):
+    """{video: where to draw it}, each name once."""
+    if show is None:
+        return {}
+    is_file = show.suffix.lower() == ".png"
+    if is_file and len(videos) > 1:
+        parser.error(f"--show {show}: {len(videos)} videos need a folder, not a file")
+    if is_file:
+        return {videos[0]: show}
+    if show.exists() and not show.is_dir():
+        parser.error(f"--show {show} is neither a .png file nor a folder")
+    paths, taken = {}, Counter()
+    for video in videos:
+        taken[video.stem] += 1
+        number = f"_{taken[video.stem]}" if taken[video.stem] > 1 else ""
+        paths[video] = show / f"{video.stem}{number}.png"
+    return paths
+
+
+def sentences(found, costs):
+    """The lines printed for one video, of `describe`'s dict."""
+    top = ", ".join(
+        f"{entry['label']} {100 * entry['probability']:.1f} %" for entry in found["top"]
+    )
+    where = "full network" if found["exit"] == "full" else f"left at exit {found['exit'][4:]}"
+    spent = (
+        f"{found['gmacs']:.2f} of {costs['full']:.2f} GMACs ({100 * found['share_of_full']:.0f} %)"
+    )
+    times = f"loaded in {found['load_ms']:.0f} ms, network {found['network_ms']:.0f} ms"
+    if found["reencoded"]:
+        times = f"re-encoded in {found['reencode_ms']:.0f} ms ({found['reencoded']}), {times}"
+    notes = [f"note: {note}" for note in found["notes"]]
+    lines = [top, f"{where}: {found['reason']}", f"{spent}; {times}", *notes]
+    return "\n    ".join([f"{found['video']}: {found['label']}", *lines])
+
+
+def load(args, parser):
+    """The network with its policy and class names; ends in parser.error when they do not fit."""
+    with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
+        device = choose_device(args.gpus, parser)
+    try:
+        trained = load_trained(args.checkpoint, args.pretrained)
+        if args.classes:
+            num_classes = trained.net.backbone.config["num_classes"]
+            trained.class_names = read_class_names(args.classes, num_classes)
+        policy = choose_policy(args, parser, trained)
+        return Predictor(trained, policy, precision=args.precision, device=device, as_is=args.as_is)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+
+def reason_of(error, video):
+    """What went wrong, without the name of the video."""
+    return str(error).replace(f"{video}: ", "").replace(f": {str(video)!r}", "")
+
+
+def main(args, parser):
+    videos = list_videos(args.videos, parser)
+    pictures = picture_paths(args.show, videos, parser)
+    predictor = load(args, parser)
+    class_names, policy = predictor.trained.class_names, predictor.policy
+    config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
+    costs = exit_gmacs(config, policy.exits if policy else (), crop_size)
+    predictor.warm_up()
+    failed, exits, gmacs = 0, Counter(), 0.0
+    for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
+        try:
+            prediction = predictor.predict(video)
+            if args.show:
+                draw_prediction(pictures[video], prediction, class_names, costs, args.top)
+        except (OSError, ValueError) as error:
+            failed += 1
+            reason = reason_of(error, video)
+            tqdm.write(f"failed: {video}: {reason}", file=sys.stderr)
+            if args.json:
+                tqdm.write(json.dumps({"video": str(video), "error": reason}), file=sys.stdout)
+            continue
+        found = describe(prediction, class_names, costs, args.top)
+        tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)
+        exits[found["exit"]] += 1
+        gmacs += found["gmacs"]
+    if not args.json:
+        mean = round(gmacs / sum(exits.values()), 4) if exits else None
+        print_result({"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean})
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    sys.exit(main(parser.parse_args(), parser))

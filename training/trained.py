@@ -1,0 +1,105 @@
+"""A trained network from its files alone, without lists or videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from coviar.reencode import GOP, SIZE
+from models.official import from_official, is_official
+from models.team_net import TeamNet
+from models.team_net_ic import TeamNetIC
+from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
+
+CROP_SIZE = 224  # of published files and of runs that record none
+
+
+@dataclass
+class Trained:
+    """A network in eval mode on the CPU, and what its inputs and outputs are.
+
+    net: without exits (`net.exits` is empty) where the file is a backbone alone.
+    class_names: by label; numbers where no file tells. picture_size (width, height) and gop: how
+    the videos it was trained on are encoded. path: the checkpoint file.
+    """
+
+    net: TeamNetIC
+    path: Path
+    digest: str  # of the backbone
+    class_names: list[str]
+    crop_size: int
+    picture_size: tuple[int, int]
+    gop: int
+
+
+def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
+    """The network of a run folder, of its best.pt, or of a published TEAM-Net (+ IC) file.
+
+    Exits come with the path and the digest of their backbone. It is looked for there and in the
+    run tree around (../../team_net/<split>_seed*/best.pt); `pretrained` names another place.
+    Raises FileNotFoundError, and ValueError when a file is unreadable or the digests differ.
+    """
+    path = Path(path)
+    file = path / BEST if path.is_dir() else path
+    content = load_checkpoint(file)
+    if "heads" in content:
+        net, facts, digest = _put_on_backbone(content, file, pretrained)
+    else:
+        if pretrained is not None:
+            raise ValueError(f"{file} is a whole network: leave out the backbone {pretrained}")
+        is_published = is_official(content)
+        net = (
+            from_official(content) if is_published else TeamNetIC(backbone_from(content, file), ())
+        )
+        facts, digest = content, weights_digest(net.backbone.state_dict())
+    num_classes = net.backbone.config["num_classes"]
+    encoding = facts.get("encoding") or {"size": SIZE, "gop": GOP}
+    return Trained(
+        net=net.eval(),
+        path=file,
+        digest=digest,
+        class_names=facts.get("class_names") or [str(label) for label in range(num_classes)],
+        crop_size=facts.get("crop_size") or CROP_SIZE,
+        picture_size=tuple(encoding["size"]),
+        gop=encoding["gop"],
+    )
+
+
+def _put_on_backbone(
+    content: dict, file: Path, pretrained: Path | None
+) -> tuple[TeamNetIC, dict, str]:
+    """The exits of a best.pt on their backbone, what both files record, and the digest."""
+    if "backbone_digest" not in content:
+        raise ValueError(f"{file} does not say its backbone; name the run's {BEST} instead")
+    backbone, facts = _find_backbone(content, file, pretrained)
+    net = TeamNetIC(backbone, content["exits"])
+    net.heads.load_state_dict(content["heads"])
+    return net, {**facts, **content}, content["backbone_digest"]
+
+
+def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[TeamNet, dict]:
+    """The first candidate whose weights have the recorded digest, and its checkpoint."""
+    if pretrained is not None:
+        candidates = [Path(pretrained)]
+    else:
+        run = file.resolve().parent
+        split = run.name.rsplit("_seed", 1)[0]
+        beside = run.parent.parent.glob(f"team_net/{split}_seed*/{BEST}")
+        candidates = [Path(content["backbone"]), *sorted(beside)]
+    looked = []
+    for candidate in candidates:
+        try:
+            facts = load_checkpoint(candidate)
+            backbone = backbone_from(facts, candidate)
+        except (FileNotFoundError, ValueError) as error:
+            looked.append(str(error))
+            continue
+        digest = weights_digest(backbone.state_dict())
+        if digest == content["backbone_digest"]:
+            return backbone, facts
+        looked.append(f"{candidate} has the digest {digest}")
+    raise ValueError(
+        f"the exits in {file} stand on a backbone with the digest {content['backbone_digest']},"
+        f" trained at {content['backbone']}; it was not found: {'; '.join(looked)}. Name its file"
+        " with --pretrained, or train the exits again"
+    )
