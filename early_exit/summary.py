@@ -134,6 +134,13 @@ def find_studies(results: str | os.PathLike) -> list[Path]:
     )
 
 
+def where(table: pd.DataFrame, **equal: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in equal.items():
+        table = table[table[column] == value]
+    return table
+
+
 def mean_std(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
     """mean, std (sample; NaN of one) and n of a column over the runs in each group."""
     grouped = table.groupby(list(by), sort=False)[column]
@@ -169,15 +176,15 @@ def combination_gains(study: Study, combination: str, baseline: str) -> pd.DataF
 def exit_table(study: Study) -> list[list[str]]:
     """Header and rows: per method and exit top-1 by combination, GMACs, who leaves there."""
     table = [["method", "exit", *COMBINATIONS.values(), "GMACs", "leave there %"]]
-    shown = _where(study.policies, **SHOWN)
+    shown = where(study.policies, **SHOWN)
     for method in study.methods:
         for point in study.points:
-            here = _where(study.exits, method=method, exit=point)
+            here = where(study.exits, method=method, exit=point)
             top1 = [
                 spread(here.loc[here["combination"] == combination, "top1_pct"])
                 for combination in COMBINATIONS
             ]
-            leaving = spread(_where(shown, method=method, exit=point)["share_pct"])
+            leaving = spread(where(shown, method=method, exit=point)["share_pct"])
             table.append([label(method), point, *top1, f"{study.costs[point]:.3f}", leaving])
     return table
 
@@ -186,9 +193,9 @@ def accuracy_table(study: Study) -> list[list[str]]:
     """Header and rows: vanilla top-1 of each method at each exit, with the exits' GMACs."""
     table = [["method", *study.points]]
     table.append(["GMACs", *(f"{cost:.2f}" for cost in study.costs.values())])
-    vanilla = _where(study.exits, combination="vanilla")
+    vanilla = where(study.exits, combination="vanilla")
     for method in study.methods:
-        values = (_where(vanilla, method=method, exit=point) for point in study.points)
+        values = (where(vanilla, method=method, exit=point) for point in study.points)
         table.append([label(method), *(spread(found["top1_pct"], 1) for found in values)])
     return table
 
@@ -196,10 +203,10 @@ def accuracy_table(study: Study) -> list[list[str]]:
 def policy_table(study: Study) -> list[list[str]]:
     """Header and rows: per method, combination and rule, what the calibrated thresholds give."""
     table = [["method", "combination", "thresholds", "top-1", "GMACs", "% of full", "goal reached"]]
-    everyone = _where(study.policies, exit=ALL)
+    everyone = where(study.policies, exit=ALL)
     for method in study.methods:
         for combination, name in COMBINATIONS.items():
-            of_both = _where(everyone, method=method, combination=combination)
+            of_both = where(everyone, method=method, combination=combination)
             for rule, rows in of_both.groupby("rule", sort=False):
                 reached = (rows["reached"] == "True").sum()
                 part = 100 * rows["gmacs"].mean() / study.costs[FULL]
@@ -335,12 +342,6 @@ def _setting_keys(study: Study) -> pd.DataFrame:
     table = pd.concat(parts, axis=1).reset_index()
     values = table[["data", *range(len(parts))]].itertuples(index=False, name=None)
     return table[RUN].assign(setting=list(values))
-
-
-def _where(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
-    for column, value in equal.items():
-        table = table[table[column] == value]
-    return table
 
 
 def _spread_by_exit(gains: pd.DataFrame, points: Sequence[str]) -> list[str]:
