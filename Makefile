@@ -1,4 +1,5 @@
 # make demo   the whole study on a small data set, into runs/demo/
+# make report RUNS=runs/demo OUT=runs/demo/report.html   one page of the results in RUNS
 # make test   all tests
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
@@ -11,6 +12,12 @@ PY = .venv/bin/python
 
 demo: .venv/ready
 	PYTHON=$(PY) sh multirunner/demo.sh
+
+RUNS = runs/demo
+OUT = $(RUNS)/report.html
+REPORT_ARGS =
+report: .venv/ready
+	$(PY) -m early_exit.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
 
 test: .venv/ready
 	$(PY) -m pytest
@@ -35,4 +42,4 @@ venv: .venv/ready
 clean:
 	rm -rf runs/demo data/toy
 
-.PHONY: demo test lint venv clean
+.PHONY: demo report test lint venv clean

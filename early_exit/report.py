@@ -1,253 +1,284 @@
-"""One table, one figure and one page from the result tables of all runs in a folder.
+"""One HTML page of results that opens anywhere, also offline: tables, plots, a slider, examples.
 
-    python -m early_exit.report runs/demo
+    python -m early_exit.report runs/ucf101 --out report.html
+    python -m early_exit.report results/ucf101 --data-root VIDEOS --out report.html
 
-Finds the exits.csv, trade_off.csv and policies.csv that team_net_wise_all_acc.py wrote below the
-folder, averages the test results over seeds and splits, prints the tables, and writes them to
-report.md with trade_off.png, into the folder.
+Takes run trees, whose results it gathers as `python -m early_exit.collect` does, or studies that
+were gathered before. Example clips come with pictures where their videos are found: under
+--data-root, else where the runs' args.json says.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import shlex
-import statistics
+import itertools
+import json
+import re
+import tempfile
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from string import Template
 
 from coviar.files import whole_file
-from early_exit.figure import NAMES, Curve, Panel, draw
-from early_exit.tables import ALL, COLUMNS
-from training.log import print_result
-from training.options import METHODS, make_parser
+from dataset_team.finder import VideoFinder
+from early_exit import collect, summary
+from early_exit.report_data import first_method, section_data
+from early_exit.report_examples import KINDS, Example, choose, pictures
+from early_exit.summary import COMBINATIONS, Study
+from early_exit.tables import write_rows
+from training.log import command_line, print_result
+from training.options import make_parser
 
-LABELS = {
-    "team_ce": "CE",
-    "prog_kd": "PKD",
-    "prog_kd_anti": "anti-curriculum PKD",
-    "i_frame": "I-frame teacher",
-}
-FIGURE, PAGE = "trade_off.png", "report.md"
-FULL_NETWORK = {"combination": "vanilla", "exit": "full"}
-# Who leaves where is shown for one policy: the paper's weights with the paper's rule.
-SHOWN = {"combination": "wise", "rule": "common"}
+PAGE = Path(__file__).with_name("report_page")
+TITLE = "Accuracy against cost"
+DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
 
 
-class Run(NamedTuple):
-    """The rows about test videos in one run folder's three tables."""
-
-    folder: Path
-    exits: list[dict]
-    trade_off: list[dict]
-    policies: list[dict]
-
-    def settings(self) -> dict:
-        """What must be equal in runs that are averaged or compared."""
-        return {
-            "protocol": {row["combination"]: row["protocol"] for row in self.exits},
-            "gmacs": {row["exit"]: row["gmacs"] for row in self.exits},
-            "goal": {(row["goal"], row["select_on"]) for row in self.policies},
-            "confidence": {row["confidence"] for row in self.policies},
-            "thresholds": sorted({row["threshold"] for row in self.trade_off}),
-        }
+def read(source: Path) -> Study:
+    """A study, or what a run tree holds; raises ValueError or FileNotFoundError."""
+    if (source / "decisions.csv").is_file():
+        return summary.read_study(source)
+    gathered = collect.gather([source])
+    if not gathered.rows["exits.csv"]:
+        raise ValueError(f"no run of exits below {source} is finished")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, columns in collect.STUDY_COLUMNS.items():
+            write_rows(Path(folder, name), columns, gathered.rows[name])
+        return summary.read_study(folder)
 
 
-def read_runs(root: Path) -> dict[str, list[Run]]:
-    """{data set: its runs}; raises ValueError if there are none, or any that cannot be averaged."""
-    folders = sorted(path.parent for path in root.rglob("exits.csv"))
-    if not folders:
-        raise ValueError(f"no exits.csv below {root}: team_net_wise_all_acc.py writes them")
-    data_sets: dict[str, list[Run]] = {}
-    for folder in folders:
-        run = Run(folder, *(_read(folder / name, COLUMNS[name]) for name in COLUMNS))
-        first = data_sets.setdefault(run.exits[0]["data"], [run])[0]
-        for name, value in run.settings().items():
-            if value != first.settings()[name]:
-                raise ValueError(
-                    f"{folder} and {first.folder} differ in {name}, so their numbers are not "
-                    "comparable: make them alike, or report them from different folders"
-                )
-        if run is not first:
-            data_sets[run.exits[0]["data"]].append(run)
-    return data_sets
+def data_roots(source: Path) -> list[Path]:
+    """Where the runs below had their videos, as far as those folders are there."""
+    found = (json.loads(path.read_text()) for path in sorted(source.rglob("args.json")))
+    roots = dict.fromkeys(Path(args["data_root"]) for args in found if args.get("data_root"))
+    return [root for root in roots if root.is_dir()]
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: run team_net_wise_all_acc.py on that run again")
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
-            raise ValueError(f"{path}: expected the columns {','.join(columns)}")
-        rows = [row for row in reader if row["part"] == "test"]
-    if not rows:
-        raise ValueError(f"{path} holds no test results: save the logits of the test videos")
-    return rows
-
-
-def values(tables: Iterable[list[dict]], column: str, **where: str) -> list[float]:
-    """The column's numbers in all rows that match; empty cells (nobody left there) left out."""
-    return [
-        float(row[column])
-        for table in tables
-        for row in table
-        if row[column] and all(row[key] == value for key, value in where.items())
-    ]
-
-
-def mean_std(numbers: Sequence[float]) -> str:
-    if len(numbers) < 2:
-        return f"{numbers[0]:.2f}"
-    return f"{statistics.mean(numbers):.2f} ± {statistics.stdev(numbers):.2f}"
-
-
-def number_of_videos(runs: Sequence[Run]) -> list[str]:
-    """Numbers of test videos; splits may differ in theirs."""
-    return sorted({row["num_videos"] for run in runs for row in run.exits}, key=int)
-
-
-def methods_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """{method: its runs}, in the study's order, methods of one's own last."""
-    by_method: dict[str, list[Run]] = {}
-    for run in runs:
-        by_method.setdefault(run.exits[0]["method"], []).append(run)
-    order = [name for name in METHODS if name in by_method] + sorted(set(by_method) - set(METHODS))
-    return {name: by_method[name] for name in order}
-
-
-def exit_table(runs: Sequence[Run]) -> list[list[str]]:
-    """Header and rows: per method and exit top-1 by combination, GMACs, who leaves there."""
-    table = [["method", "exit", *NAMES.values(), "GMACs", "leave there %"]]
-    for method, own in methods_of(runs).items():
-        exits, policies = [run.exits for run in own], [run.policies for run in own]
-        for point in dict.fromkeys(row["exit"] for row in own[0].exits):
-            top1 = [
-                mean_std(values(exits, "top1_pct", exit=point, combination=combination))
-                for combination in NAMES
-            ]
-            gmacs = values(exits, "gmacs", exit=point)[0]
-            share = mean_std(values(policies, "share_pct", exit=point, **SHOWN))
-            table.append([LABELS.get(method, method), point, *top1, f"{gmacs:.3f}", share])
-    return table
-
-
-def policy_table(runs: Sequence[Run]) -> list[list[str]]:
-    """Header and rows: per method, combination and rule, what the calibrated thresholds give."""
-    table = [["method", "combination", "thresholds", "top-1", "GMACs", "% of full", "goal reached"]]
-    full = values([run.exits for run in runs], "gmacs", **FULL_NETWORK)[0]
-    for method, own in methods_of(runs).items():
-        policies = [run.policies for run in own]
-        for combination, name in NAMES.items():
-            for rule in dict.fromkeys(row["rule"] for row in own[0].policies):
-                where = {"combination": combination, "rule": rule, "exit": ALL}
-                top1, gmacs = (values(policies, key, **where) for key in ("top1_pct", "gmacs"))
-                matching = [
-                    row for rows in policies for row in rows if where.items() <= row.items()
-                ]
-                reached = sum(row["reached"] == "True" for row in matching)
-                share = f"{100 * statistics.mean(gmacs) / full:.1f}"
-                row = [LABELS.get(method, method), name, rule.replace("_", " "), mean_std(top1)]
-                table.append([*row, mean_std(gmacs), share, f"{reached} of {len(matching)}"])
-    return table
-
-
-def panel(data: str, runs: Sequence[Run]) -> Panel:
-    """The figure's data: curves averaged over runs at equal thresholds."""
-    curves = []
-    for method, own in methods_of(runs).items():
-        for combination in NAMES:
-            sums: dict[str, list[tuple[float, float]]] = {}
-            for run in own:
-                for row in run.trade_off:
-                    if row["exit"] == ALL and row["combination"] == combination:
-                        pair = float(row["gmacs"]), float(row["top1_pct"])
-                        sums.setdefault(row["threshold"], []).append(pair)
-            gmacs, top1 = zip(*(map(statistics.mean, zip(*pairs)) for pairs in sums.values()))
-            where = {"combination": combination, "rule": SHOWN["rule"], "exit": ALL}
-            policies = [run.policies for run in own]
-            policy = [
-                statistics.mean(values(policies, key, **where)) for key in ("gmacs", "top1_pct")
-            ]
-            label = LABELS.get(method, method)
-            curves.append(Curve(label, combination, gmacs, top1, tuple(policy)))
-    costs = {row["exit"]: float(row["gmacs"]) for row in runs[0].exits}
-    full = values([run.exits for run in runs], "top1_pct", **FULL_NETWORK)
-    videos = ", ".join(number_of_videos(runs))
-    return Panel(f"{data} ({videos} test videos)", curves, costs, statistics.mean(full))
-
-
-def aligned(table: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns also line up in a terminal."""
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths)) + " |" for row in table
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
-
-
-def section(data: str, runs: Sequence[Run]) -> str:
-    """A data set's part of the page: protocol, the two tables, the commands."""
-    protocol, policy = runs[0].settings()["protocol"]["wise"], runs[0].policies[0]
-    splits = sorted({row["split"] for run in runs for row in run.exits})
-    seeds = sorted({row["seed"] for run in runs for row in run.exits}, key=int)
-    calibration = f"{policy['goal']}, chosen on {policy['select_on']} videos"
-    spread = (
-        "mean ± sample standard deviation over runs" if len(splits) * len(seeds) > 1 else "one run"
+def table(rows: Sequence[Sequence[str]], name: str) -> str:
+    """A table of the summary as HTML; rows whose first cells are equal share that cell."""
+    header, *body = rows
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    lines = []
+    for first, group in itertools.groupby(body, key=lambda row: row[0]):
+        group = ["".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) for row in group]
+        title = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(first)}</th>'
+        lines.append(f'<tr class="group">{title}{group[0]}</tr>')
+        lines += [f"<tr>{cells}</tr>" for cells in group[1:]]
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f'<table class="numbers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
-    commands = sorted({row["command"] for run in runs for row in run.exits})
+
+
+def options(names: dict[str, str]) -> str:
+    return "".join(
+        f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in names.items()
+    )
+
+
+def tiles(study: Study, data: dict) -> str:
+    """The few numbers to see first."""
+    method = data["first_method"]
+    policy = data["policies"][method]["wise"]
+    cost = 100 * policy["gmacs"] / data["gmacs"][-1]
+    runs = study.runs
+    shown = {
+        "Full network, test top-1": (f"{data['full'][0]:.1f} %", f"{data['gmacs'][-1]:.2f} GMACs"),
+        f"{data['labels'][method]} with WISE, calibrated": (
+            f"{policy['top1']:.1f} %",
+            f"{policy['gmacs']:.2f} GMACs, {cost:.0f} % of full",
+        ),
+        "Test videos": (
+            ", ".join(map(str, sorted(study.exits["num_videos"].unique()))),
+            f"{len(data['classes'])} classes",
+        ),
+        "Runs": (
+            str(len(runs)),
+            ", ".join(
+                f"{number} {what}{'s' * (number > 1)}"
+                for what, number in runs[["method", "split", "seed"]].nunique().items()
+            ),
+        ),
+    }
     return "\n".join(
-        [
-            f"## {data}",
-            "",
-            f"Protocol: {protocol}. Test videos: {', '.join(number_of_videos(runs))}.",
-            f"Splits: {', '.join(splits)}; seeds: {', '.join(seeds)}; {spread}.",
-            "GMACs are 1e9 multiply-accumulates per video, counting every video, right or wrong.",
-            "",
-            "Top-1 in percent when every video is decided at one exit. Last column: share of the",
-            f"videos that leave there with WISE and one threshold for all exits ({calibration}).",
-            "",
-            aligned(exit_table(runs)),
-            "",
-            f"Early exiting with calibrated thresholds ({calibration}), on the test videos:",
-            "",
-            aligned(policy_table(runs)),
-            "",
-            "Made from the tables of:",
-            "",
-            *(f"    {command}" for command in commands),
-            "",
-        ]
+        f"<div><dt>{escape(name)}</dt><dd>{value}<small>{escape(more)}</small></dd></div>"
+        for name, (value, more) in shown.items()
     )
+
+
+def breakable(name: str) -> str:
+    """A class name as HTML, with leave to break the line inside: BodyWeight|Squats."""
+    return re.sub(r"(?<=[a-z_])(?=[A-Z])", "<wbr>", escape(name))
+
+
+def card(example: Example, images: dict[str, str]) -> str:
+    """One example clip: its pictures, and what would be said of it at each decision point."""
+    rows = []
+    for d, row in enumerate(example.points):
+        state = "left" if d == example.left else "later" if d > example.left else ""
+        word, mark = ("right", "✓") if row["correct"] else ("wrong", "✗")
+        where = escape(row["exit"].replace("exit", "exit "))
+        note = '<span class="unseen">, leaves here</span>' if d == example.left else ""
+        rows.append(
+            f'<tr class="{state}"><th scope="row">{where}{note}</th>'
+            f'<td><span class="bar" style="width:{100 * row["confidence"]:.0f}%"></span></td>'
+            f"<td>{row['confidence']:.2f}</td>"
+            f'<td class="{word}"><span aria-hidden="true">{mark}</span>'
+            f'<span class="unseen">{word}: </span></td>'
+            f"<td>{breakable(row['prediction'])}</td></tr>"
+        )
+    name, true = escape(Path(example.video).name), escape(example.class_name)
+    shown = "".join(
+        f'<figure><img src="{uri}" alt="{what} of {name}"><figcaption>{what}</figcaption></figure>'
+        for what, uri in images.items()
+    )
+    thumbs = f'<div class="thumbs">{shown}</div>' if shown else ""
+    return (
+        f'<article class="card example"><h5>{true}</h5><p class="file">{name}</p>{thumbs}'
+        f'<table class="points"><tbody>{"".join(rows)}</tbody></table></article>'
+    )
+
+
+def examples(study: Study, finders: Sequence[VideoFinder]) -> tuple[str, str, int]:
+    """(what is shown, the cards, how many have pictures) for one run of the first method."""
+    method = first_method(study)
+    decisions = study.decisions[study.decisions["method"] == method]
+    split, seed = min(zip(decisions["split"], decisions["seed"]))
+    chosen = choose(decisions[(decisions["split"] == split) & (decisions["seed"] == seed)])
+    html, with_pictures = [], 0
+    for kind, name in KINDS.items():
+        own = [example for example in chosen if example.kind == kind]
+        if own:
+            html.append(f'<h4>{name.capitalize()}</h4><div class="examples">')
+            for example in own:
+                images = _images(example.video, finders)
+                with_pictures += bool(images)
+                html.append(card(example, images))
+            html.append("</div>")
+    note = (
+        f"Test clips of one run ({summary.label(method)}, {split}, seed {seed}): class and "
+        "confidence at every decision point. The clip leaves at the blue row; the network does not "
+        "compute the grey ones."
+    )
+    if with_pictures < len(chosen):
+        note += (
+            " Pictures are missing where the videos were not found"
+            " (make the page with --data-root to have them)."
+        )
+    if with_pictures:
+        note += (
+            " Pictures: the I-frame of the middle GOP, then motion (colour: direction, strength:"
+            " length) and residual (grey: none) from there to the GOP's last picture."
+        )
+    return escape(note), "\n".join(html), with_pictures
+
+
+def _images(video: str, finders: Iterable[VideoFinder]) -> dict[str, str]:
+    for finder in finders:
+        path = finder.find(video)
+        if path:
+            return pictures(path)
+    return {}
+
+
+def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[str, int]:
+    """(HTML, number of examples with pictures) of one setting's part of the page."""
+    note, cards, with_pictures = examples(study, finders)
+    several = study.runs.groupby("method").size().max() > 1
+    std = "the sample standard deviation over seeds and splits"
+    lines = "".join(
+        f'<label><input type="checkbox" value="{name}" checked><svg viewBox="0 0 28 8" '
+        f'aria-hidden="true"><path d="M0 4h28" stroke="#1b2330" stroke-width="2" '
+        f'stroke-dasharray="{DASHES[name]}"/></svg>{text}</label>'
+        for name, text in COMBINATIONS.items()
+    )
+    backbone = ""
+    if len(study.backbones):
+        backbone = "<h4>The network below the exits: test top-1 in percent</h4>"
+        backbone += table(summary.backbone_table(study), "backbone")
+    combinations = sorted(set(study.decisions["combination"]))
+    decided_by = ", ".join(COMBINATIONS.get(name, name) for name in combinations)
+    commands = sorted(set(study.exits["command"]))
+    html = Template((PAGE / "section.html").read_text()).substitute(
+        id=escape(data["id"]),
+        name=escape(data["name"]),
+        protocol=escape(study.protocol()),
+        tiles=tiles(study, data),
+        spread=f"Numbers are means over runs; ± is {std}." if several else "",
+        bars=f"Bars: {std}." if several else "One run.",
+        method_options=options(data["labels"]),
+        combination_options=options(COMBINATIONS),
+        last_step=len(data["thresholds"]) - 1,
+        line_options=lines,
+        goal=escape(study.calibration()),
+        exit_table=table(summary.exit_table(study), "each exit alone"),
+        policy_table=table(summary.policy_table(study), "early exiting"),
+        backbone_table=backbone,
+        decided_by=escape(decided_by),
+        examples_note=note,
+        examples=cards,
+        commands=escape("\n".join(commands)),
+    )
+    return html, with_pictures
+
+
+def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> tuple[str, int]:
+    """(the whole page, number of examples with pictures)."""
+    payload, sections, with_pictures = [], [], 0
+    for number, (study, finders) in enumerate(parts):
+        data = {"id": f"study-{number + 1}", "name": study.data, **section_data(study)}
+        html, pictured = section(study, data, finders)
+        payload.append(data)
+        sections.append(html)
+        with_pictures += pictured
+    links = "".join(f'<a href="#{data["id"]}">{escape(data["name"])}</a>' for data in payload)
+    html = Template((PAGE / "page.html").read_text()).substitute(
+        title=TITLE,
+        style=(PAGE / "page.css").read_text(),
+        nav=f'<nav aria-label="data sets">{links}</nav>' if len(payload) > 1 else "",
+        sections="\n".join(sections),
+        command=escape(command_line()),
+        # No name in the data may end the script element it stands in.
+        payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
+        plotly=plotly,
+        script=(PAGE / "page.js").read_text(),
+    )
+    return html, with_pictures
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("input and output")
-    group.add_argument("runs_dir", type=Path, help="folder that holds run folders, at any depth")
+    group.add_argument("sources", type=Path, nargs="+", help="run trees, or studies of collect")
+    group.add_argument("--out", type=Path, required=True, metavar="HTML", help="the page")
+    group.add_argument("--data-root", type=Path, nargs="+", help="folders of the videos")
     return parser
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        data_sets = read_runs(args.runs_dir)
-        panels = [panel(data, runs) for data, runs in data_sets.items()]
-        draw(args.runs_dir / FIGURE, panels)
-    except ValueError as error:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        parser.error("the plots need plotly: pip install plotly")
+    for root in args.data_root or []:
+        if not root.is_dir():
+            parser.error(f"--data-root {root}: no such folder")
+    parts = []
+    try:
+        for source in args.sources:
+            roots = args.data_root or data_roots(source)
+            finders = [VideoFinder(root) for root in roots]
+            parts += [(study, finders) for study in read(source).settings()]
+        html, with_pictures = page(parts, get_plotlyjs())
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    sections = [section(data, runs) for data, runs in data_sets.items()]
-    caption = (
-        "Each line sweeps one threshold for all exits, averaged over runs; markers are "
-        "thresholds calibrated as said below, the star is the full network without exits."
-    )
-    page = ["# Accuracy against cost", "", f"![trade-off]({FIGURE})", "", caption, "", *sections]
-    page += ["This page:", "", f"    python -m early_exit.report {shlex.quote(str(args.runs_dir))}"]
-    with whole_file(args.runs_dir / PAGE) as temporary:
-        temporary.write_text("\n".join(page) + "\n")
-    print("\n".join(sections))
-    counts = {data: len(runs) for data, runs in data_sets.items()}
-    print_result({"runs": counts, "page": str(args.runs_dir / PAGE)})
+    with whole_file(args.out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    settings = [study.data for study, _ in parts]
+    size = {"mb": round(len(html.encode()) / 1e6, 2), "examples_with_pictures": with_pictures}
+    print_result({"page": str(args.out), "data": settings, **size})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole study on toy data, with the real scripts: backbone, four kinds of exits, logits, WISE,
-# thresholds, report. What is there already is reused.
+# thresholds, tables. What is there already is reused.
 #
 #     sh multirunner/demo.sh [--dry-run]
 #
@@ -41,4 +41,4 @@ for method in team_ce prog_kd prog_kd_anti i_frame; do
     run "$PYTHON" team_net_wise_all_acc.py --logits "$folder/logits.pt"
 done
 
-run "$PYTHON" -m early_exit.report "$RUNS"
+run "$PYTHON" -m early_exit.collect "$RUNS" --out "$RUNS/results"

@@ -45,17 +45,6 @@ for seed in 1 736 4711; do
     done
 done
 
-run "$PYTHON" -m early_exit.report "$RUNS/ucf101_7"
-[ "$dry_run" != --dry-run ] || exit 0
-
-# Into results/: one header, then the rows of all runs; of the sweep only the averages over all test
-# videos, since the whole of it is 11 MB.
 out=results/ucf101_7
-mkdir -p $out
-cd "$RUNS/ucf101_7"
-awk 'NR == 1 || FNR > 1' ./*/split1_seed*/exits.csv > "$OLDPWD/$out/exits.csv"
-awk 'NR == 1 || FNR > 1' ./*/split1_seed*/policies.csv > "$OLDPWD/$out/policies.csv"
-awk -F, 'NR == 1 || (FNR > 1 && $5 == "test" && $8 == "all")' ./*/split1_seed*/trade_off.csv \
-    > "$OLDPWD/$out/trade_off.csv"
-cp report.md trade_off.png "$OLDPWD/$out"
-cp team_net/split1_seed1/log.jsonl "$OLDPWD/$out/backbone_log.jsonl"
+run "$PYTHON" -m early_exit.collect "$RUNS/ucf101_7" --out $out
+run cp "$RUNS/ucf101_7/team_net/split1_seed1/log.jsonl" $out/backbone_log.jsonl

@@ -1,175 +1,262 @@
-"""The report: averages against numbers set by hand, refusals, and a run on synthetic logits."""
+"""The page's numbers against slow arithmetic, its examples, and what it says when things lack."""
 
+import base64
 import csv
+import io
 import json
-import subprocess
+import re
+import shutil
+import statistics
 import sys
+from collections import Counter
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import REPO
-from matplotlib.colors import to_rgb
-from synthetic_logits import make_logits_file
+import torch
+from coviar_videos import pictures as moving_tiles
+from coviar_videos import write_video
+from synthetic_study import METHODS, make_run, run_main
 
-import team_net_wise_all_acc as sweep_script
-import wise_team_net_logit as wise_script
 from early_exit import report as report_script
-from early_exit.figure import COLOURS, Curve, Panel, draw
-from early_exit.report import exit_table, panel, policy_table, read_runs
-from early_exit.tables import COLUMNS
-
-POINTS = {"exit1": 2.0, "full": 10.0}
-COMBINATIONS = ("vanilla", "constant", "wise")
+from early_exit.report_data import section_data
+from early_exit.report_examples import WIDTH, choose, pictures
+from early_exit.summary import read_study
 
 
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS[path.name], restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+def rows_of(path, **where):
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if where.items() <= row.items()]
 
 
-def make_run(root, method="team_ce", seed=1, base=50.0, part="test", protocol="p", costs=POINTS):
-    """A run folder whose numbers follow from `base`: exits are right base + (0, 1, 2) + 10 if full,
-    thresholds give base + 5 at 3 gmacs and base + 10 at 10 gmacs, policies base + 7 at 6 gmacs."""
-    folder = root / "toy" / method / f"split1_seed{seed}"
-    run = {"data": "toy", "split": "split1", "seed": seed, "method": method, "part": part}
-    run.update(num_videos=40, protocol=protocol, command=f"python sweep {method} {seed}")
-    exits, trade_off, policies = [], [], []
-    for bonus, combination in enumerate(COMBINATIONS):
-        row = {**run, "combination": combination}
-        for point, cost in costs.items():
-            top1 = base + bonus + 10 * (point == "full")
-            score = {"exit": point, "top1_pct": top1, "share_pct": 100, "gmacs": cost}
-            exits.append({**row, **score})
-        for threshold, top1, gmacs in ((0.5, base + 5, 3.0), (1.0, base + 10, 10.0)):
-            score = {"exit": "all", "top1_pct": top1 + bonus, "gmacs": gmacs}
-            trade_off.append({**row, "threshold": threshold, **score})
-        how = {"rule": "common", "goal": "max-drop 1", "reached": seed == 1}
-        how.update(select_on="heldout", confidence="max", temperature=1, thresholds="0.7")
-        score = {"exit": "all", "top1_pct": base + 7 + bonus, "share_pct": 100, "gmacs": 6.0}
-        policies.append({**row, **how, **score})
-        for point, share in (("exit1", base / 2), ("full", 100 - base / 2)):
-            score = {"exit": point, "top1_pct": "", "share_pct": share, "gmacs": costs[point]}
-            policies.append({**row, **how, **score})
-    write(folder / "exits.csv", exits)
-    write(folder / "trade_off.csv", trade_off)
-    write(folder / "policies.csv", policies)
-    return folder
+def mean_std(rows, column):
+    numbers = [float(row[column]) for row in rows]
+    return pytest.approx([statistics.mean(numbers), statistics.stdev(numbers)])
 
 
-def test_tables_average_over_runs(tmp_path):
-    make_run(tmp_path, "prog_kd", seed=1, base=50)
-    make_run(tmp_path, "prog_kd", seed=2, base=54)
-    make_run(tmp_path, "team_ce", seed=1, base=40)
-    make_run(tmp_path, "my_own", seed=1, base=30)
-    runs = read_runs(tmp_path)["toy"]
+@pytest.fixture(scope="module")
+def data(synthetic_study):
+    (study,) = read_study(synthetic_study).settings()
+    return section_data(study)
 
-    def spread(mean, std="2.83"):  # of two numbers 4 apart: 4 / sqrt(2)
-        return f"{mean:.2f} ± {std}"
 
-    assert exit_table(runs)[1:] == [
-        ["CE", "exit1", "40.00", "41.00", "42.00", "2.000", "20.00"],
-        ["CE", "full", "50.00", "51.00", "52.00", "10.000", "80.00"],
-        ["PKD", "exit1", *map(spread, (52, 53, 54)), "2.000", spread(26, "1.41")],
-        ["PKD", "full", *map(spread, (62, 63, 64)), "10.000", spread(74, "1.41")],
-        ["my_own", "exit1", "30.00", "31.00", "32.00", "2.000", "15.00"],
-        ["my_own", "full", "40.00", "41.00", "42.00", "10.000", "85.00"],
+def test_curves_and_exits_are_means_over_runs(synthetic_study, data):
+    assert data["methods"] == list(METHODS) and data["first_method"] == "prog_kd"
+    assert data["points"] == ["exit1", "exit2", "exit3", "full"]
+    for method, combination, step in (("team_ce", "vanilla", 7), ("i_frame", "wise", 30)):
+        own = {"method": method, "combination": combination, "part": "test"}
+        exits = rows_of(synthetic_study / "exits.csv", exit="exit2", **own)
+        assert len(exits) == 4 and data["exits"][method][combination][1] == mean_std(
+            exits, "top1_pct"
+        )
+        assert {float(row["gmacs"]) for row in exits} == {data["gmacs"][1]}
+        swept = [
+            row
+            for row in rows_of(synthetic_study / "trade_off.csv", **own)
+            if float(row["threshold"]) == data["thresholds"][step]
+        ]
+        everyone = [row for row in swept if row["exit"] == "all"]
+        curve = data["curves"][method][combination]
+        assert curve["top1"][step] == mean_std(everyone, "top1_pct")
+        assert curve["gmacs"][step] == mean_std(everyone, "gmacs")
+        for d, point in enumerate(data["points"]):
+            shares = [float(row["share_pct"]) for row in swept if row["exit"] == point]
+            assert curve["share"][step][d] == pytest.approx(statistics.mean(shares))
+        policies = rows_of(synthetic_study / "policies.csv", rule="common", exit="all", **own)
+        policy = data["policies"][method][combination]
+        assert policy["top1"] == pytest.approx(mean_std(policies, "top1_pct").expected[0])
+
+
+def test_weights_confusion_and_mistakes(synthetic_study, data):
+    betas = rows_of(
+        synthetic_study / "weights.csv", method="team_ce", point="exit3", output="exit2"
+    )
+    k = data["outputs"].index("exit2")
+    assert data["weights"]["team_ce"][2][k] == pytest.approx(mean_std(betas, "beta").expected[0])
+    assert data["weights"]["team_ce"][0][k] is None  # exit 2 has not run at exit 1
+    left = rows_of(synthetic_study / "decisions.csv", method="prog_kd", left="1")
+    counts = Counter((row["class_name"], row["prediction"], row["exit"]) for row in left)
+    classes = data["classes"]
+    confusion = np.array(data["confusion"]["prog_kd"])
+    assert confusion.sum() == len(left)
+    for i, true in enumerate(classes):
+        for j, taken in enumerate(classes):
+            assert confusion[i, j] == sum(counts[true, taken, point] for point in data["points"])
+    mistakes = data["mistakes"]["prog_kd"]
+    assert {(true, taken) for true, taken, _ in mistakes} == {
+        key[:2] for key in counts if key[0] != key[1]
+    }
+    for true, taken, by_exit in mistakes:
+        assert by_exit == [counts[true, taken, point] for point in data["points"]]
+    totals = [sum(by_exit) for *_, by_exit in mistakes]
+    assert totals == sorted(totals, reverse=True)
+
+
+def clip(video, class_name, left, said, confidence=0.5):
+    """A video's rows; said: its predictions at the four points."""
+    return [
+        {
+            **{"video": video, "class_name": class_name, "exit": point, "prediction": word},
+            **{"confidence": confidence, "left": int(d == left), "correct": word == class_name},
+        }
+        for d, (point, word) in enumerate(zip(("exit1", "exit2", "exit3", "full"), said))
     ]
-    policies = {(row[0], row[1]): row[2:] for row in policy_table(runs)[1:]}
-    assert policies["PKD", "WISE"] == ["common", spread(61), "6.00 ± 0.00", "60.0", "1 of 2"]
-    assert policies["CE", "vanilla"] == ["common", "47.00", "6.00", "60.0", "1 of 1"]
 
 
-def test_figure_shows_means_at_equal_thresholds(tmp_path):
-    make_run(tmp_path, seed=1, base=50)
-    make_run(tmp_path, seed=2, base=54)
-    shown = panel("toy", read_runs(tmp_path)["toy"])
-    assert [curve.combination for curve in shown.curves] == list(COMBINATIONS)
-    assert shown.curves[2] == Curve("CE", "wise", (3.0, 10.0), (59.0, 64.0), (6.0, 61.0))
-    assert (shown.costs, shown.full_top1_pct) == (POINTS, 62.0)
-    assert shown.title == "toy (40 test videos)"
+def test_examples_are_of_all_kinds_and_varied():
+    decisions = pd.DataFrame(
+        clip("a1", "a", 0, "aaaa", 0.9)
+        + clip("a2", "a", 0, "aaaa", 0.8)
+        + clip("b1", "b", 1, "bbbb", 0.7)
+        + clip("b2", "b", 3, "bbbb", 0.9)
+        + clip("b3", "b", 3, "aaab", 0.4)
+        + clip("a3", "a", 2, "bbbb", 0.6)
+        + clip("a4", "a", 0, "bbbb", 0.95)
+    )
+    chosen = [(e.kind, e.video, e.left) for e in choose(decisions, number=2)]
+    # Classes take turns: b1 before the surer a2; a mistake's confidence and a late one's history.
+    assert chosen == [
+        *(("early", "a1", 0), ("early", "b1", 1)),
+        *(("late", "b3", 3), ("late", "b2", 3)),
+        *(("wrong", "a4", 0), ("wrong", "a3", 2)),
+    ]
 
 
-def no_runs(root):
-    pass
+def test_pictures_are_those_of_the_video(tmp_path):
+    frames = list(moving_tiles(24, speed=(3, 0)))
+    uris = pictures(write_video(tmp_path / "v.m4v", frames))
+    assert list(uris) == ["I-frame", "motion vectors", "residual"]
+    shown = {}
+    for what, uri in uris.items():
+        kind, data = uri.split(",", 1)
+        assert kind == "data:image/jpeg;base64"
+        jpeg = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)), format="jpeg")
+        shown[what] = torch.from_numpy(jpeg.copy()).permute(2, 0, 1).float()
+        height, width = frames[0].shape[:2]
+        assert shown[what].shape == (3, round(WIDTH * height / width), WIDTH)
+    # The GOP in the middle of 24 pictures begins with picture 12.
+    start = torch.from_numpy(frames[12]).permute(2, 0, 1)[None].float()
+    start = torch.nn.functional.interpolate(start, shown["I-frame"].shape[1:], mode="bilinear")[0]
+    off = (shown["I-frame"] - start).abs().mean()
+    # Two lossy codecs stay near; pictures of other tiles are 80 apart on average.
+    assert off < 12, off
+    # Tiles pan to the right: most of the picture has one hue, red, of motion to the right.
+    red, green, blue = shown["motion vectors"].median(dim=2)[0].median(dim=1)[0]
+    assert red > 240 and green < 60 and blue < 60
+    # What moved as the vectors say leaves no residual but noise: grey.
+    assert (shown["residual"] - 128).abs().median() < 12
 
 
-def missing_table(root):
-    (make_run(root) / "policies.csv").unlink()
+@pytest.fixture
+def runs_with_videos(tmp_path):
+    """A run and the videos it was tested on; its args.json says where those are."""
+    folder = make_run(tmp_path / "runs", "prog_kd", videos=15)
+    clip_file = write_video(tmp_path / "v.m4v", moving_tiles(13))
+    videos = tmp_path / "videos"
+    for name in {row["video"] for row in rows_of_decisions(folder)}:
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip_file, videos / f"{name}.m4v")
+    (folder / "args.json").write_text(json.dumps({"data_root": str(videos)}))
+    return tmp_path / "runs"
 
 
-def no_test_rows(root):
-    make_run(root, part="heldout")
+def rows_of_decisions(folder):
+    (study,) = report_script.read(folder).settings()
+    return study.decisions.to_dict("records")
 
 
-def other_columns(root):
-    (make_run(root) / "exits.csv").write_text("data,part\ntoy,test\n")
+def make_page(capsys, *arguments):
+    """(result line, the page) of the script."""
+    run_main(report_script, *arguments)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+    with open(result["page"], encoding="utf-8") as file:
+        return result, file.read()
 
 
-def other_protocol(root):
-    make_run(root, seed=1)
-    make_run(root, seed=2, protocol="10 crops")
+def test_page_from_runs_shows_their_videos(runs_with_videos, tmp_path, capsys):
+    result, page = make_page(capsys, runs_with_videos, "--out", tmp_path / "page.html")
+    assert result["data"] == ["toy"] and 0 < result["mb"] < 6
+    cards = page.count('<article class="card example">')
+    assert result["examples_with_pictures"] == cards > 2
+    assert page.count('src="data:image/jpeg;base64,') == 3 * cards
+    assert "One run." in page and "Pictures are missing" not in page
 
 
-def other_costs(root):
-    make_run(root, seed=1)
-    make_run(root, seed=2, costs={"exit1": 2.0, "full": 11.0})
+def report_plotly():
+    return pytest.importorskip("plotly.offline").get_plotlyjs()
+
+
+def test_page_without_videos_says_so(synthetic_study, tmp_path, capsys):
+    result, page = make_page(capsys, synthetic_study, "--out", tmp_path / "page.html")
+    assert result["examples_with_pictures"] == 0
+    assert "--data-root" in page and "data:image" not in page.replace(report_plotly(), "")
+    exits = rows_of(
+        synthetic_study / "exits.csv", method="team_ce", combination="wise", exit="exit1"
+    )
+    exits = [float(row["top1_pct"]) for row in exits if row["part"] == "test"]
+    assert f"<td>{statistics.mean(exits):.2f} ± {statistics.stdev(exits):.2f}</td>" in page
+
+
+def test_names_cannot_break_the_page(synthetic_study, tmp_path, capsys):
+    study = shutil.copytree(synthetic_study, tmp_path / "study")
+    bad = "</script><b>&amp;"
+    for path in study.iterdir():
+        text = path.read_text()
+        path.write_text(text.replace("class1", bad).replace("toy", "<i>toy"))
+    _, page = make_page(capsys, study, "--out", tmp_path / "page.html")
+    ours = page.replace(report_plotly(), "")
+    assert bad not in ours and "<i>toy" not in ours
+    payload = re.search(r'<script type="application/json".*?>(.*?)</script>', ours, re.S)[1]
+    assert json.loads(payload)[0]["classes"][0] == bad
+
+
+def no_plotly(monkeypatch, tmp_path, study):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    return [study]
+
+
+def no_runs(monkeypatch, tmp_path, study):
+    return [tmp_path]
+
+
+def no_such_videos(monkeypatch, tmp_path, study):
+    return [study, "--data-root", tmp_path / "none"]
+
+
+def broken_video(monkeypatch, tmp_path, study):
+    for name in {row["video"] for row in rows_of(study / "decisions.csv")}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video")
+    return [study, "--data-root", tmp_path]
+
+
+def too_many_methods(monkeypatch, tmp_path, study):
+    study = shutil.copytree(study, tmp_path / "study")
+    for path in study.iterdir():
+        header, *lines = path.read_text().splitlines()
+        more = [line.replace("team_ce", f"own{n}") for line in lines for n in range(3)]
+        path.write_text("\n".join([header, *lines, *more]) + "\n")
+    return [study]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (no_runs, "no exits.csv below .*team_net_wise_all_acc.py writes them"),
-        (missing_table, "policies.csv is missing: run team_net_wise_all_acc.py"),
-        (no_test_rows, "exits.csv holds no test results"),
-        (other_columns, "exits.csv: expected the columns data,split,seed"),
-        (other_protocol, "split1_seed2 and .*split1_seed1 differ in protocol"),
-        (other_costs, "differ in gmacs"),
+        (no_plotly, "pip install plotly"),
+        (no_runs, "no run below"),
+        (no_such_videos, "--data-root .*none: no such folder"),
+        (broken_video, r"class\d/v_3_\d+.mp4"),
+        (too_many_methods, "colours for 6 methods, not 7"),
     ],
 )
-def test_what_cannot_be_reported_is_refused(tmp_path, make, message):
-    make(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        read_runs(tmp_path)
-
-
-def test_too_many_methods_for_the_palette(tmp_path):
-    curves = [Curve(str(n), "wise", (1.0,), (1.0,), (1.0, 1.0)) for n in range(7)]
-    with pytest.raises(ValueError, match="colours for 6 methods, not 7"):
-        draw(tmp_path / "figure.png", [Panel("toy", curves, POINTS, 50.0)])
-
-
-def run_main(script, *arguments):
-    parser = script.get_args_parser()
-    script.main(parser.parse_args([*map(str, arguments)]), parser)
-
-
-def test_from_logits_to_the_page(tmp_path):
-    for method, quality in (("team_ce", 0.8), ("prog_kd", 1.1)):
-        path = tmp_path / "toy" / method / "split1_seed1" / "logits.pt"
-        make_logits_file(method=method, quality=quality).save(path)
-        run_main(wise_script, "--logits", path)
-        run_main(sweep_script, "--logits", path)
-    command = [sys.executable, "-m", "early_exit.report", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
-    assert result == {"runs": {"toy": 2}, "page": str(tmp_path / "report.md")}
-    page = (tmp_path / "report.md").read_text()
-    table = "\n".join(line for line in done.stdout.splitlines() if line.startswith("|"))
-    assert len(table.splitlines()) == (2 + 2 * 4) + (2 + 2 * 3 * 2)
-    for expected in (*table.splitlines(), "trade_off.png", "max-drop 1", "120", "one run"):
-        assert expected in page
-    picture = matplotlib.image.imread(tmp_path / "trade_off.png")
-    for colour in map(to_rgb, COLOURS[:2]):  # each method's curves are on it
-        assert (np.abs(picture[..., :3] - colour).max(axis=2) < 0.02).sum() > 500
-
-
-def test_nothing_to_report_ends_in_an_error(tmp_path, capsys):
+def test_what_cannot_be_shown_is_refused(
+    make, message, monkeypatch, tmp_path, synthetic_study, capsys
+):
+    arguments = make(monkeypatch, tmp_path, synthetic_study)
     with pytest.raises(SystemExit) as stop:
-        run_main(report_script, tmp_path)
+        run_main(report_script, *arguments, "--out", tmp_path / "page.html")
     assert stop.value.code == 2
-    assert "no exits.csv below" in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "page.html").exists()
