@@ -1,5 +1,6 @@
 # make demo   the whole study on a small data set, into runs/demo/
 # make report RUNS=runs/demo OUT=runs/demo/report.html   one page of the results in RUNS
+# make figures RESULTS=results/ucf101_7   every figure and table of studies, into figures/
 # make test   all tests
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
@@ -18,6 +19,10 @@ OUT = $(RUNS)/report.html
 REPORT_ARGS =
 report: .venv/ready
 	$(PY) -m early_exit.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
+
+# The notebook is run, not written back; RESULTS reaches it through the environment.
+figures: .venv/ready
+	.venv/bin/jupyter-execute trade_off_all.ipynb
 
 test: .venv/ready
 	$(PY) -m pytest
@@ -42,4 +47,4 @@ venv: .venv/ready
 clean:
 	rm -rf runs/demo data/toy
 
-.PHONY: demo report test lint venv clean
+.PHONY: demo report figures test lint venv clean

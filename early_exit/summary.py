@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from coviar.files import whole_file
+
 ALL, FULL = "all", "full"
 RUN = ["data", "split", "seed", "method"]
 # In the order in which tables and figures show them.
@@ -285,6 +287,18 @@ def to_latex(table: Sequence[Sequence[str]], caption: str) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def save_table(
+    table: Sequence[Sequence[str]], caption: str, folder: str | os.PathLike, name: str
+) -> list[Path]:
+    """Write `name`.md and `name`.tex; returns their paths."""
+    texts = {".md": f"{to_markdown(table)}\n\n{caption}\n", ".tex": to_latex(table, caption)}
+    paths = [Path(folder) / f"{name}{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values()):
+        with whole_file(path) as temporary:
+            temporary.write_text(text)
+    return paths
 
 
 def as_text(study: Study) -> str:

@@ -1,0 +1,70 @@
+"""The notebook: committed without outputs, and run from top to bottom on a made-up study."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+from conftest import REPO
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+NAMES = ("trade_off", "accuracy_per_exit", "gains", "exit_shares", "weights", "confusion")
+TABLES = ("accuracy", "exits", "policies", "gains")
+
+
+@pytest.fixture
+def notebook():
+    return nbformat.read(REPO / "trade_off_all.ipynb", as_version=4)
+
+
+def run(notebook, monkeypatch, results, figures):
+    monkeypatch.setenv("RESULTS", str(results))
+    monkeypatch.setenv("FIGURES", str(figures))
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(REPO)}})
+    client.execute()
+
+
+def test_it_is_committed_without_outputs(notebook):
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            ast.parse(re.sub("(?m)^%.*", "", cell.source))
+
+
+def test_every_figure_is_explained_before_it_is_drawn(notebook):
+    kinds = [cell.cell_type for cell in notebook.cells]
+    sources = [cell.source for cell in notebook.cells]
+    drawing = [
+        n
+        for n, text in enumerate(sources)
+        if re.search(r"^(show\(|figure = |    figure = )", text, re.M)
+    ]
+    drawing = [n for n in drawing if kinds[n] == "code" and "def show" not in sources[n]]
+    assert len(drawing) == len(NAMES) + 2  # published, latency
+    for n in drawing:
+        assert kinds[n - 1] == "markdown" and sources[n - 1].startswith("## ")
+
+
+def test_it_runs_and_writes_every_figure_and_table(
+    notebook, monkeypatch, synthetic_study, tmp_path
+):
+    run(notebook, monkeypatch, synthetic_study.parent, tmp_path)
+    expected = {f"toy/{name}.{kind}" for name in NAMES for kind in ("png", "pdf")}
+    expected |= {f"toy/{name}.{kind}" for name in TABLES for kind in ("md", "tex")}
+    expected |= {"published.png", "published.pdf"}
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert written == expected
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == len(NAMES) + 1
+    printed = " ".join(str(output.get("data", {}).get("text/markdown", "")) for output in outputs)
+    assert "n = 4 runs per method" in printed
+    assert "holds no times of this network" in printed
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+def test_without_a_study_it_says_what_to_do(notebook, monkeypatch, tmp_path):
+    with pytest.raises(CellExecutionError, match="no study in .*make demo"):
+        run(notebook, monkeypatch, tmp_path, tmp_path)
