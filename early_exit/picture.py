@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 from coviar.files import whole_file
 from coviar.visualize import draw_wheel, flow_colours
 from early_exit.predictor import Prediction
+from early_exit.wise import FULL
 
 _LEFT, _PASSED = "#0072B2", "0.78"
+_LABEL = {"ha": "center", "fontsize": 9}
+_MAX_CLASSES = 10
 _PIXELS_PER_LEVEL = 20 / 127.5  # of motion vectors as the network gets them, 128 being still
 
 
@@ -24,13 +27,15 @@ def draw_prediction(
     costs: Mapping[str, float],
     top: int,
 ) -> None:
-    """Write a PNG: a column per segment; below, confidences with thresholds and the `top` classes.
+    """Write a PNG: a column per segment; below, confidences with thresholds and the `top` classes
+    (at most 10).
 
     costs: cumulative GMACs by decision point, {"exit1": ..., "full": ...}.
     """
     segments = len(prediction.clip[0])
-    side = max(1.25, 8.8 / segments)  # inches of a picture
-    figure = Figure(figsize=(segments * side + 0.5, 3 * side + 3.6), layout="constrained", dpi=110)
+    side = min(2.5, max(1.25, 8.8 / segments))  # inches of a picture
+    size = max(segments * side, 8.8) + 0.5, 3 * side + 3.6
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     above, below = figure.subfigures(2, 1, height_ratios=[3 * side + 0.7, 2.9])
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure.suptitle(_title(prediction, class_names, costs), fontsize=12, parse_math=False)
@@ -49,8 +54,8 @@ def _title(prediction, class_names, costs) -> str:
     label, probability = prediction.top(1)[0]
     name = Path(prediction.video).name
     name = name if len(name) <= 70 else f"{name[:34]}...{name[-33:]}"
-    gmacs, full = costs[prediction.point], costs["full"]
-    way = "full network" if prediction.point == "full" else f"left at {_words(prediction.point)}"
+    gmacs, full = costs[prediction.point], costs[FULL]
+    way = "full network" if prediction.point == FULL else f"left at {_words(prediction.point)}"
     cost = f"{gmacs:.2f} of {full:.2f} GMACs ({100 * gmacs / full:.0f} %)"
     return f"{name}\n{class_names[label]}, {100 * probability:.0f} %; {way}, {cost}"
 
@@ -78,24 +83,25 @@ def _draw_clip(figure, clip: Sequence[torch.Tensor]) -> float:
 
 
 def _draw_confidences(axis, prediction: Prediction, costs: Mapping[str, float]) -> None:
-    points = list(costs) if prediction.thresholds else ["full"]
+    points = list(costs) if prediction.thresholds else [FULL]
     for x, point in enumerate(points):
         threshold = prediction.thresholds.get(point)
         if threshold is not None:
             line = axis.hlines(min(threshold, 1), x - 0.45, x + 0.45, color="black", lw=1.6)
             line.set_label("threshold" if x == 0 else None)
         if point not in prediction.confidences:
-            axis.text(x, 0.03, "not run", ha="center", fontsize=9, color="0.5")
+            axis.text(x, 0.03, "not run", color="0.5", **_LABEL)
             continue
         value = prediction.confidences[point]
         axis.bar(x, value, 0.7, color=_LEFT if point == prediction.point else _PASSED)
-        # Inside the bar, where no threshold line can cross it
-        axis.text(
-            x, 0.03, f"{value:.2f}", ha="center", fontsize=9, color=_text_on(point, prediction)
-        )
+        if value > 0.1:  # inside the bar, at its foot, where no threshold crosses it
+            is_dark = point == prediction.point
+            axis.text(x, 0.03, f"{value:.2f}", color="white" if is_dark else "black", **_LABEL)
+        else:
+            axis.text(x, value + 0.03, f"{value:.2f}", **_LABEL)
     ticks = [f"{_words(point)}\n{costs[point]:.2f}" for point in points]
     axis.set_xticks(range(len(points)), ticks, fontsize=9)
-    axis.set_xlim(-0.6, len(points) - 0.4)
+    axis.set_xlim(-0.6, max(len(points), 3) - 0.4)
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("decision point, GMACs spent by then", fontsize=9)
     axis.set_title("confidence", fontsize=10)
@@ -105,12 +111,8 @@ def _draw_confidences(axis, prediction: Prediction, costs: Mapping[str, float]) 
         axis.legend(fontsize=8, loc="upper right", frameon=False, bbox_to_anchor=(1, 1.16))
 
 
-def _text_on(point: str, prediction: Prediction) -> str:
-    return "white" if point == prediction.point else "black"
-
-
 def _draw_classes(axis, prediction: Prediction, class_names: Sequence[str], top: int) -> None:
-    likeliest = prediction.top(top)
+    likeliest = prediction.top(min(top, _MAX_CLASSES))
     rows = range(len(likeliest))
     percent = [100 * probability for _, probability in likeliest]
     axis.barh(rows, percent, 0.7, color=[_LEFT, *[_PASSED] * (len(percent) - 1)])
@@ -123,7 +125,10 @@ def _draw_classes(axis, prediction: Prediction, class_names: Sequence[str], top:
     axis.set_xticks([0, 50, 100])
     axis.tick_params(axis="x", labelsize=9)
     axis.set_xlabel("%", fontsize=9)
-    axis.set_title(f"probability at {_words(prediction.point)}", fontsize=10)
+    where = (
+        "after the full network" if prediction.point == FULL else f"at {_words(prediction.point)}"
+    )
+    axis.set_title(f"probability {where}", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
 
 
