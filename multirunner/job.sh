@@ -1,0 +1,87 @@
+# shellcheck shell=sh
+# What job files are made of: they source this file, then hold one line per job,
+#
+#     job RESULT COMMAND...
+#
+# which runs COMMAND unless the file RESULT is there already (RESULT -: always), and calls it failed
+# when RESULT is not there afterwards. `python` in COMMAND is $PYTHON (default python3).
+# Options of the job file: --dry-run prints what would run, --keep-going goes on after a failed job.
+# Ctrl-C stops at once; a signal to the shell alone is obeyed when the running job ends.
+
+keep_going='' dry_run=''
+for option; do
+    case $option in
+        --keep-going) keep_going=1 ;;
+        --dry-run) dry_run=1 ;;
+        *) echo "usage: sh $0 [--dry-run] [--keep-going]" >&2; exit 2 ;;
+    esac
+done
+done=0 skipped=0 failures='' failed=0
+
+job() { # RESULT COMMAND...
+    result=$1
+    shift
+    [ "$1" != python ] || { shift; set -- "${PYTHON:-python3}" "$@"; }
+    if [ -e "$result" ]; then
+        printf '%s\n' "skipped, $result is there: $*"
+        skipped=$((skipped + 1))
+        return
+    fi
+    printf '%s\n' "+ $*"
+    [ -z "$dry_run" ] || return 0
+    if run_locked "$result" "$@"; then
+        done=$((done + 1))
+        return
+    else
+        status=$?
+    fi
+    failed=$((failed + 1))
+    failures="$failures
+failed with exit code $status: $*"
+    [ -n "$keep_going" ] || exit "$status"
+}
+
+# One process at a time makes a result, on whichever host: after a runner was killed, its last jobs
+# may still be running when the next runner starts. A lock that outlives its host (some NFS servers
+# keep it) is waited for LOCK_WAIT seconds.
+run_locked() ( # RESULT COMMAND...
+    result=$1
+    shift
+    [ "$result" != - ] || exec "$@" </dev/null
+    folder=$(dirname -- "$result")
+    mkdir -p -- "$folder" || exit
+    lock=$folder/.$(basename -- "$result").lock
+    if command -v flock >/dev/null; then
+        exec 9>"$lock"
+        if ! flock -n 9; then
+            echo "waiting: another process is making $result"
+            flock -w "${LOCK_WAIT:-600}" 9 || echo "$lock is still locked, going on without"
+        fi
+        if [ -e "$result" ]; then
+            rm -f -- "$lock"
+            printf '%s\n' "skipped, $result is there now: $*"
+            exit 0
+        fi
+    fi
+    "$@" </dev/null || exit
+    [ -e "$result" ] || { printf '%s\n' "$result was not written by: $*" >&2; exit 1; }
+    rm -f -- "$lock"
+)
+
+summary() {
+    status=$?
+    trap - EXIT
+    [ -n "$dry_run" ] ||
+        printf '%s\n' "jobs: $done done, $skipped skipped, $failed failed$failures"
+    [ "$failed" -eq 0 ] || [ "$status" -ne 0 ] || status=1
+    if [ "$status" -ne 0 ] && [ -z "$keep_going" ]; then
+        echo "stopped; the same command goes on from here, --keep-going past failures"
+    fi
+    exit "$status"
+}
+
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap : USR1 # for the job, which saves a checkpoint
+trap summary EXIT
