@@ -240,12 +240,26 @@ def backbone_table(study: Study) -> list[list[str]]:
     return [["backbone", *outputs], [f"n = {len(study.backbones) // len(outputs)}", *cells]]
 
 
+# Each with what its caption says of it.
 TABLES = {
-    "accuracy": accuracy_table,
-    "exits": exit_table,
-    "policies": policy_table,
-    "gains": gain_table,
+    "accuracy": (accuracy_table, "Test top-1 in percent when every video is decided at one exit"),
+    "exits": (
+        exit_table,
+        "Test top-1 in percent when every video is decided at one exit, and who leaves there with "
+        "WISE and one calibrated threshold",
+    ),
+    "policies": (policy_table, "Test top-1 in percent and cost with calibrated thresholds"),
+    "gains": (gain_table, "Gain in test top-1, percentage points, paired by split and seed"),
 }
+
+
+def table_caption(study: Study, name: str) -> str:
+    """Caption of one of TABLES: what it shows, spread, goal of the calibration, protocol, n."""
+    goal = f", for {study.calibration()}" if name in ("exits", "policies") else ""
+    return (
+        f"{study.data}. {TABLES[name][1]}{goal}; mean ± standard deviation over runs (seeds and "
+        f"splits); GMACs are 1e9 per video. {study.protocol()}"
+    )
 
 
 def spread(values: pd.Series, digits: int = 2) -> str:

@@ -350,6 +350,21 @@ def test_table_formats():
         assert latex.count(rf"\{rule}") == 1
 
 
+def test_captions_say_goal_spread_and_n(study):
+    caption = summary.table_caption(study, "policies")
+    for words in ("toy. Test top-1 in percent and cost", "max-drop 1, chosen on heldout", "n = 4"):
+        assert words in caption
+    assert "max-drop" not in summary.table_caption(study, "accuracy")
+
+
+def test_tables_are_saved_as_markdown_and_latex(study, tmp_path):
+    table = summary.accuracy_table(study)
+    markdown, latex = summary.save_table(table, "What it shows.", tmp_path / "new", "accuracy")
+    assert markdown.read_text() == f"{summary.to_markdown(table)}\n\nWhat it shows.\n"
+    assert latex.read_text() == summary.to_latex(table, "What it shows.")
+    assert latex.name == "accuracy.tex"
+
+
 def test_studies_are_found_in_results_and_below(synthetic_study, tmp_path):
     assert summary.find_studies(synthetic_study.parent) == [synthetic_study]
     assert summary.find_studies(synthetic_study) == [synthetic_study]
