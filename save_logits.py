@@ -44,7 +44,7 @@ def collect(net, views, count):
     for features in (views[view] for view in range(count)):
         with torch.no_grad():
             device = next(net.heads.parameters()).device
-            exits = net.heads_from([squeeze.to(device) for squeeze in features.squeezes])
+            exits = net.heads_from(features.exit_inputs(device))
         logits.append(torch.cat([torch.stack(exits, 1).cpu(), features.streams], dim=1))
     return Part(names=features.names, labels=features.labels, logits=torch.stack(logits))
 
@@ -61,10 +61,10 @@ def main(args, parser):
     parts = {}
     for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
         if dataset is not None:
-            parts[name] = collect(net, frozen.views(dataset), dataset.num_test_views)
-    parts["train"] = collect(net, frozen.views(splits.train_as_tested), 1)
+            parts[name] = collect(net, frozen.views(name), dataset.num_test_views)
+    parts["train"] = collect(net, frozen.views("train_as_tested"), 1)
     if args.views:
-        views = frozen.views(splits.train)
+        views = frozen.views("train")
         views.prepare(args.views)
         parts["train_views"] = collect(net, views, args.views)
     logits = LogitsFile(

@@ -1,4 +1,4 @@
-"""Learning rates, parameter groups, epoch orders, and the identity of frozen views."""
+"""Learning rates, parameter groups, epoch orders and the best epochs of exits."""
 
 import math
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from models.team_net import BackboneOutput, TeamNet
 from training.classifiers import keep_best
 from training.engine import clip_loss, cosine_lr, make_ema, make_optimizer, set_lr, step_lr
 from training.loading import ViewSampler
-from training.views import Features, Views
 
 
 def test_step_lr_falls_at_each_step():
@@ -116,62 +115,3 @@ def test_best_epoch_is_kept_for_each_exit_on_its_own():
         "1": 0,
         "2": 1,
     }
-
-
-class FakeDataset:
-    """As much of a VideoDataset as the identity of a view needs."""
-
-    def __init__(self, path, label=0, crop_size=32):
-        self.records = [SimpleNamespace(name="a", label=label, path=path)]
-        self.crop_size = crop_size
-
-    def describe(self):
-        return {"crop_size": self.crop_size}
-
-    def __len__(self):
-        return 1
-
-
-def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path):
-    """A stale bank cannot be found: its folder has another name."""
-    video = tmp_path / "a.mp4"
-    video.write_bytes(b"1")
-    net = TeamNet(2, num_segments=1, arch="resnet18")
-
-    def folder(backbone=net, precision="fp32", batch_size=4, **changes):
-        settings = {"device": torch.device("cpu"), "batch_size": batch_size, "workers": 0}
-        dataset = FakeDataset(str(video), **changes)
-        views = Views(backbone, dataset, precision=precision, cache_dir=tmp_path, **settings)
-        return views.folder
-
-    base = folder()
-    assert folder() == base == folder(batch_size=8)
-    others = [folder(precision="bf16"), folder(label=1), folder(crop_size=64)]
-    with torch.no_grad():
-        net.team[0].fc_squeeze.weight[0, 0] += 1
-    others.append(folder())
-    video.write_bytes(b"12")
-    others.append(folder())
-    assert len({base, *others}) == 6
-
-
-def test_bank_reads_what_it_wrote(tmp_path, monkeypatch):
-    calls = []
-
-    def compute(backbone, dataset, view, **settings):
-        calls.append(view)
-        squeezes = (torch.full((1, 4), float(view)),)
-        return Features(squeezes, torch.zeros(1, 3, 2), torch.tensor([1]), ["a"])
-
-    monkeypatch.setattr("training.views.compute_view", compute)
-    video = tmp_path / "a.mp4"
-    video.write_bytes(b"1")
-    settings = {"device": torch.device("cpu"), "batch_size": 4, "workers": 0, "precision": "fp32"}
-    net = TeamNet(2, num_segments=1, arch="resnet18")
-    views = Views(net, FakeDataset(str(video)), cache_dir=tmp_path, **settings)
-    views.prepare(2)
-    assert calls == [0, 1]
-    again = Views(net, FakeDataset(str(video)), cache_dir=tmp_path, **settings)
-    again.prepare(3)
-    assert calls == [0, 1, 2]
-    assert again[1].squeezes[0].tolist() == [[1.0] * 4] and again[1].names == ["a"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import options
 from training.checkpoint import BEST, LAST, load_backbone, load_checkpoint, save_checkpoint
@@ -230,14 +231,13 @@ def evaluate(
     model: TeamNet, dataset, args: argparse.Namespace, device: torch.device
 ) -> dict[str, float]:
     """top1_pct per output; the logits of several test views of a video are averaged."""
-    logits = 0
+    network, logits = prepare_for_inference(model, args.precision), 0
     for view in range(dataset.num_test_views):
         features = compute_view(
-            model,
+            network,
             dataset,
             view,
             device=device,
-            precision=args.precision,
             batch_size=args.batch_size,
             workers=args.workers,
         )

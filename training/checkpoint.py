@@ -48,7 +48,7 @@ def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
     for key in sorted(state_dict):
         tensor = state_dict[key].detach().cpu().contiguous()
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 
@@ -64,8 +64,11 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
 def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
     """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
-        backbone = TeamNet(**content["config"])
-        backbone.load_state_dict(content["model"])
+        with torch.device(
+            "meta"
+        ):  # to draw random weights takes longer than to read the right ones
+            backbone = TeamNet(**content["config"])
+        backbone.load_state_dict(content["model"], assign=True)
         return backbone
     if is_official(content):
         return from_official(content, num_segments=num_segments).backbone

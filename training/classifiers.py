@@ -6,6 +6,7 @@ The exits are independent heads: their losses are summed, and each keeps its own
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,9 @@ from training.log import RunFolder, print_result
 from training.views import Features, Views
 
 ADAM_EPS = 1e-3  # PAPER: recipes
+# Between checkpoints. From a bank an epoch takes less time than to write one; what a killed run
+# lost, it does again with the same result.
+SAVE_SECONDS = 5.0
 
 
 def add_classifier_options(parser: argparse.ArgumentParser) -> None:
@@ -105,9 +109,10 @@ def train_classifiers(
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
     folder.start_log(start, args.tensorboard)
 
-    train_views = frozen.views(frozen.splits.train, banked=args.views > 0)
+    train_views = frozen.views("train", banked=args.views > 0)
     train_views.prepare(min(args.views, args.epochs))
-    selection = average_views(frozen.views(frozen.splits.selection))
+    selection = average_views(frozen.views("selection"))
+    saved = time.monotonic()
     for epoch in range(start, args.epochs):
         features = train_views[epoch % args.views if args.views else epoch]
         lr = step_lr(args.lr, args.lr_steps, epoch)
@@ -119,8 +124,10 @@ def train_classifiers(
             line[f"{args.select_on}_top1_pct"] = [score["top1_pct"] for score in scores.values()]
             keep_best(best, net, scores, epoch)
         folder.log(line)
-        state = {"heads": net.heads.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(folder.path / LAST, {**state, "epoch": epoch, "best": best})
+        if time.monotonic() > saved + SAVE_SECONDS or epoch == args.epochs - 1:
+            state = {"heads": net.heads.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(folder.path / LAST, {**state, "epoch": epoch, "best": best})
+            saved = time.monotonic()
 
     for k, exit_best in best.items():
         net.heads[k].load_state_dict(exit_best["head"])
@@ -174,7 +181,7 @@ def train_one_epoch(
     order = torch.from_numpy(epoch_order(len(features.labels), args.random_seed, epoch))
     totals = torch.zeros(len(net.exits), device=device)
     for rows in order.split(args.batch_size):
-        squeezes = [squeeze[rows].to(device) for squeeze in features.squeezes]
+        squeezes = features.exit_inputs(device, rows)
         streams, labels = features.streams[rows].to(device), features.labels[rows].to(device)
         losses = torch.stack(
             [
@@ -201,7 +208,7 @@ def score_exits(net: TeamNetIC, features: Features) -> dict[str, dict]:
     device = next(net.heads.parameters()).device
     labels = features.labels.to(device)
     scores = {}
-    logits = net.heads_from([squeeze.to(device) for squeeze in features.squeezes])
+    logits = net.heads_from(features.exit_inputs(device))
     for k, exit_logits in zip(net.exits, logits):
         scores[str(k)] = {
             "top1_pct": 100 * (exit_logits.argmax(1) == labels).float().mean().item(),
@@ -253,7 +260,7 @@ def load_classifiers(path: Path, frozen: Frozen) -> TeamNetIC:
 
 
 def test_result(net: TeamNetIC, frozen: Frozen) -> dict:
-    features = average_views(frozen.views(frozen.splits.test))
+    features = average_views(frozen.views("test"))
     fused = features.streams.sum(1).argmax(1) == features.labels
     return {
         "exits": list(net.exits),

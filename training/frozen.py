@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
-from dataset_team.dataset import VideoDataset
 from training import options
-from training.checkpoint import backbone_from, load_checkpoint, weights_digest
+from training.checkpoint import backbone_from, load_checkpoint
 from training.loading import open_splits
-from training.views import Views
+from training.views import BANK_DTYPES, FrozenNetwork, Views
+
+PARTS = ("train", "heldout", "test", "train_as_tested")
 
 
 def add_frozen_options(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +39,13 @@ def add_frozen_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache-dir", type=Path, help="of the bank (default <checkpoint_dir>/<data>/views)"
+    )
+    group.add_argument(
+        "--bank-dtype",
+        choices=BANK_DTYPES,
+        default="float16",
+        help="of the training views' squeeze vectors: float16 halves the disk and rounds by 0.05%%,"
+        " less than the network's own bf16; other views are float32 always (default float16)",
     )
     group.add_argument(
         "--data-seed", type=int, default=0, help="of the views; the same for all methods and seeds"
@@ -73,19 +79,31 @@ class Frozen:
                 f" {args.train_list} has {len(self.class_names)}"
             )
         self._check_heldout(checkpoint)
-        self.digest = weights_digest(self.backbone.state_dict())
-        self.backbone.to(self.device, memory_format=torch.channels_last)
+        self.network = FrozenNetwork(
+            self.backbone,
+            self.path,
+            device=self.device,
+            precision=args.precision,
+            batch_size=args.feature_batch,
+            workers=args.workers,
+        )
+        self.digest = self.network.digest
         self.args = args
 
-    def views(self, dataset: VideoDataset, banked: bool = True) -> Views:
+    def views(self, part: str, banked: bool = True) -> Views:
+        """The views of one of PARTS, or of `selection`: the part that models are chosen on.
+
+        Augmented views only teach, so they are rounded to --bank-dtype. The others are what an
+        exit's accuracy, weights and thresholds are measured on: as the network gives them.
+        """
+        if part == "selection":
+            part = "heldout" if self.splits.heldout else "test"
         default = self.args.checkpoint_dir / self.args.data_name / "views"
         return Views(
-            self.backbone,
-            dataset,
-            device=self.device,
-            precision=self.args.precision,
-            batch_size=self.args.feature_batch,
-            workers=self.args.workers,
+            self.network,
+            getattr(self.splits, part),
+            name=f"{self.args.split} {part}",
+            dtype=BANK_DTYPES[self.args.bank_dtype if part == "train" else "float32"],
             cache_dir=(self.args.cache_dir or default) if banked else None,
         )
 

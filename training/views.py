@@ -1,34 +1,49 @@
 """Frozen views: what the exits see of each video, computed once and kept on disk.
 
+    python -m training.views --data-name ucf101 --data-root data/ucf101 \\
+        --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
+    python -m training.views --prune --dry-run
+
 The backbone is frozen and in eval mode while exits train, so an exit's input is a fixed function
-of the clip view: all methods and seeds train from one pass over the data.
+of the clip view: all methods and seeds train from one pass over the data. The first command makes
+that pass before any of them starts (see bank.py); without it, whoever lacks a view computes it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from dataset_team.dataset import VideoDataset
+from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from training.engine import autocast
 from training.loading import ViewSampler, make_loader, to_device
 from training.log import write_json
+
+# To be raised with every change that gives other features for the same weights and videos: it
+# stands in the digest, so that banks of older code are not used.
+FEATURES_VERSION = 2
+BANK_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+ABOUT = "about.json"
+KEPT_BYTES = 2**30  # of views in memory; reading them anew each epoch is slower than to train
 
 
 @dataclass
 class Features:
     """One view of every video of a data set, rows in the data set's order.
 
-    squeezes: per TEAM block k (n, T * d_k); streams: logits (n, 3, classes), order I, MV, R;
-    labels: (n,) int64; names: n strings.
+    squeezes: per TEAM block k (n, T * d_k), float16 or float32; streams: float32 logits
+    (n, 3, classes), order I, MV, R; labels: (n,) int64; names: n strings.
     """
 
     squeezes: tuple[torch.Tensor, ...]
@@ -36,33 +51,48 @@ class Features:
     labels: torch.Tensor
     names: list[str]
 
+    def exit_inputs(
+        self, device: torch.device, rows: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """The squeeze vectors of these rows (default all), float32 on the device."""
+        chosen = self.squeezes if rows is None else [squeeze[rows] for squeeze in self.squeezes]
+        return [squeeze.to(device).float() for squeeze in chosen]
+
+    def rounded(self, dtype: torch.dtype) -> Features:
+        """With squeeze vectors of another type. Raises ValueError where they do not fit into it."""
+        squeezes = tuple(squeeze.to(dtype) for squeeze in self.squeezes)
+        for before, after in zip(self.squeezes, squeezes):
+            overflow = torch.isinf(after) & ~torch.isinf(before)
+            if overflow.any():
+                name = self.names[overflow.any(1).nonzero()[0].item()]
+                raise ValueError(
+                    f"a squeeze vector of {name} reaches {before.abs().max():.0f}, which {dtype}"
+                    " cannot hold: use --bank-dtype float32"
+                )
+        return replace(self, squeezes=squeezes)
+
 
 @torch.no_grad()
 def compute_view(
-    backbone: TeamNet,
+    network: TeamNet,
     dataset: VideoDataset,
     view: int,
     *,
     device: torch.device,
-    precision: str,
     batch_size: int,
     workers: int,
 ) -> Features:
-    """Run the backbone (on `device`, in eval mode meanwhile) over one view of every video."""
+    """Run a network of `prepare_for_inference`, on `device`, over one view of every video."""
     size = len(dataset)
     loader = make_loader(dataset, ViewSampler(size, view), batch_size, workers, device)
     rows: list[tuple[torch.Tensor, ...]] = []
     seen: list[torch.Tensor] = []
-    was_training = backbone.training
-    backbone.eval()
     for sample in tqdm(loader, desc=f"view {view}", leave=False, disable=None):
         batch = to_device(sample, device)
-        with autocast(device, precision):
-            output = backbone(*batch.inputs)
+        output = network(*batch.inputs)
         streams = torch.stack([output.iframe, output.mv, output.residual], dim=1)
         rows.append(tuple(x.float().cpu() for x in (*output.squeezes, streams)))
         seen.append(batch.indices)
-    backbone.train(was_training)
     if not torch.equal(torch.cat(seen), torch.arange(size)):
         raise RuntimeError("the loader did not give every video once, in order")
     *squeezes, streams = (torch.cat(column) for column in zip(*rows))
@@ -74,74 +104,185 @@ def compute_view(
     )
 
 
-class Views:
-    """The views of one data set through one frozen backbone: `views[v]` is a Features.
-
-    With `cache_dir` each view is one file, written whole, in a folder named by a digest of all it
-    depends on; so a killed run resumes, and a stale view cannot be found. Without, views are
-    computed at every call. Both give the same bits.
-    """
+class FrozenNetwork:
+    """A backbone whose weights stay as they are, and how it runs over views."""
 
     def __init__(
         self,
         backbone: TeamNet,
-        dataset: VideoDataset,
+        path: Path,
         *,
         device: torch.device,
         precision: str,
         batch_size: int,
         workers: int,
+    ):
+        self.backbone, self.path, self.precision = backbone, path, precision
+        self.settings = {"device": device, "batch_size": batch_size, "workers": workers}
+        self.digest = weights_digest(backbone.state_dict())
+
+    @functools.cached_property
+    def prepared(self) -> TeamNet:
+        """The copy that computes; made at first use, since a ready bank does not need it."""
+        return prepare_for_inference(self.backbone, self.precision).to(self.settings["device"])
+
+    def compute(self, dataset: VideoDataset, view: int) -> Features:
+        return compute_view(self.prepared, dataset, view, **self.settings)
+
+
+class Views:
+    """The views of one data set through one frozen network: `views[v]` is a Features.
+
+    With `cache_dir` each view is one file, written whole, in a folder named by a digest of all it
+    depends on; so a killed run resumes, any number of processes and hosts can fill a bank on a
+    shared disk, and a stale view cannot be found. Without, views are computed at every call. Both
+    give the same bits. `name` says in words which data it is, such as "split1 train".
+    """
+
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        dataset: VideoDataset,
+        *,
+        name: str,
+        dtype: torch.dtype,
         cache_dir: Path | None,
     ):
-        self.backbone, self.dataset = backbone, dataset
-        self.settings = {
-            "device": device,
-            "precision": precision,
-            "batch_size": batch_size,
-            "workers": workers,
-        }
-        self.folder = cache_dir and cache_dir / self._digest()
+        self.network, self.dataset, self.name, self.dtype = network, dataset, name, dtype
+        self.identity = self._identity()
+        self.folder = cache_dir and cache_dir / _digest(self.identity)
+        self._kept: dict[int, Features] = {}
 
     def __getitem__(self, view: int) -> Features:
         if self.folder is None:
-            return compute_view(self.backbone, self.dataset, view, **self.settings)
-        file = self.folder / f"view_{view:04d}.pt"
-        if not file.is_file():
-            features = compute_view(self.backbone, self.dataset, view, **self.settings)
-            save_checkpoint(file, vars(features))
-        return Features(**load_checkpoint(file))
+            return self._compute(view)
+        if view not in self._kept:
+            self.fill([view])
+            features = Features(**load_checkpoint(self._file(view)))
+            if (len(self._kept) + 1) * len(self.dataset) * self._bytes_per_video() > KEPT_BYTES:
+                return features
+            self._kept[view] = features
+        return self._kept[view]
+
+    def missing(self, count: int) -> list[int]:
+        """Those of the views 0..count-1 that the bank lacks."""
+        return [view for view in range(count) if not self._file(view).is_file()]
 
     def prepare(self, count: int) -> None:
-        """Compute those of the views 0..count-1 that the bank lacks, saying its size first."""
-        if self.folder is None:
-            return
-        missing = [v for v in range(count) if not (self.folder / f"view_{v:04d}.pt").is_file()]
+        """Compute those of the views 0..count-1 that the bank, if there is one, lacks."""
+        if self.folder is not None:
+            self.fill(range(count))
+
+    def fill(self, numbers: Iterable[int]) -> int:
+        """Compute those of the views `numbers` that the bank lacks, saying its size first.
+
+        They come in random order: processes that fill one bank at the same time share the work,
+        as each looks again before it starts on a view. Returns how many it computed.
+        """
+        missing = [view for view in numbers if not self._file(view).is_file()]
         if not missing:
-            return
+            return 0
+        self._open()
         size_mb = len(missing) * len(self.dataset) * self._bytes_per_video() / 1e6
-        print(f"bank {self.folder}: computing {len(missing)} view(s), {size_mb:.0f} MB", flush=True)
-        write_json(self.folder / "about.json", self._identity())
-        for view in tqdm(missing, desc="views", disable=None):
-            self[view]
+        print(
+            f"bank {self.folder} ({self.name}): computing {len(missing)} view(s), {size_mb:.3g} MB",
+            flush=True,
+        )
+        computed = 0
+        for view in tqdm(random.sample(missing, len(missing)), desc="views", disable=None):
+            if not self._file(view).is_file():
+                save_checkpoint(self._file(view), vars(self._compute(view)))
+                computed += 1
+        return computed
+
+    def _compute(self, view: int) -> Features:
+        return self.network.compute(self.dataset, view).rounded(self.dtype)
+
+    def _file(self, view: int) -> Path:
+        return self.folder / f"view_{view:04d}.pt"
 
     def _bytes_per_video(self) -> int:
-        config = self.backbone.config
-        squeezes = sum(block.squeeze_size for block in self.backbone.team)
-        return 4 * (squeezes * config["num_segments"] + 3 * config["num_classes"])
+        backbone = self.network.backbone
+        values = backbone.num_segments * sum(block.squeeze_size for block in backbone.team)
+        return values * torch.finfo(self.dtype).bits // 8 + 4 * 3 * backbone.config["num_classes"]
+
+    def _open(self) -> None:
+        """Say of a new bank what it is, in about.json, and why an older one will not do."""
+        if (self.folder / ABOUT).is_file():
+            return
+        about = {
+            "name": self.name,
+            "backbone_file": str(Path(self.network.path).resolve()),
+            "identity": self.identity,
+        }
+        note = stale_note(self.folder.parent, about)
+        if note:
+            print(note, flush=True)
+        write_json(self.folder / ABOUT, about)
 
     def _identity(self) -> dict:
         """All that a view depends on, as plain values."""
-        videos = hashlib.sha256()
-        for record in self.dataset.records:
-            videos.update(f"{record.name} {record.label} {os.stat(record.path).st_size};".encode())
+        sizes = [os.stat(record.path).st_size for record in self.dataset.records]
         return {
-            "backbone": weights_digest(self.backbone.state_dict()),
-            "config": self.backbone.config,
-            "videos": f"{len(self.dataset)} {videos.hexdigest()[:16]}",
+            "features": FEATURES_VERSION,
+            "backbone": self.network.digest,
+            "config": self.network.backbone.config,
             "data": self.dataset.describe(),
-            "precision": self.settings["precision"],
+            "file_sizes": _digest(sizes),
+            "precision": self.network.precision,
+            "dtype": str(self.dtype),
         }
 
-    def _digest(self) -> str:
-        text = json.dumps(self._identity(), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def stale_note(cache_dir: Path, about: dict) -> str | None:
+    """One line on the bank of the same data that is most like the new one, where there is any."""
+    ours, others = _in_words(about["identity"]), []
+    for folder, theirs in read_banks(cache_dir).items():
+        if theirs and theirs["name"] == about["name"]:
+            values = _in_words(theirs["identity"])
+            differs = [key for key in ours if values.get(key) != ours[key]]
+            others.append((len(differs), str(folder), ", ".join(map(str, differs))))
+    if not others:
+        return None
+    _, folder, differs = min(others)
+    return (
+        f"note: {len(others)} other bank(s) of {about['name']} cannot be used; the nearest,"
+        f" {folder}, differs in {differs}. `python -m training.views --prune` removes banks of"
+        " backbones that are gone"
+    )
+
+
+def read_banks(cache_dir: Path) -> dict[Path, dict | None]:
+    """Every bank under `cache_dir` with its about.json; None where there is none of our kind."""
+    files = [*cache_dir.glob(f"*/{ABOUT}"), *cache_dir.glob("*/view_*.pt")]
+    banks = {}
+    for folder in sorted({file.parent for file in files}):
+        file = folder / ABOUT
+        about = json.loads(file.read_text()) if file.is_file() else {}
+        banks[folder] = about if "identity" in about else None
+    return banks
+
+
+def _in_words(identity: dict) -> dict:
+    """The fields of an identity one by one, under the names that users know."""
+    fields = {**identity, **identity["config"], **identity["data"]}
+    words = {
+        "features": "the version of the code",
+        "backbone": "the weights of the backbone",
+        "videos": "the list of videos",
+        "file_sizes": "the video files",
+        "dtype": "--bank-dtype",
+    }
+    plain = json.loads(json.dumps(fields))  # as it reads from a file: tuples are lists
+    return {words.get(k, k): v for k, v in plain.items() if k not in ("config", "data")}
+
+
+def _digest(content: object) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    from training.bank import main  # it imports this module, and is needed by the command alone
+
+    main()

@@ -1,0 +1,349 @@
+"""The bank of frozen views: what it holds, when it is stale, who fills it, what prune removes."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO
+
+from dataset_team import toy
+from dataset_team.dataset import Sample
+from dataset_team.transforms import normalise
+from models.inference import prepare_for_inference
+from models.team_net import TeamNet
+from training import bank
+from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.views import FrozenNetwork, Views, compute_view
+
+SIZE = 32
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+class FakeDataset(torch.utils.data.Dataset):
+    """As much of a VideoDataset as views need; a picture depends on video and view."""
+
+    def __init__(self, path, videos=3, label=0, crop_size=SIZE, num_test_views=1):
+        self.records = [
+            SimpleNamespace(name=f"v{i}", label=label, path=path) for i in range(videos)
+        ]
+        self.crop_size, self.num_test_views = crop_size, num_test_views
+        self.asked = []
+
+    def describe(self):
+        names = [f"{record.name} {record.label}" for record in self.records]
+        return {"crop_size": self.crop_size, "videos": names}
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, key):
+        self.asked.append(key)
+        rng = np.random.default_rng(key)
+        pictures = [rng.integers(0, 256, (1, c, SIZE, SIZE), np.uint8) for c in (3, 2, 3)]
+        arrays = map(torch.from_numpy, pictures)
+        return Sample(*arrays, self.records[key[0]].label, key[0])
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"1")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    net = TeamNet(2, num_segments=1, arch="resnet18").eval()
+    for stream in net.streams:
+        torch.nn.init.normal_(stream.classifier.weight)  # new ones answer all clips alike
+    return net
+
+
+def freeze(backbone, precision="fp32", batch_size=4):
+    settings = {"device": torch.device("cpu"), "batch_size": batch_size, "workers": 0}
+    return FrozenNetwork(backbone, "backbone.pt", precision=precision, **settings)
+
+
+@pytest.fixture(scope="module")
+def network(backbone):
+    return freeze(backbone)
+
+
+def make_views(network, dataset, cache_dir, *, name="split1 train", dtype=torch.float16):
+    return Views(network, dataset, name=name, dtype=dtype, cache_dir=cache_dir)
+
+
+def test_a_view_is_what_the_backbone_gives(backbone, video):
+    """The prepared network against the plain one; float32 sums come in another order."""
+    dataset = FakeDataset(video)
+    settings = {"device": torch.device("cpu"), "batch_size": 2, "workers": 0}
+    features = compute_view(prepare_for_inference(backbone), dataset, 1, **settings)
+    clips = [dataset[i, 1] for i in range(3)]
+    inputs = normalise(*(torch.stack(arrays) for arrays in list(zip(*clips))[:3]))
+    with torch.no_grad():
+        expected = backbone(*inputs)
+    for ours, theirs in zip(features.squeezes, expected.squeezes):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    fused = features.streams.sum(1)
+    torch.testing.assert_close(fused, expected.fused, rtol=1e-4, atol=1e-4)
+    assert features.names == ["v0", "v1", "v2"] and features.labels.tolist() == [0, 0, 0]
+
+
+def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, video, monkeypatch):
+    """A stale bank cannot be found: its folder has another name."""
+    net = TeamNet(2, num_segments=1, arch="resnet18")
+    network = freeze(net)
+
+    def folder(network=network, **changes):
+        data = {key: changes.pop(key) for key in ("label", "crop_size") if key in changes}
+        return make_views(network, FakeDataset(video, **data), tmp_path, **changes).folder
+
+    base = folder()
+    assert folder() == base == folder(freeze(net, batch_size=8)) == folder(name="another")
+    others = [folder(freeze(net, "bf16")), folder(label=1), folder(crop_size=64)]
+    others.append(folder(dtype=torch.float32))
+    with torch.no_grad():
+        net.team[0].fc_squeeze.weight[0, 0] += 1
+    others.append(folder(freeze(net)))
+    with open(video, "ab") as file:
+        file.write(b"2")
+    others.append(folder())
+    monkeypatch.setattr("training.views.FEATURES_VERSION", -1)
+    others.append(folder())
+    assert len({base, *others}) == 8
+
+
+def test_bank_computes_once_and_reads_what_it_wrote(tmp_path, network, video):
+    dataset = FakeDataset(video)
+    views = make_views(network, dataset, tmp_path)
+    views.prepare(2)
+    assert sorted(dataset.asked) == [(i, view) for i in range(3) for view in range(2)]
+    again = make_views(network, dataset, tmp_path)
+    again.prepare(3)
+    assert len(dataset.asked) == 9
+    fresh = make_views(network, dataset, None)
+    for view in range(3):
+        for ours, theirs in zip(again[view].squeezes, fresh[view].squeezes):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(again[view].streams, fresh[view].streams)
+    assert not torch.equal(again[0].streams, again[1].streams)
+
+
+def test_squeezes_are_halved_and_rounded_as_promised(tmp_path, network, video):
+    half, full = (
+        make_views(network, FakeDataset(video), tmp_path, dtype=dtype)
+        for dtype in (torch.float16, torch.float32)
+    )
+    assert torch.equal(half[0].streams, full[0].streams)
+    for ours, theirs in zip(half[0].squeezes, full[0].squeezes):
+        assert (ours.dtype, theirs.dtype) == (torch.float16, torch.float32)
+        # 10 bits of mantissa: half a unit in the 11th; below 2^-14 float16 has steps of 2^-24
+        torch.testing.assert_close(ours.float(), theirs, rtol=2**-11, atol=2**-25)
+    inputs = half[0].exit_inputs(torch.device("cpu"), torch.tensor([2, 0]))
+    assert torch.equal(inputs[0], half[0].squeezes[0][[2, 0]].float())
+
+
+def test_what_float16_cannot_hold_is_an_error(network, video):
+    views = make_views(network, FakeDataset(video), None, dtype=torch.float32)
+    features = views[0]
+    features.squeezes[1][1, 3] = 1e5
+    with pytest.raises(ValueError, match="v1 reaches 100000.*--bank-dtype float32"):
+        features.rounded(torch.float16)
+
+
+def test_a_new_bank_says_why_the_old_one_will_not_do(tmp_path, network, video, capsys):
+    bf16 = freeze(network.backbone, "bf16")
+    make_views(network, FakeDataset(video), tmp_path).prepare(1)
+    assert "note" not in capsys.readouterr().out
+    make_views(network, FakeDataset(video), tmp_path).prepare(2)
+    make_views(network, FakeDataset(video), tmp_path, name="split1 test").prepare(1)
+    assert "note" not in capsys.readouterr().out  # the same bank, or other data
+    make_views(bf16, FakeDataset(video, crop_size=64), tmp_path).prepare(1)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "note" in line]
+    assert "differs in precision, crop_size" in note and "--prune" in note
+    make_views(network, FakeDataset(video, crop_size=64), tmp_path).prepare(1)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "note" in line]
+    assert "2 other bank(s) of split1 train" in note
+    assert re.search(r"differs in (crop_size|precision)\.", note)  # the nearest differs in one
+
+
+def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, monkeypatch):
+    """While the first process is at its second view, another one computes the other three."""
+    first, second = FakeDataset(video), FakeDataset(video)
+    views = make_views(network, first, tmp_path)
+    order = iter([[4, 3, 0, 1, 2], [0, 1, 2]])
+    monkeypatch.setattr("training.views.random.sample", lambda missing, count: next(order))
+    compute = network.compute
+
+    def compute_and_wait(dataset, view):
+        features = compute(dataset, view)
+        if dataset is first and view == 3:
+            assert make_views(network, second, tmp_path).fill(range(3)) == 3
+        return features
+
+    monkeypatch.setattr(network, "compute", compute_and_wait)
+    assert views.fill(range(5)) == 2
+    assert {view for _, view in first.asked} == {3, 4}
+    assert {view for _, view in second.asked} == {0, 1, 2}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, backbone):
+    """A toy data set with a backbone's checkpoint: options of `python -m training.views`."""
+    folder = tmp_path_factory.mktemp("study")
+    toy.make_toy(folder, videos_per_class=9, size=(64, 48))
+    torch.manual_seed(1)
+    net = TeamNet(8, num_segments=1, arch="resnet18")
+    run = folder / "runs/toy/team_net/split1_seed1"
+    content = {"model": net.state_dict(), "config": net.config, "crop_size": SIZE, "heldout": []}
+    save_checkpoint(run / "best.pt", content)
+    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
+    options = ["--data-name", "toy", "--data-root", folder, *lists, "--workers", "0"]
+    return [*map(str, options), "--checkpoint_dir", str(folder / "runs")], run / "best.pt"
+
+
+def fill(options, *more):
+    parser = bank.get_fill_parser()
+    return bank.fill(parser.parse_args([*options, *map(str, more)]), parser)
+
+
+def contents(cache_dir):
+    """{folder/file: tensors} of a whole bank."""
+    return {str(p.relative_to(cache_dir)): load_checkpoint(p) for p in cache_dir.glob("*/*.pt")}
+
+
+def assert_same_banks(ours, theirs):
+    ours, theirs = contents(ours), contents(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, view in ours.items():
+        digests = [
+            weights_digest({**dict(zip("1234", v["squeezes"])), "streams": v["streams"]})
+            for v in (view, theirs[name])
+        ]
+        assert digests[0] == digests[1] and view["names"] == theirs[name]["names"]
+
+
+@pytest.fixture(scope="module")
+def whole_bank(study, tmp_path_factory):
+    """3 training views and one of every other part, computed by one process."""
+    folder = tmp_path_factory.mktemp("bank")
+    result = fill(study[0], "--views", 3, "--cache-dir", folder)
+    assert result["views"] == {"train": 3, "heldout": 1, "test": 1, "train_as_tested": 1}
+    assert not any(result["missing"].values())
+    videos = result["videos"]
+    assert result["computed_clips"] == sum(n * result["views"][p] for p, n in videos.items())
+    assert len(contents(folder)) == 6
+    return folder
+
+
+def test_two_shards_make_the_bank_of_one(study, whole_bank, tmp_path, capsys, monkeypatch):
+    options = [*study[0], "--views", "3", "--cache-dir", str(tmp_path)]
+    first = fill(options, "--shard", "1/2")
+    assert first["missing"] == {"train": [1], "heldout": [0], "test": [], "train_as_tested": [0]}
+    assert "still missing: train 1; heldout 0; train_as_tested 0" in capsys.readouterr().out
+    for name, value in zip(TORCHRUN, "121"):  # the second of two processes of torchrun
+        monkeypatch.setenv(name, value)
+    second = fill(options)
+    assert not any(second["missing"].values())
+    assert first["computed_clips"] and second["computed_clips"]
+    assert_same_banks(tmp_path, whole_bank)
+
+
+@pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "1/-2"])
+def test_impossible_shards_are_refused(study, words, capsys):
+    with pytest.raises(SystemExit):
+        fill(study[0], "--shard", words)
+    assert "write 1/4 to 4/4" in capsys.readouterr().err
+
+
+def test_a_killed_shard_goes_on(study, whole_bank, tmp_path):
+    options = [*study[0], "--views", "3", "--cache-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "training.views", *options, "--feature-batch", "1"]
+    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("*/view_*.pt")):
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/view_*.pt")}
+    assert 0 < len(done) < 6
+    fill(options)
+    assert all(path.stat().st_mtime_ns == before for path, before in done.items())
+    assert contents(tmp_path).keys() == contents(whole_bank).keys()
+    assert not any(fill(options)["missing"].values())
+
+
+def prune(*options):
+    return bank.prune(bank.get_prune_parser().parse_args(["--prune", *map(str, options)]))
+
+
+def test_prune_removes_what_no_backbone_uses(study, tmp_path, capsys):
+    """Banks of a retrained and of a removed backbone go; of weights still there they stay."""
+    options, best = study
+    runs = tmp_path / "runs"
+    ours, gone = runs / "toy/team_net/split1_seed1/best.pt", tmp_path / "gone.pt"
+    elsewhere = tmp_path / "elsewhere.pt"
+    content = load_checkpoint(best)
+    few = ["--views", 1, "--parts", "test", "--checkpoint_dir", runs]
+    folders = {}
+    for path in (ours, gone, elsewhere):
+        content["model"]["mv.classifier.bias"] += 1
+        save_checkpoint(path, content)
+        folders[path] = Path(fill(options, *few, "--pretrained", path)["banks"]["test"])
+    moved = runs / "toy/team_net/split2_seed1/best.pt"  # the weights are there, under another name
+    content["model"]["mv.classifier.bias"] += 1
+    save_checkpoint(tmp_path / "before.pt", content)
+    folders[moved] = Path(
+        fill(options, *few, "--pretrained", tmp_path / "before.pt")["banks"]["test"]
+    )
+    moved.parent.mkdir()
+    (tmp_path / "before.pt").rename(moved)
+    content["model"]["mv.classifier.bias"] += 1
+    save_checkpoint(ours, content)
+    gone.unlink()
+    (runs / "toy/views/0123456789abcdef").mkdir()
+    old = runs / "toy/views/0123456789abcdef/view_0000.pt"
+    old.write_bytes(b"1" * 1000)
+    save_checkpoint(runs / "toy/team_ce/split1_seed1/best.pt", {"heads": {}})  # no backbone
+    capsys.readouterr()
+
+    assert prune("--checkpoint_dir", runs, "--dry-run")["removed_mb"] > 0
+    assert all(folder.is_dir() for folder in (*folders.values(), old.parent))
+    out = capsys.readouterr().out
+    assert "would remove" in out
+    result = prune("--checkpoint_dir", runs)
+    lines = capsys.readouterr().out.splitlines()
+    said = {path: next(x for x in lines if str(folder) in x) for path, folder in folders.items()}
+    assert said[ours].startswith("remove") and "holds other weights now" in said[ours]
+    assert said[gone].startswith("remove") and "is gone" in said[gone]
+    assert said[elsewhere].startswith("keep") and said[moved].startswith("keep")
+    assert [path.is_dir() for path in folders.values()] == [False, False, True, True]
+    assert not old.parent.exists()
+    kept = sum(p.stat().st_size for f in (elsewhere, moved) for p in folders[f].iterdir()) / 1e6
+    assert result["kept_mb"] == pytest.approx(kept, abs=1e-3)  # printed to 1 kB
+    assert prune("--checkpoint_dir", runs)["removed_mb"] == 0
+
+
+def test_prune_leaves_what_it_cannot_judge_or_did_not_make(study, tmp_path, capsys):
+    options, best = study
+    backbone = tmp_path / "backbone.pt"
+    shutil.copy(best, backbone)
+    few = ["--views", 1, "--parts", "test", "--cache-dir", tmp_path / "bank"]
+    folder = Path(fill(options, *few, "--pretrained", backbone)["banks"]["test"])
+    backbone.write_bytes(b"cut short")
+    where = ["--checkpoint_dir", tmp_path / "none", "--cache-dir", tmp_path / "bank"]
+    assert prune(*where)["removed_mb"] == 0
+    assert "cannot read" in capsys.readouterr().out and (folder / "view_0000.pt").is_file()
+    backbone.unlink()
+    (folder / "notes.txt").write_text("mine")
+    prune(*where)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -1,0 +1,178 @@
+"""The bank as a command: fill it before the exits train, on any number of processes and hosts, and
+remove what no backbone needs any more. `python -m training.views` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from training import options
+from training.checkpoint import load_backbone, weights_digest
+from training.frozen import PARTS, Frozen, add_frozen_options
+from training.log import print_result
+from training.views import ABOUT, FEATURES_VERSION, read_banks
+
+
+def get_fill_parser() -> argparse.ArgumentParser:
+    parser = options.make_parser(__doc__)
+    options.add_data_options(parser)
+    add_frozen_options(parser)
+    group = parser.add_argument_group("run")
+    options.add_location_options(group)
+    options.add_device_options(group)
+    group.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to compute (default all)"
+    )
+    group.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="compute only every Nth view, beginning with the Ith: for N processes or hosts that"
+        " share the folder (default: all; under torchrun, this process's part)",
+    )
+    return parser
+
+
+def get_prune_parser() -> argparse.ArgumentParser:
+    parser = options.make_parser("Remove the banks of backbones that are gone or were retrained.")
+    parser.add_argument("--prune", action="store_true", required=True)
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    parser.add_argument("--checkpoint_dir", type=Path, default=Path("runs"), help="(default runs)")
+    parser.add_argument("--cache-dir", type=Path, help="of banks kept elsewhere")
+    return parser
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`2/8` is (2, 8)."""
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"{text} is no shard; write 1/4 to 4/4 for four of them")
+    return int(number), int(total)
+
+
+def torchrun_shard() -> tuple[int, int]:
+    """This process's shard under torchrun, 1/1 without."""
+    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
+
+
+def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+    """Compute this shard's missing views; returns the result that is printed last.
+
+    The views of all parts, in one row, are dealt out to the shards in turn: which views are a
+    shard's does not depend on what is there already, so a shard that was killed goes on.
+    """
+    options.check_files(args, parser)
+    frozen = Frozen(args, parser)
+    parts = [part for part in args.parts if part != "heldout" or frozen.splits.heldout]
+    views = {part: frozen.views(part) for part in parts}
+    counts = {
+        part: args.views if part == "train" else views[part].dataset.num_test_views
+        for part in parts
+    }
+    dealt = [(part, view) for part in parts for view in range(counts[part])]
+    number, total = args.shard or torchrun_shard()
+    clips, start = 0, time.perf_counter()
+    for part in parts:
+        mine = [view for owner, view in dealt[number - 1 :: total] if owner == part]
+        clips += views[part].fill(mine) * len(views[part].dataset)
+    seconds = time.perf_counter() - start
+    missing = {part: views[part].missing(counts[part]) for part in parts}
+    left = [
+        f"{part} {', '.join(map(str, numbers))}" for part, numbers in missing.items() if numbers
+    ]
+    if left:
+        print(
+            f"shard {number}/{total} is done; views of other shards are still missing:"
+            f" {'; '.join(left)}. Wait for them, or run without --shard to compute them here"
+        )
+    return {
+        "banks": {part: str(views[part].folder) for part in parts},
+        "videos": {part: len(views[part].dataset) for part in parts},
+        "views": counts,
+        "missing": missing,
+        "computed_clips": clips,
+        "seconds": round(seconds, 3),
+    }
+
+
+def prune(args: argparse.Namespace) -> dict:
+    """Remove the banks that no backbone of today can use; says what goes and what stays.
+
+    A backbone is known by its weights: those of every team_net run under --checkpoint_dir, and
+    those in the file that the bank was made from, wherever it is.
+    """
+    roots = {folder.parent for folder in args.checkpoint_dir.glob("*/views/*")}
+    roots |= {args.cache_dir} if args.cache_dir else set()
+    banks = {folder: about for root in sorted(roots) for folder, about in read_banks(root).items()}
+    files = dict.fromkeys(args.checkpoint_dir.resolve().glob("*/team_net/*/best.pt"))
+    for about in filter(None, banks.values()):
+        files[Path(about["backbone_file"])] = about["identity"]["config"]["num_segments"]
+    backbones = _backbone_digests(files) if banks else {}
+    megabytes = {"removed": 0.0, "kept": 0.0}
+    for folder, about in banks.items():
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        words = f"{folder} ({about['name'] if about else 'unknown'}), {size:.3g} MB"
+        reason = _why_useless(about, backbones)
+        if reason:
+            print(f"{'would remove' if args.dry_run else 'remove'} {words}: {reason}")
+            if not args.dry_run:
+                _remove(folder)
+        else:
+            identity = about["identity"]
+            made = f"{identity['precision']} network, {identity['dtype'].split('.')[-1]} vectors"
+            print(f"keep {words}: {made}, of {about['backbone_file']}")
+        megabytes["removed" if reason else "kept"] += size
+    return {
+        "dry_run": args.dry_run,
+        **{f"{fate}_mb": round(size, 3) for fate, size in megabytes.items()},
+    }
+
+
+def _backbone_digests(files: dict[Path, int | None]) -> dict[str | None, list[Path]]:
+    """Which backbones there are: {digest: files}; under None, files that cannot be read now."""
+    found: dict[str | None, list[Path]] = {}
+    for file, num_segments in files.items():
+        try:
+            digest = weights_digest(load_backbone(file, num_segments).state_dict())
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            print(f"cannot read {file}: {error}")
+            digest = None
+        found.setdefault(digest, []).append(file)
+    return found
+
+
+def _why_useless(about: dict | None, backbones: dict[str | None, list[Path]]) -> str | None:
+    """Why no run can use this bank again; None where one can, or might."""
+    if about is None or about["identity"]["features"] != FEATURES_VERSION:
+        return "made by another version of the code"
+    if about["identity"]["backbone"] in backbones:
+        return None
+    file = Path(about["backbone_file"])
+    if file in backbones.get(None, ()):
+        return None
+    return f"{file} {'holds other weights now' if file.is_file() else 'is gone'}"
+
+
+def _remove(folder: Path) -> None:
+    """Delete what views.py wrote, and the folder, unless something else is in it."""
+    for pattern in ("view_*.pt", ".view_*.pt", ABOUT, f".{Path(ABOUT).stem}.*"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    try:
+        folder.rmdir()
+    except OSError:
+        print(f"{folder} holds other files as well, which stay: {os.listdir(folder)}")
+
+
+def main() -> None:
+    if "--prune" in sys.argv[1:]:
+        print_result(prune(get_prune_parser().parse_args()))
+    else:
+        parser = get_fill_parser()
+        print_result(fill(parser.parse_args(), parser))
