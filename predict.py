@@ -5,7 +5,7 @@
     python predict.py FOLDER --checkpoint runs/ucf101/prog_kd/split1_seed1 --json > labels.jsonl
 
 Any file that FFmpeg reads: MPEG-4 encoded as the training videos are is taken as it is, anything
-else is re-encoded in memory first (a minute of video takes some 10 MB and a few seconds). The
+else is re-encoded in memory first (a minute of video takes seconds and 10 to 70 MB). The
 checkpoint is a run of exits, with policy.json of team_net_wise_all_acc.py beside it, a backbone's
 run, or a published TEAM-Net (+ IC) file. A file that cannot be read is reported, the rest goes on,
 and the exit code is 1.

@@ -22,6 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from tqdm import tqdm
 
 from coviar.files import whole_file
@@ -120,7 +121,7 @@ def _encode(container, size: tuple, gop: int, q: int) -> tuple:
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError(f"picture {count} is damaged")
-            frame = frame.reformat(*size, format="yuv420p", interpolation="BICUBIC")
+            frame = _upright(frame).reformat(*size, format="yuv420p", interpolation="BICUBIC")
             frame.pict_type = 0  # the encoder chooses, not the input
             frame.pts = count
             frame.time_base = encoder.time_base
@@ -129,6 +130,15 @@ def _encode(container, size: tuple, gop: int, q: int) -> tuple:
     if received < stream.frames:
         raise ValueError(f"the file is cut off: {received} of {stream.frames} pictures are there")
     return count, packets + [bytes(packet) for packet in encoder.encode(None)]
+
+
+def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame turned as its container asks, which FFmpeg does too: phones film sideways."""
+    quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # old PyAVs do not tell
+    if quarters == 0:
+        return frame
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), quarters)  # counterclockwise
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
 
 
 def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.CodecContext:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import coviar
 from coviar.reencode import get_args_parser, main, reencode_in_memory
 from tests.conftest import REPO
-from tests.coviar_videos import pictures, write_video
+from tests.coviar_videos import SIZE, pictures, write_video
 
 INPUTS = {
     "Class A/mpeg4.avi": {"container": "avi"},
@@ -87,6 +88,35 @@ def test_a_video_in_memory_loads_like_its_file(inputs, output):
         coviar.load_clip("in memory", positions, index=index), coviar.load_clip(path, positions)
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "quarters"),
+    [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
+    ids=["clockwise", "upside down", "counterclockwise"],
+)
+def test_pictures_are_turned_as_the_container_asks(inputs, tmp_path, matrix, quarters):
+    if not hasattr(av.VideoFrame, "rotation"):
+        pytest.skip("this PyAV does not tell how a picture is to be turned")
+    content = bytearray((inputs / "B" / "h264.mp4").read_bytes())
+    a, b, c, d = (value << 16 for value in matrix)
+    place = content.index(b"tkhd") + 44  # the track header's matrix, 3 x 3
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    size = SIZE if quarters == 2 else SIZE[::-1]
+    turned, _ = reencode_in_memory(tmp_path / "turned.mp4", size, 12, 1)
+    index = coviar.read_index("turned", turned)
+    found = coviar.load_clip("turned", [(0, 0)], index=index).iframe[0].astype(int)
+    plain, _ = reencode_in_memory(inputs / "B" / "h264.mp4", SIZE, 12, 1)
+    index = coviar.read_index("plain", plain)
+    expected = coviar.load_clip("plain", [(0, 0)], index=index).iframe[0].astype(int)
+    distances = [
+        np.abs(found - np.rot90(expected, k)).mean()
+        for k in range(4)
+        if np.rot90(expected, k).shape == found.shape
+    ]
+    # Colours pass through RGB once more: a few grey levels; the wrong way up is far off.
+    assert np.abs(found - np.rot90(expected, quarters)).mean() == min(distances) < 6
 
 
 def test_a_second_run_keeps_what_is_there(inputs, output, capsys):
