@@ -11,9 +11,7 @@ were gathered before. Example clips come with pictures where their videos are fo
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -23,205 +21,51 @@ from string import Template
 from coviar.files import whole_file
 from dataset_team.finder import VideoFinder
 from early_exit import collect, summary
-from early_exit.report_data import first_method, section_data
-from early_exit.report_examples import KINDS, Example, choose, pictures
-from early_exit.summary import COMBINATIONS, Study
+from early_exit.options import LOGITS_NAME
+from early_exit.report_data import section_data
+from early_exit.report_html import PAGE, section
+from early_exit.summary import Study
 from early_exit.tables import write_rows
 from training.log import command_line, print_result
 from training.options import make_parser
 
-PAGE = Path(__file__).with_name("report_page")
 TITLE = "Accuracy against cost"
-DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
+MARK = "decisions.csv"  # is in every study, but not in the folder of a run
 
 
-def read(source: Path) -> Study:
-    """A study, or what a run tree holds; raises ValueError or FileNotFoundError."""
-    if (source / "decisions.csv").is_file():
-        return summary.read_study(source)
+def read(source: Path) -> list[Study]:
+    """The settings of a study, of the studies right below, or of the runs in a tree.
+
+    Runs that are not finished are named and left out. Raises ValueError or FileNotFoundError.
+    """
+    studies = [path.parent for path in [source / MARK, *sorted(source.glob(f"*/{MARK}"))]]
+    studies = [folder for folder in studies if (folder / MARK).is_file()]
+    has_runs = next(source.rglob(LOGITS_NAME), None) is not None
+    if studies and (studies[0] == source or not has_runs):
+        return [part for folder in studies for part in summary.read_study(folder).settings()]
     gathered = collect.gather([source])
+    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
     if not gathered.rows["exits.csv"]:
-        raise ValueError(f"no run of exits below {source} is finished")
+        raise ValueError("\n  ".join([f"no run of exits below {source} is finished", *reasons]))
+    for reason in reasons:
+        print(reason)
     with tempfile.TemporaryDirectory() as folder:
         for name, columns in collect.STUDY_COLUMNS.items():
             write_rows(Path(folder, name), columns, gathered.rows[name])
-        return summary.read_study(folder)
+        return summary.read_study(folder).settings()
 
 
 def data_roots(source: Path) -> list[Path]:
     """Where the runs below had their videos, as far as those folders are there."""
-    found = (json.loads(path.read_text()) for path in sorted(source.rglob("args.json")))
-    roots = dict.fromkeys(Path(args["data_root"]) for args in found if args.get("data_root"))
-    return [root for root in roots if root.is_dir()]
-
-
-def table(rows: Sequence[Sequence[str]], name: str) -> str:
-    """A table of the summary as HTML; rows whose first cells are equal share that cell."""
-    header, *body = rows
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    lines = []
-    for first, group in itertools.groupby(body, key=lambda row: row[0]):
-        group = ["".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) for row in group]
-        title = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(first)}</th>'
-        lines.append(f'<tr class="group">{title}{group[0]}</tr>')
-        lines += [f"<tr>{cells}</tr>" for cells in group[1:]]
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
-        f'<table class="numbers"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def options(names: dict[str, str]) -> str:
-    return "".join(
-        f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in names.items()
-    )
-
-
-def tiles(study: Study, data: dict) -> str:
-    """The few numbers to see first."""
-    method = data["first_method"]
-    policy = data["policies"][method]["wise"]
-    cost = 100 * policy["gmacs"] / data["gmacs"][-1]
-    runs = study.runs
-    shown = {
-        "Full network, test top-1": (f"{data['full'][0]:.1f} %", f"{data['gmacs'][-1]:.2f} GMACs"),
-        f"{data['labels'][method]} with WISE, calibrated": (
-            f"{policy['top1']:.1f} %",
-            f"{policy['gmacs']:.2f} GMACs, {cost:.0f} % of full",
-        ),
-        "Test videos": (
-            ", ".join(map(str, sorted(study.exits["num_videos"].unique()))),
-            f"{len(data['classes'])} classes",
-        ),
-        "Runs": (
-            str(len(runs)),
-            ", ".join(
-                f"{number} {what}{'s' * (number > 1)}"
-                for what, number in runs[["method", "split", "seed"]].nunique().items()
-            ),
-        ),
-    }
-    return "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value}<small>{escape(more)}</small></dd></div>"
-        for name, (value, more) in shown.items()
-    )
-
-
-def breakable(name: str) -> str:
-    """A class name as HTML, with leave to break the line inside: BodyWeight|Squats."""
-    return re.sub(r"(?<=[a-z_])(?=[A-Z])", "<wbr>", escape(name))
-
-
-def card(example: Example, images: dict[str, str]) -> str:
-    """One example clip: its pictures, and what would be said of it at each decision point."""
-    rows = []
-    for d, row in enumerate(example.points):
-        state = "left" if d == example.left else "later" if d > example.left else ""
-        word, mark = ("right", "✓") if row["correct"] else ("wrong", "✗")
-        where = escape(row["exit"].replace("exit", "exit "))
-        note = '<span class="unseen">, leaves here</span>' if d == example.left else ""
-        rows.append(
-            f'<tr class="{state}"><th scope="row">{where}{note}</th>'
-            f'<td><span class="bar" style="width:{100 * row["confidence"]:.0f}%"></span></td>'
-            f"<td>{row['confidence']:.2f}</td>"
-            f'<td class="{word}"><span aria-hidden="true">{mark}</span>'
-            f'<span class="unseen">{word}: </span></td>'
-            f"<td>{breakable(row['prediction'])}</td></tr>"
-        )
-    name, true = escape(Path(example.video).name), escape(example.class_name)
-    shown = "".join(
-        f'<figure><img src="{uri}" alt="{what} of {name}"><figcaption>{what}</figcaption></figure>'
-        for what, uri in images.items()
-    )
-    thumbs = f'<div class="thumbs">{shown}</div>' if shown else ""
-    return (
-        f'<article class="card example"><h5>{true}</h5><p class="file">{name}</p>{thumbs}'
-        f'<table class="points"><tbody>{"".join(rows)}</tbody></table></article>'
-    )
-
-
-def examples(study: Study, finders: Sequence[VideoFinder]) -> tuple[str, str, int]:
-    """(what is shown, the cards, how many have pictures) for one run of the first method."""
-    method = first_method(study)
-    decisions = study.decisions[study.decisions["method"] == method]
-    split, seed = min(zip(decisions["split"], decisions["seed"]))
-    chosen = choose(decisions[(decisions["split"] == split) & (decisions["seed"] == seed)])
-    html, with_pictures = [], 0
-    for kind, name in KINDS.items():
-        own = [example for example in chosen if example.kind == kind]
-        if own:
-            html.append(f'<h4>{name.capitalize()}</h4><div class="examples">')
-            for example in own:
-                images = _images(example.video, finders)
-                with_pictures += bool(images)
-                html.append(card(example, images))
-            html.append("</div>")
-    note = (
-        f"Test clips of one run ({summary.label(method)}, {split}, seed {seed}): class and "
-        "confidence at every decision point. The clip leaves at the blue row; the network does not "
-        "compute the grey ones."
-    )
-    if with_pictures < len(chosen):
-        note += (
-            " Pictures are missing where the videos were not found"
-            " (make the page with --data-root to have them)."
-        )
-    if with_pictures:
-        note += (
-            " Pictures: the I-frame of the middle GOP, then motion (colour: direction, strength:"
-            " length) and residual (grey: none) from there to the GOP's last picture."
-        )
-    return escape(note), "\n".join(html), with_pictures
-
-
-def _images(video: str, finders: Iterable[VideoFinder]) -> dict[str, str]:
-    for finder in finders:
-        path = finder.find(video)
-        if path:
-            return pictures(path)
-    return {}
-
-
-def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[str, int]:
-    """(HTML, number of examples with pictures) of one setting's part of the page."""
-    note, cards, with_pictures = examples(study, finders)
-    several = study.runs.groupby("method").size().max() > 1
-    std = "the sample standard deviation over seeds and splits"
-    lines = "".join(
-        f'<label><input type="checkbox" value="{name}" checked><svg viewBox="0 0 28 8" '
-        f'aria-hidden="true"><path d="M0 4h28" stroke="#1b2330" stroke-width="2" '
-        f'stroke-dasharray="{DASHES[name]}"/></svg>{text}</label>'
-        for name, text in COMBINATIONS.items()
-    )
-    backbone = ""
-    if len(study.backbones):
-        backbone = "<h4>The network below the exits: test top-1 in percent</h4>"
-        backbone += table(summary.backbone_table(study), "backbone")
-    combinations = sorted(set(study.decisions["combination"]))
-    decided_by = ", ".join(COMBINATIONS.get(name, name) for name in combinations)
-    commands = sorted(set(study.exits["command"]))
-    html = Template((PAGE / "section.html").read_text()).substitute(
-        id=escape(data["id"]),
-        name=escape(data["name"]),
-        protocol=escape(study.protocol()),
-        tiles=tiles(study, data),
-        spread=f"Numbers are means over runs; ± is {std}." if several else "",
-        bars=f"Bars: {std}." if several else "One run.",
-        method_options=options(data["labels"]),
-        combination_options=options(COMBINATIONS),
-        last_step=len(data["thresholds"]) - 1,
-        line_options=lines,
-        goal=escape(study.calibration()),
-        exit_table=table(summary.exit_table(study), "each exit alone"),
-        policy_table=table(summary.policy_table(study), "early exiting"),
-        backbone_table=backbone,
-        decided_by=escape(decided_by),
-        examples_note=note,
-        examples=cards,
-        commands=escape("\n".join(commands)),
-    )
-    return html, with_pictures
+    roots = {}
+    for path in sorted(source.rglob("args.json")):
+        try:
+            root = json.loads(path.read_text()).get("data_root")
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from error
+        if root and Path(root).is_dir():
+            roots[Path(root)] = None
+    return list(roots)
 
 
 def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> tuple[str, int]:
@@ -234,16 +78,16 @@ def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> t
         sections.append(html)
         with_pictures += pictured
     links = "".join(f'<a href="#{data["id"]}">{escape(data["name"])}</a>' for data in payload)
-    html = Template((PAGE / "page.html").read_text()).substitute(
+    html = Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(
         title=TITLE,
-        style=(PAGE / "page.css").read_text(),
+        style=(PAGE / "page.css").read_text(encoding="utf-8"),
         nav=f'<nav aria-label="data sets">{links}</nav>' if len(payload) > 1 else "",
         sections="\n".join(sections),
         command=escape(command_line()),
         # No name in the data may end the script element it stands in.
         payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
         plotly=plotly,
-        script=(PAGE / "page.js").read_text(),
+        script=(PAGE / "page.js").read_text(encoding="utf-8"),
     )
     return html, with_pictures
 
@@ -251,7 +95,7 @@ def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> t
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("input and output")
-    group.add_argument("sources", type=Path, nargs="+", help="run trees, or studies of collect")
+    group.add_argument("sources", type=Path, nargs="+", help="trees of runs, or folders of studies")
     group.add_argument("--out", type=Path, required=True, metavar="HTML", help="the page")
     group.add_argument("--data-root", type=Path, nargs="+", help="folders of the videos")
     return parser
@@ -270,7 +114,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         for source in args.sources:
             roots = args.data_root or data_roots(source)
             finders = [VideoFinder(root) for root in roots]
-            parts += [(study, finders) for study in read(source).settings()]
+            parts += [(study, finders) for study in read(source)]
         html, with_pictures = page(parts, get_plotlyjs())
     except (OSError, ValueError) as error:
         parser.error(str(error))

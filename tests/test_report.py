@@ -163,7 +163,7 @@ def runs_with_videos(tmp_path):
 
 
 def rows_of_decisions(folder):
-    (study,) = report_script.read(folder).settings()
+    (study,) = report_script.read(folder)
     return study.decisions.to_dict("records")
 
 
@@ -260,3 +260,20 @@ def test_what_cannot_be_shown_is_refused(
     assert stop.value.code == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_sources(synthetic_runs, synthetic_study, tmp_path, capsys):
+    """A study, the folder it is in, and the tree it was made from give the same numbers."""
+    tree = shutil.copytree(synthetic_runs, tmp_path / "runs")
+    (tree / "toy" / "i_frame" / "split1_seed1" / "wise.json").unlink()
+    shutil.copytree(synthetic_study, tree / "results")  # as the demo has it: the runs count
+    (from_tree,) = report_script.read(tree)
+    assert "left out" in capsys.readouterr().out
+    assert len(from_tree.runs) == 15
+    (study,) = report_script.read(synthetic_study)
+    (below,) = report_script.read(synthetic_study.parent)
+    assert len(study.runs) == 16
+    assert section_data(study) == section_data(below)
+    for method in ("team_ce", "prog_kd"):
+        for what in ("exits", "curves", "policies", "confusion", "mistakes"):
+            assert section_data(study)[what][method] == section_data(from_tree)[what][method]
