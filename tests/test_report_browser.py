@@ -192,7 +192,7 @@ def test_nothing_sticks_out(page, size):
     page.set_viewport_size(size)
     width = size["width"]
     page.wait_for_function(
-        "width => [...document.querySelectorAll('.plot .main-svg')]"
+        "width => [...document.querySelectorAll('.chart .main-svg')]"
         ".every((svg) => svg.getBoundingClientRect().right <= width)",
         arg=width,
     )
@@ -209,7 +209,7 @@ def test_nothing_sticks_out(page, size):
 
 def test_every_control_and_picture_has_a_name(page):
     nameless = page.evaluate(
-        "() => [...document.querySelectorAll('select, input, img, .plot, .scroll')].filter((one) =>"
-        " !(one.labels?.length || one.getAttribute('aria-label') || one.alt)).length"
+        "() => [...document.querySelectorAll('select, input, img, .chart, .scroll')].filter("
+        "(one) => !(one.labels?.length || one.getAttribute('aria-label') || one.alt)).length"
     )
     assert nameless == 0
