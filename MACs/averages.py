@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import csv
 import os
+import statistics
+from collections.abc import Iterable
 
 from MACs.method import PAPER_UNIT
 
-POLICY_COLUMNS = ("data", "split", "seed", "method", "part", "combination", "rule", "goal")
+RUN_COLUMNS = ("split", "seed")
+POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")
 
 
 def read(path: str | os.PathLike) -> list[dict]:
-    """One row per policy of a policies.csv: its top-1 and mean gmacs per video in both units.
+    """One row per run and policy of a policies.csv: top-1 and mean gmacs per video, in both units.
 
-    Raises ValueError when a policy's shares do not add up to all videos.
+    The file is one run's, or a study's (`python -m early_exit.collect`) with many. Raises
+    ValueError when a policy's shares do not add up to all videos.
     """
     policies: dict[tuple, dict] = {}
     with open(path, newline="") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
-                key = tuple(row[column] for column in POLICY_COLUMNS)
+                key = tuple(row[column] for column in (*RUN_COLUMNS, *POLICY_COLUMNS))
                 policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
                 if row["exit"] == "all":
                     policy["top1_pct"] = float(row["top1_pct"])
@@ -39,15 +43,37 @@ def read(path: str | os.PathLike) -> list[dict]:
     return [_mean(path, key, policy) for key, policy in policies.items()]
 
 
+def over_runs(policies: Iterable[dict]) -> list[dict]:
+    """One row per policy: means over its runs (seeds and splits), and how far gmacs spread.
+
+    gmacs_std is the sample standard deviation, None of a single run.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for policy in policies:
+        groups.setdefault(tuple(policy[column] for column in POLICY_COLUMNS), []).append(policy)
+    rows = []
+    for key, runs in groups.items():
+        mean = {
+            column: round(statistics.mean(run[column] for run in runs), 3)
+            for column in ("top1_pct", "gmacs", "gmacs_1024")
+        }
+        several = len(runs) > 1
+        std = round(statistics.stdev(run["gmacs"] for run in runs), 3) if several else None
+        rows.append({**dict(zip(POLICY_COLUMNS, key)), "runs": len(runs), **mean, "gmacs_std": std})
+    return rows
+
+
 def _mean(path: str | os.PathLike, key: tuple, policy: dict) -> dict:
-    name = dict(zip(POLICY_COLUMNS, key))
+    name = dict(zip((*RUN_COLUMNS, *POLICY_COLUMNS), key))
+    if "top1_pct" not in policy:
+        raise ValueError(f"{path}: no row with exit all of {name}")
     if abs(policy["share_pct"] - 100) > 0.01:  # shares are rounded in the file
         raise ValueError(
             f"{path}: the exits of {name} hold {policy['share_pct']:.2f} % of the videos, not 100"
         )
     return {
         **name,
-        "top1_pct": policy.get("top1_pct"),
+        "top1_pct": policy["top1_pct"],
         "gmacs": round(policy["gmacs"], 3),
         "gmacs_1024": round(policy["gmacs"] * 1e9 / PAPER_UNIT, 3),
     }

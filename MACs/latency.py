@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import os
+from collections.abc import Mapping, Sequence
 
-PUBLISHED_NETWORK = {"arch": "resnet50", "crop_size": 224, "num_segments": 8, "exits": [1, 2, 3]}
+EXITS = ("exit1", "exit2", "exit3", "full")
+PUBLISHED_NETWORK = {
+    "arch": "resnet50",
+    "motion_arch": "resnet18",
+    "num_segments": "8",
+    "crop_size": "224",
+    "batch_size": "1",
+}
+# What may differ between measurements of one network.
+SETUP = ("precision", "threads", "machine")
 
 
-def columns(exit_path: str | os.PathLike, load_path: str | os.PathLike) -> dict[str, dict]:
+def columns(path: str | os.PathLike) -> dict[str, dict]:
     """Columns for TEAM-Net's rows, {exit or "full": {column: value}}, per video of one view.
 
-    The files hold the JSON lines of `python -m benchmarks.early_exit` (with batch size 1) and
-    `python -m benchmarks.loader`, made on one machine. Shares are of the full network without
-    exits. Raises ValueError when a file is something else or of another network.
+    The file is a CSV of `python -m benchmarks.early_exit --out`, one row per way out; rows with
+    exit "load" are loading one clip. Shares are of the full network without exits. Of several
+    precisions, numbers of threads and machines, the one with the fastest full network is taken.
+    Raises ValueError when the file is something else, or did not time the published network.
     """
-    times, loading = _read(exit_path, "batch_1"), _read(load_path, "sample_ms")
-    wrong = {k: times.get(k) for k, v in PUBLISHED_NETWORK.items() if times.get(k) != v}
-    if wrong:
-        raise ValueError(f"{exit_path} timed another network: {wrong}, not {PUBLISHED_NETWORK}")
-    batch = times["batch_1"]
-    full_ms = batch["full"]["ms"]
-    found = {}
-    for point in [f"exit{k}" for k in PUBLISHED_NETWORK["exits"]] + ["full"]:
-        found[point] = {
-            "network_ms": batch[point]["ms"],
-            "network_ms_share_pct": round(100 * batch[point]["ms"] / full_ms, 2),
-            "load_ms": round(loading["sample_ms"], 2),
-            "load_ms_share_pct": round(100 * loading["sample_ms"] / full_ms, 2),
-        }
-    return found
+    setups: dict[tuple, dict[str, float]] = {}
+    for row in _read(path):
+        if PUBLISHED_NETWORK.items() <= row.items():
+            setup = tuple(row[column] for column in SETUP)
+            setups.setdefault(setup, {})[row["exit"]] = float(row["latency_ms"])
+    complete = {setup: ms for setup, ms in setups.items() if {*EXITS} <= ms.keys()}
+    if not complete:
+        network = ", ".join(f"{key} {value}" for key, value in PUBLISHED_NETWORK.items())
+        raise ValueError(
+            f"{path} holds no times of the published network ({network}) for all of "
+            f"{', '.join(EXITS)}: python -m benchmarks.early_exit --out {path}"
+        )
+    (precision, threads, machine), ms = min(complete.items(), key=lambda item: item[1]["full"])
+    timed = f"{precision}, {threads} threads, {machine}"
+    return {point: {**_shares(ms, point), "timed": timed} for point in EXITS}
 
 
-def _read(path: str | os.PathLike, key: str) -> dict:
-    try:
-        with open(path) as file:
-            content = json.load(file)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected the JSON line of a benchmark ({error})") from error
-    if key not in content:
-        raise ValueError(f"{path}: no {key!r}, so not the benchmark that is asked for here")
-    return content
+def _shares(ms: Mapping[str, float], point: str) -> dict:
+    load = ms.get("load")
+    return {
+        "network_ms": ms[point],
+        "network_ms_share_pct": round(100 * ms[point] / ms["full"], 2),
+        "load_ms": load,
+        "load_ms_share_pct": load and round(100 * load / ms["full"], 2),
+    }
+
+
+def _read(path: str | os.PathLike) -> Sequence[dict]:
+    needed = [*PUBLISHED_NETWORK, *SETUP, "exit", "latency_ms"]
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{path}: no column {missing[0]}, so not a table of "
+                "`python -m benchmarks.early_exit --out`"
+            )
+        return list(reader)

@@ -2,7 +2,8 @@
 
     python MACs/main.py --data ucf101 --out results/macs.csv
     python MACs/main.py --detail
-    python MACs/main.py --early-exit runs/ucf101/prog_kd/split1_seed1/policies.csv
+    python MACs/main.py --early-exit results/ucf101_7/policies.csv
+    python MACs/main.py --times results/latency.csv
 
 Each method's network is built from its paper and counted on one pass over one view of a video,
 times the views (clips x crops) of its protocol, times the videos of the three test splits. `gmacs`
@@ -45,13 +46,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--early-exit",
         metavar="CSV",
-        help="a policies.csv of team_net_wise_all_acc.py: print the mean cost of its policies",
+        help="a run's or a study's policies.csv: print the mean cost of its policies over runs",
     )
     parser.add_argument(
         "--times",
-        nargs=2,
-        metavar=("EXITS_JSON", "LOADER_JSON"),
-        help="lines of benchmarks.early_exit and benchmarks.loader: adds measured milliseconds",
+        metavar="CSV",
+        help="a table of `python -m benchmarks.early_exit --out`: adds measured milliseconds",
     )
     return parser
 
@@ -81,7 +81,7 @@ def table_row(method: Method, data: str) -> dict:
 
 
 def add_times(rows: list[dict], times: dict[str, dict]) -> None:
-    """Measured columns in the rows of TEAM-Net; None in the others, which were not run."""
+    """Measured columns in the rows of TEAM-Net; None in the others, which were not timed."""
     by_method = {team_net.name_of(point): measured for point, measured in times.items()}
     empty = dict.fromkeys(times["full"])
     for row in rows:
@@ -116,12 +116,16 @@ def print_steps(method: Method) -> None:
         print(f"  {step:34} {macs / 1e9:10.4f} gmacs  {100 * macs / method.macs:6.2f} %")
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        times = latency.columns(args.times) if args.times else None
+        means = averages.over_runs(averages.read(args.early_exit)) if args.early_exit else []
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     found = [m for module in METHODS for m in module.methods(CLASSES[args.data])]
     rows = [table_row(method, args.data) for method in found]
-    if args.times:
-        add_times(rows, latency.columns(*args.times))
-    means = averages.read(args.early_exit) if args.early_exit else []
+    if times:
+        add_times(rows, times)
     if args.out:
         write_csv(args.out, rows, shlex.join(["python", "MACs/main.py", *sys.argv[1:]]))
     if args.json:
@@ -134,10 +138,11 @@ def main(args: argparse.Namespace) -> None:
     if args.detail:
         for method in found:
             print_steps(method)
-    if means:
-        print("\nMean cost per video of early exiting, every video counted:")
-        print_table(means)
+    for protocol in dict.fromkeys(row["protocol"] for row in means):
+        print(f"\nMean cost per video of early exiting, every video counted. Protocol: {protocol}")
+        print_table([r for r in means if r["protocol"] == protocol], hidden=("protocol",))
 
 
 if __name__ == "__main__":
-    main(get_args_parser().parse_args())
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -111,13 +111,16 @@ def run_main(*options, script="MACs/main.py", folder=REPO):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def write_policies(path, shares):
-    rows = [("all", 81.5, 100, "")]
-    rows += [(point, 80, share, gmacs) for point, (share, gmacs) in shares.items()]
+def write_policies(path, *runs):
+    """A policies.csv with one policy for each of the runs, {exit: (share_pct, gmacs)}."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*averages.POLICY_COLUMNS, "exit", "top1_pct", "share_pct", "gmacs"])
-        writer.writerows([*("x" * len(averages.POLICY_COLUMNS)), *row] for row in rows)
+        names = ("split", "seed", *averages.POLICY_COLUMNS)
+        writer.writerow([*names, "exit", "top1_pct", "share_pct", "gmacs"])
+        for seed, shares in enumerate(runs):
+            run = ["split1", seed, *("x" * len(averages.POLICY_COLUMNS))]
+            writer.writerow([*run, "all", 81.5 + seed, 100, ""])
+            writer.writerows([*run, point, 80, *score] for point, score in shares.items())
 
 
 def test_main_prints_and_writes_the_table(tmp_path):
@@ -142,42 +145,87 @@ def test_main_prints_and_writes_the_table(tmp_path):
 def test_main_prints_json(tmp_path):
     policies = tmp_path / "policies.csv"
     write_policies(policies, {"exit1": (25, 2.0), "full": (75, 10.0)})
-    run = run_main("--json", "--early-exit", str(policies))
+    times = write_times(tmp_path / "latency.csv")
+    run = run_main("--json", "--early-exit", str(policies), "--times", str(times))
     content = json.loads(run.stdout)
-    assert [row["method"] for row in content["methods"]] == list(found_methods())
+    methods = {row["method"]: row for row in content["methods"]}
+    assert list(methods) == list(found_methods())
+    assert methods["TEAM-Net"]["network_ms"] == 400
+    assert methods["TEAM-Net"]["load_ms_share_pct"] == 12.5
     (mean,) = content["early_exit"]
     assert mean["gmacs"] == 8.0 and mean["top1_pct"] == 81.5
     assert mean["gmacs_1024"] == pytest.approx(8e9 / 1024**3, abs=1e-3)
 
 
-def write_times(folder, **changes):
-    exits = {"arch": "resnet50", "crop_size": 224, "num_segments": 8, "exits": [1, 2, 3]}
-    batch = {point: {"ms": ms} for point, ms in zip(("exit1", "exit2", "exit3"), (20, 100, 200))}
-    exits.update({"batch_1": {**batch, "full": {"ms": 400}}, **changes})
-    (folder / "exits.json").write_text(json.dumps(exits))
-    (folder / "loader.json").write_text(json.dumps({"sample_ms": 50}))
-    return folder / "exits.json", folder / "loader.json"
+def write_times(path, scale=1.0, precision="fp32", load=50, **changes):
+    """Rows of benchmarks.early_exit --out, appended: 20, 100, 200 and 400 ms, and loading."""
+    about = {**latency.PUBLISHED_NETWORK, "precision": precision, "threads": 2, "machine": "m"}
+    ms = dict(zip(latency.EXITS, (20, 100, 200, 400)))
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, [*about, "exit", "latency_ms"])
+        if new:
+            writer.writeheader()
+        for point, value in {**ms, "load": load}.items():
+            timed = value if point == "load" else scale * value
+            writer.writerow({**about, **changes, "exit": point, "latency_ms": timed})
+    return path
 
 
 def test_measured_times_become_columns(tmp_path):
     rows = [{"method": "TEAM-Net, leaving at exit 2"}, {"method": "CoViAR"}]
-    add_times(rows, latency.columns(*write_times(tmp_path)))
+    path = write_times(tmp_path / "latency.csv")
+    write_times(path, scale=0.01, crop_size=112)  # another network
+    write_times(path, scale=0.5, precision="bf16")  # the same, faster
+    add_times(rows, latency.columns(path))
     assert rows[0] == {
         "method": "TEAM-Net, leaving at exit 2",
-        "network_ms": 100,
+        "network_ms": 50,
         "network_ms_share_pct": 25,
         "load_ms": 50,
-        "load_ms_share_pct": 12.5,
+        "load_ms_share_pct": 25,
+        "timed": "bf16, 2 threads, m",
     }
     assert set(rows[1]) == set(rows[0]) and rows[1]["load_ms"] is None
 
 
-def test_times_of_another_network_are_refused(tmp_path):
-    exits, loader = write_times(tmp_path, crop_size=112)
-    with pytest.raises(ValueError, match="timed another network: {'crop_size': 112}"):
-        latency.columns(exits, loader)
-    with pytest.raises(ValueError, match="loader.json: no 'batch_1'"):
-        latency.columns(loader, exits)
+def test_times_of_another_network_or_table_are_refused(tmp_path):
+    path = write_times(tmp_path / "latency.csv", crop_size=112)
+    with pytest.raises(ValueError, match="no times of the published network .arch resnet50, "):
+        latency.columns(path)
+    path.write_text("exit,latency_ms\nfull,3\n")
+    with pytest.raises(ValueError, match="latency.csv: no column arch, so not a table of"):
+        latency.columns(path)
+
+
+def test_main_refuses_what_it_cannot_read(tmp_path):
+    run = run_main("--times", str(tmp_path / "none.csv"))
+    assert run.returncode == 2 and "none.csv" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_costs_are_averaged_over_the_runs_of_a_study(tmp_path):
+    path = tmp_path / "policies.csv"
+    write_policies(
+        path,
+        {"exit1": (25, 2.0), "full": (75, 10.0)},  # 8 gmacs
+        {"exit1": (75, 2.0), "full": (25, 10.0)},  # 4 gmacs
+    )
+    assert [row["gmacs"] for row in averages.read(path)] == [8, 4]
+    (row,) = averages.over_runs(averages.read(path))
+    assert (row["runs"], row["gmacs"], row["top1_pct"]) == (2, 6, 82)
+    assert row["gmacs_std"] == pytest.approx(8**0.5, abs=1e-3)  # three decimals
+    assert row["gmacs_1024"] == pytest.approx(6e9 / 1024**3, abs=1e-3)
+
+
+def test_costs_of_a_collected_study_are_those_of_its_rows(synthetic_study):
+    """Shares times costs, summed here, against the mean over videos the sweep wrote."""
+    with open(synthetic_study / "policies.csv", newline="") as file:
+        written = [row for row in csv.DictReader(file) if row["exit"] == "all"]
+    policies = averages.read(synthetic_study / "policies.csv")
+    assert len(policies) == len(written)
+    for policy, row in zip(policies, written):
+        assert policy["gmacs"] == pytest.approx(float(row["gmacs"]), abs=6e-4)  # three decimals
+    assert {row["runs"] for row in averages.over_runs(policies)} == {4}
 
 
 def test_shares_that_do_not_add_up_are_refused(tmp_path):
