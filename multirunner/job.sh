@@ -6,7 +6,8 @@
 # which runs COMMAND unless the file RESULT is there already (RESULT -: always), and calls it failed
 # when RESULT is not there afterwards. `python` in COMMAND is $PYTHON (default python3).
 # Options of the job file: --dry-run prints what would run, --keep-going goes on after a failed job.
-# Ctrl-C stops at once; a signal to the shell alone is obeyed when the running job ends.
+# Ctrl-C, like any signal to the whole process group, stops the running job and what would follow; a
+# signal to this shell alone is obeyed when the running job ends.
 
 keep_going='' dry_run=''
 for option; do
@@ -48,6 +49,7 @@ run_locked() ( # RESULT COMMAND...
     result=$1
     shift
     [ "$result" != - ] || exec "$@" </dev/null
+    trap : HUP INT TERM USR1 # the job gets them too: wait for it to save itself
     folder=$(dirname -- "$result")
     mkdir -p -- "$folder" || exit
     lock=$folder/.$(basename -- "$result").lock
@@ -83,5 +85,5 @@ summary() {
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-trap : USR1 # for the job, which saves a checkpoint
+trap : USR1 # asks the job for a checkpoint, not us
 trap summary EXIT

@@ -90,6 +90,7 @@ if [ -n "$slurm" ]; then
 #!/bin/sh
 # Submits $name to Slurm, one job array per stage, each after the one before; arguments go to sbatch:
 #     sh submit.sh --partition=gpu --gres=gpu:1 --time=12:00:00
+# Two minutes before its time is over a training saves itself, and goes back into the queue.
 # The job file that this was made from: $job_file
 set -eu
 mkdir -p $(quote "$logs")
@@ -100,8 +101,9 @@ END
         cat <<END
 
 # stage: ${stage#*_}
-id=\$(sbatch --parsable --requeue --kill-on-invalid-dep=yes --job-name=${stage#*_} --array=1-$count \\
-    --output=$(quote "$logs/${stage}_%a.log") \$after "\$@" <<'SCRIPT'
+id=\$(sbatch --parsable --requeue --open-mode=append --signal=USR1@120 --kill-on-invalid-dep=yes \\
+    --job-name=${stage#*_} --array=1-$count --output=$(quote "$logs/${stage}_%a.log") \\
+    \$after "\$@" <<'SCRIPT'
 #!/bin/sh
 checkout=$(quote "$(dirname "$here")")
 set -ea
@@ -115,7 +117,11 @@ END
         done <"$work/$stage"
         cat <<END
 esac
-exec sh multirunner/on_host.sh "\$1"
+SRUN_CPUS_PER_TASK=\${SLURM_CPUS_PER_TASK:-1} # which srun does not take from sbatch by itself
+status=0
+srun sh multirunner/on_host.sh "\$1" || status=\$?
+[ \$status -ne 75 ] || scontrol requeue "\${SLURM_ARRAY_JOB_ID}_\$SLURM_ARRAY_TASK_ID"
+exit \$status
 SCRIPT
 )
 after=--dependency=$dependency:\${id%%;*}

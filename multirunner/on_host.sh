@@ -33,6 +33,7 @@ if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then
 fi
 
 . multirunner/job.sh
-trap - EXIT # one job needs no summary, its exit code is this script's
+trap - EXIT # one job needs no summary, and whatever happens,
+trap : HUP INT TERM # its exit code is this script's
 set +eu
 eval "$line"

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -322,7 +324,7 @@ def test_a_dry_run_of_the_multirunner_shows_hosts_and_jobs(tmp_path):
     assert output.splitlines() == expected
 
 
-SBATCH = """#!/bin/sh
+SBATCH = """
 # Runs the array at once, one task after the other, and writes down how it was called.
 id=$(($(wc -l < "$CALLS.sbatch" 2>/dev/null || echo 0) + 1))
 echo "$*" >> "$CALLS.sbatch"
@@ -331,7 +333,7 @@ for word; do case $word in --array=1-*) count=${word#--array=1-} ;; esac; done
 n=0
 while [ $n -lt $count ]; do
     n=$((n + 1))
-    (cd / && SLURM_ARRAY_TASK_ID=$n sh "$CALLS.script") >> "$CALLS.out" 2>&1
+    (cd / && SLURM_ARRAY_JOB_ID=$id SLURM_ARRAY_TASK_ID=$n sh "$CALLS.script") >> "$CALLS.out" 2>&1
 done
 echo "$id;cluster"
 """
@@ -339,20 +341,59 @@ echo "$id;cluster"
 
 def test_slurm_arrays_run_every_job_after_the_stage_before(tmp_path, python):
     """With a stand-in for sbatch: there is no Slurm here."""
+    programs = {"sbatch": SBATCH, "srun": '"$@"\n', "scontrol": 'echo "$@" >> "$CALLS.scontrol"\n'}
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/sbatch").write_text(SBATCH)
-    (tmp_path / "bin/sbatch").chmod(0o755)
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "config.sh").write_text('cd "$checkout" # it\'s here\n')
     lines = [f"job - python {n} {shlex.quote(NASTY)}" for n in range(3)]
-    file = job_file(tmp_path, *lines, "# stage: b", "job - python last")
+    file = job_file(tmp_path, *lines, "# stage: b", "job - python last", "exit 75")
     places = ["--config", tmp_path / "config.sh", "--joblog", tmp_path / "logs/it's"]
     submit = tmp_path / "submit.sh"
     submit.write_text(run("multirunner/multirunner.sh", "--slurm", *places, file))
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
     output = run(submit, "--partition=gpu", PATH=path, **python)
-    assert output.splitlines() == ["1;cluster  a: 3 jobs", "2;cluster  b: 1 jobs"]
+    assert output.splitlines() == ["1;cluster  a: 3 jobs", "2;cluster  b: 2 jobs"]
     assert calls(python) == [*([str(n), NASTY] for n in range(3)), ["last"]]
     first, second = Path(f"{python['CALLS']}.sbatch").read_text().splitlines()
     assert "--array=1-3" in first and "--partition=gpu" in first and "--dependency" not in first
-    assert "--array=1-1" in second and "--dependency=afterok:1 " in second
+    assert "--array=1-2" in second and "--dependency=afterok:1 " in second
     assert "--output=" in first and "logs/it's.d/01_a_%a.log" in first
+    # A job that was told to stop, and saved itself, goes back into the queue.
+    assert Path(f"{python['CALLS']}.scontrol").read_text() == "requeue 2_2\n"
+
+
+SAVES = """
+import pathlib, signal, sys, time
+def save(number, _):
+    time.sleep(0.5)
+    print("saved at", signal.Signals(number).name, flush=True)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, save)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
+def test_a_stopped_job_has_the_time_to_save_itself(tmp_path, number, status):
+    (tmp_path / "saves.py").write_text(SAVES)
+    going, result = tmp_path / "going", tmp_path / "result"
+    file = job_file(tmp_path, f"job {result} python {tmp_path}/saves.py {going}", f"touch {result}")
+    process = subprocess.Popen(
+        ["sh", file],
+        cwd=REPO,
+        env={**os.environ, "PYTHON": sys.executable},
+        text=True,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not going.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == status and not result.exists()
+    assert output.index(f"saved at {number.name}") < output.index("jobs: 0 done")
