@@ -3,9 +3,9 @@
 #
 #     sh multirunner/create_all_jobs.sh > multirunner/all_jobs.sh
 #
-# Stages, in order: a backbone per split (seed 1), exits per split, seed and method, their logits,
-# WISE weights, thresholds, and the tables of all runs. Recipes are the published ones of each data
-# set. Options (NAMES: words separated by spaces; in paths {data}, {split} and {part}, which is train
+# Stages, in order: a backbone per split (seed 1), the bank of what its exits will see, exits per
+# split, seed and method, their logits, WISE weights, thresholds, and the tables of all runs. Recipes
+# are the published ones of each data set. Options (NAMES: words separated by spaces; in paths {data}, {split} and {part}, which is train
 # or test, are replaced; FLAGS: put into the commands as they are, instead of the recipe's own):
 #
 #   --data NAMES             data sets                      (ucf101 hmdb51)
@@ -20,10 +20,11 @@
 #   --init FILE              weights a backbone starts from, '' for none
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
 #   --backbone PATH          take this backbone, train none
-#   --network FLAGS          of backbones and exits (--arch resnet50 --num_segments 8 --dropout 0.5)
+#   --shards N               jobs that share the making of one bank (1)
+#   --network FLAGS          of all that knows the network (--arch resnet50 --num_segments 8 --dropout 0.5)
 #   --all-flags FLAGS        of all scripts that read videos
 #   --backbone-flags FLAGS   of train_team_net.py
-#   --frozen-flags FLAGS     of the exits and of save_logits.py
+#   --frozen-flags FLAGS     of the bank, the exits and save_logits.py
 #   --exit-flags FLAGS       of the exits
 #   --wise-flags FLAGS       of wise_team_net_logit.py
 #   --policy-flags FLAGS     of team_net_wise_all_acc.py
@@ -32,7 +33,7 @@ set -euf
 data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'
 methods='team_ce prog_kd prog_kd_anti i_frame'
 data_root='data/{data}' lists='lists/{data}_{split}_{part}.txt' runs=runs results='results/{data}'
-init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone=''
+init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' shards=1
 network='--arch resnet50 --num_segments 8 --dropout 0.5'
 all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
 
@@ -71,6 +72,7 @@ while [ $# -gt 0 ]; do
         --results) results=$2 ;;
         --init) init=$2 ;;
         --backbone) backbone=$2 ;;
+        --shards) shards=$2 ;;
         --network) network=$2 ;;
         --all-flags) all_flags=$2 ;;
         --backbone-flags) backbone_flags=$2 ;;
@@ -85,6 +87,7 @@ done
 for seed in $seeds; do
     case $seed in *[!0-9]*) die "--seeds $seed is not a whole number" ;; esac
 done
+case $shards in '' | *[!0-9]* | 0*) die "--shards $shards is not a whole number above 0" ;; esac
 for method in $methods; do
     case $method in
         *[!A-Za-z0-9_.,:-]*) die "--methods $method: no such method" ;;
@@ -218,6 +221,19 @@ if [ -z "$backbone" ]; then
         done
     done
 fi
+echo '# stage: bank' # a filled one takes no time
+for name in $data; do
+    for split in $splits; do
+        n=0
+        while [ "$n" -lt "$shards" ]; do
+            n=$((n + 1)) shard=''
+            [ "$shards" -eq 1 ] || shard=" --shard $n/$shards"
+            printf 'job - python -m training.views%s%s%s%s\n' "$(videos)" \
+                "${network:+ $network}${frozen_flags:+ $frozen_flags}" \
+                "${backbone:+ --pretrained $(path "$backbone")}" "$shard"
+        done
+    done
+done
 echo '# stage: exits'
 each_exit exits
 echo '# stage: logits'

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
+from training import bank
 from training.options import METHODS, resolve_recipe
 
 MULTIRUNNER = REPO / "multirunner"
@@ -23,7 +24,7 @@ GENERATORS = {
     "ucf101_7_jobs.sh": ["ucf101_7.sh", "--jobs"],
     None: ["demo.sh", "--jobs"],  # not committed
 }
-STAGES = ["backbone", "exits", "logits", "wise", "all-accuracy", "collect"]
+STAGES = ["backbone", "bank", "exits", "logits", "wise", "all-accuracy", "collect"]
 SCRIPT_OF_STAGE = {
     "logits": "save_logits.py",
     "wise": "wise_team_net_logit.py",
@@ -91,6 +92,8 @@ def parse(words):
         module, words = words[1], words[2:]
     else:
         module, words = words[0].removesuffix(".py"), words[1:]
+    if module == "training.views":
+        return module, bank.get_fill_parser().parse_args(words)
     return module, importlib.import_module(module).get_args_parser().parse_args(words)
 
 
@@ -110,8 +113,9 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
     trained = set()
     for stage, result, words in jobs:
         module, args = parse(words)
-        if stage == "collect":
-            assert (module, result) == ("early_exit.collect", "-")
+        if stage in ("bank", "collect"):
+            assert module == {"bank": "training.views", "collect": "early_exit.collect"}[stage]
+            assert result == "-"
             continue
         if stage == "backbone":
             method = "team_net"
@@ -134,8 +138,8 @@ def test_the_whole_study_is_the_published_recipe():
     splits, seeds = ["split1", "split2", "split3"], [1, 736, 4711]
     counts = Counter(stage for stage, *_ in jobs)
     exits = 2 * len(splits) * len(seeds) * len(METHODS)
-    expected = {stage: exits for stage in STAGES[1:-1]}
-    assert counts == {"backbone": 6, **expected, "collect": 2}
+    expected = {stage: exits for stage in STAGES[2:-1]}
+    assert counts == {"backbone": 6, "bank": 6, **expected, "collect": 2}
     seen = set()
     for stage, _, words in jobs:
         if stage not in ("backbone", "exits"):
@@ -176,9 +180,13 @@ def test_flags_replace_those_of_the_recipe():
     text = create(
         *("--data", "mine", "--splits", "s", "--seeds", "5", "--methods", "prog_kd two:mv:9,fused"),
         *("--exit-flags", "--epochs 12 --lr-steps 4 8", "--backbone", "b/{data}_{split}.pt"),
+        *("--shards", "2"),
     )
     jobs = read_jobs(text)
     assert "backbone" not in {stage for stage, *_ in jobs}
+    shards = [parse(words)[1] for stage, _, words in jobs if stage == "bank"]
+    assert [args.shard for args in shards] == [(1, 2), (2, 2)]
+    assert {args.pretrained for args in shards} == {"b/mine_s.pt"}
     (_, own), (_, two) = (parse(words) for stage, _, words in jobs if stage == "exits")
     for args in (own, two):
         assert (args.epochs, args.lr_steps, args.batch_size) == (12, [4, 8], 64)
@@ -235,10 +243,9 @@ def test_names_reach_the_scripts_as_they_are(tmp_path, python):
     file.write_text(create(*options, *places, "--runs", root / "runs", "--results", root / "out"))
     run(file, "--keep-going", fails=True, **python)  # the stub leaves no results
     given = calls(python)
-    assert [words[0] for words in given[:3]] == [
-        *("train_team_net.py", "train_team_ce.py", "save_logits.py")
-    ]
-    for words in given[:3]:
+    scripts = ["train_team_net.py", "-m", "train_team_ce.py", "save_logits.py"]
+    assert [words[0] for words in given[:4]] == scripts
+    for words in given[:4]:
         _, args = parse(words)
         assert args.data_root == root and args.checkpoint_dir == root / "runs"
         assert args.train_list == root / "split1 train {x}.txt"

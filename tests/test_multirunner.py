@@ -217,7 +217,11 @@ def test_resume_after_the_runner_is_killed(farm):
     runner.wait()
     # Its three jobs may live on: they are not run a second time beside themselves.
     resumed = farm.start(jobs, "--resume")
-    time.sleep(2)
+    logs = farm.folder / "joblog.d/01_exits"
+    farm.wait_for(
+        lambda: sum("waiting" in path.read_text() for path in logs.glob("*.log")) == 3,
+        "the same three wait for the old ones",
+    )
     (farm.shared / "hold").unlink()
     output, _ = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, output
@@ -284,5 +288,5 @@ def test_a_sweep_of_the_real_scripts(farm):
     for method in ("team_ce", "prog_kd"):
         assert {f"{method}/split1_seed1/{file}" for file in ("result.json", "logits.pt")} <= files
     rows = [row.split("\t") for row in (farm.folder / "joblog").read_text().splitlines()[1:]]
-    assert [row[0] for row in rows] == ["backbone", "exits", "exits", "logits", "logits"]
+    assert [row[0] for row in rows] == ["backbone", "bank", "exits", "exits", "logits", "logits"]
     assert {row[2] for row in rows} == {"host1", "host2"}
