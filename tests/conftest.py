@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic_study import make_runs, run_main
 
+from dataset_team import toy
 from early_exit import collect
+from models.team_net import TeamNet
+from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -32,3 +36,20 @@ def synthetic_study(synthetic_runs) -> Path:
     study = synthetic_runs.parent / "results" / "toy"
     run_main(collect, synthetic_runs, "--out", study)
     return study
+
+
+@pytest.fixture(scope="session")
+def frozen_toy(tmp_path_factory) -> tuple[list[str], Path]:
+    """Options that name a toy data set and its runs, and the checkpoint of a backbone (untrained)
+    among these. To be read only: give another --checkpoint_dir, or --cache-dir.
+    """
+    folder = tmp_path_factory.mktemp("frozen")
+    toy.make_toy(folder, videos_per_class=9, size=(64, 48))
+    torch.manual_seed(1)
+    net = TeamNet(len(toy.CLASSES), num_segments=1, arch="resnet18")
+    best = folder / "runs/toy/team_net/split1_seed1/best.pt"
+    content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
+    save_checkpoint(best, content)
+    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
+    options = ["--data-name", "toy", "--data-root", folder, *lists, "--workers", "0"]
+    return [*map(str, options), "--checkpoint_dir", str(folder / "runs")], best

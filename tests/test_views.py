@@ -14,7 +14,6 @@ import pytest
 import torch
 from conftest import REPO
 
-from dataset_team import toy
 from dataset_team.dataset import Sample
 from dataset_team.transforms import normalise
 from models.inference import prepare_for_inference
@@ -196,21 +195,6 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
     assert {view for _, view in second.asked} == {0, 1, 2}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, backbone):
-    """A toy data set with a backbone's checkpoint: options of `python -m training.views`."""
-    folder = tmp_path_factory.mktemp("study")
-    toy.make_toy(folder, videos_per_class=9, size=(64, 48))
-    torch.manual_seed(1)
-    net = TeamNet(8, num_segments=1, arch="resnet18")
-    run = folder / "runs/toy/team_net/split1_seed1"
-    content = {"model": net.state_dict(), "config": net.config, "crop_size": SIZE, "heldout": []}
-    save_checkpoint(run / "best.pt", content)
-    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
-    options = ["--data-name", "toy", "--data-root", folder, *lists, "--workers", "0"]
-    return [*map(str, options), "--checkpoint_dir", str(folder / "runs")], run / "best.pt"
-
-
 def fill(options, *more):
     parser = bank.get_fill_parser()
     return bank.fill(parser.parse_args([*options, *map(str, more)]), parser)
@@ -233,10 +217,10 @@ def assert_same_banks(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def whole_bank(study, tmp_path_factory):
+def whole_bank(frozen_toy, tmp_path_factory):
     """3 training views and one of every other part, computed by one process."""
     folder = tmp_path_factory.mktemp("bank")
-    result = fill(study[0], "--views", 3, "--cache-dir", folder)
+    result = fill(frozen_toy[0], "--views", 3, "--cache-dir", folder)
     assert result["views"] == {"train": 3, "heldout": 1, "test": 1, "train_as_tested": 1}
     assert not any(result["missing"].values())
     videos = result["videos"]
@@ -245,8 +229,8 @@ def whole_bank(study, tmp_path_factory):
     return folder
 
 
-def test_two_shards_make_the_bank_of_one(study, whole_bank, tmp_path, capsys, monkeypatch):
-    options = [*study[0], "--views", "3", "--cache-dir", str(tmp_path)]
+def test_two_shards_make_the_bank_of_one(frozen_toy, whole_bank, tmp_path, capsys, monkeypatch):
+    options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
     first = fill(options, "--shard", "1/2")
     assert first["missing"] == {"train": [1], "heldout": [0], "test": [], "train_as_tested": [0]}
     assert "still missing: train 1; heldout 0; train_as_tested 0" in capsys.readouterr().out
@@ -259,14 +243,14 @@ def test_two_shards_make_the_bank_of_one(study, whole_bank, tmp_path, capsys, mo
 
 
 @pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "1/-2"])
-def test_impossible_shards_are_refused(study, words, capsys):
+def test_impossible_shards_are_refused(frozen_toy, words, capsys):
     with pytest.raises(SystemExit):
-        fill(study[0], "--shard", words)
+        fill(frozen_toy[0], "--shard", words)
     assert "write 1/4 to 4/4" in capsys.readouterr().err
 
 
-def test_a_killed_shard_goes_on(study, whole_bank, tmp_path):
-    options = [*study[0], "--views", "3", "--cache-dir", str(tmp_path)]
+def test_a_killed_shard_goes_on(frozen_toy, whole_bank, tmp_path):
+    options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
     command = [sys.executable, "-m", "training.views", *options, "--feature-batch", "1"]
     process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL)
     while not list(tmp_path.glob("*/view_*.pt")):
@@ -286,9 +270,9 @@ def prune(*options):
     return bank.prune(bank.get_prune_parser().parse_args(["--prune", *map(str, options)]))
 
 
-def test_prune_removes_what_no_backbone_uses(study, tmp_path, capsys):
+def test_prune_removes_what_no_backbone_uses(frozen_toy, tmp_path, capsys):
     """Banks of a retrained and of a removed backbone go; of weights still there they stay."""
-    options, best = study
+    options, best = frozen_toy
     runs = tmp_path / "runs"
     ours, gone = runs / "toy/team_net/split1_seed1/best.pt", tmp_path / "gone.pt"
     elsewhere = tmp_path / "elsewhere.pt"
@@ -333,8 +317,8 @@ def test_prune_removes_what_no_backbone_uses(study, tmp_path, capsys):
     assert prune("--checkpoint_dir", runs)["removed_mb"] == 0
 
 
-def test_prune_leaves_what_it_cannot_judge_or_did_not_make(study, tmp_path, capsys):
-    options, best = study
+def test_prune_leaves_what_it_cannot_judge_or_did_not_make(frozen_toy, tmp_path, capsys):
+    options, best = frozen_toy
     backbone = tmp_path / "backbone.pt"
     shutil.copy(best, backbone)
     few = ["--views", 1, "--parts", "test", "--cache-dir", tmp_path / "bank"]

@@ -10,15 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-from training import options
+from training import options, views
 from training.checkpoint import load_backbone, weights_digest
 from training.frozen import PARTS, Frozen, add_frozen_options
 from training.log import print_result
 from training.views import ABOUT, FEATURES_VERSION, read_banks
 
+COMMAND = "python -m training.views"
+
 
 def get_fill_parser() -> argparse.ArgumentParser:
-    parser = options.make_parser(__doc__)
+    parser = options.make_parser(views.__doc__)
+    parser.prog = COMMAND
     options.add_data_options(parser)
     add_frozen_options(parser)
     group = parser.add_argument_group("run")
@@ -39,6 +42,7 @@ def get_fill_parser() -> argparse.ArgumentParser:
 
 def get_prune_parser() -> argparse.ArgumentParser:
     parser = options.make_parser("Remove the banks of backbones that are gone or were retrained.")
+    parser.prog = COMMAND
     parser.add_argument("--prune", action="store_true", required=True)
     parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
     parser.add_argument("--checkpoint_dir", type=Path, default=Path("runs"), help="(default runs)")
@@ -68,9 +72,9 @@ def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     options.check_files(args, parser)
     frozen = Frozen(args, parser)
     parts = [part for part in args.parts if part != "heldout" or frozen.splits.heldout]
-    views = {part: frozen.views(part) for part in parts}
+    banks = {part: frozen.views(part) for part in parts}
     counts = {
-        part: args.views if part == "train" else views[part].dataset.num_test_views
+        part: args.views if part == "train" else banks[part].dataset.num_test_views
         for part in parts
     }
     dealt = [(part, view) for part in parts for view in range(counts[part])]
@@ -78,9 +82,9 @@ def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     clips, start = 0, time.perf_counter()
     for part in parts:
         mine = [view for owner, view in dealt[number - 1 :: total] if owner == part]
-        clips += views[part].fill(mine) * len(views[part].dataset)
+        clips += banks[part].fill(mine) * len(banks[part].dataset)
     seconds = time.perf_counter() - start
-    missing = {part: views[part].missing(counts[part]) for part in parts}
+    missing = {part: banks[part].missing(counts[part]) for part in parts}
     left = [
         f"{part} {', '.join(map(str, numbers))}" for part, numbers in missing.items() if numbers
     ]
@@ -90,8 +94,8 @@ def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
             f" {'; '.join(left)}. Wait for them, or run without --shard to compute them here"
         )
     return {
-        "banks": {part: str(views[part].folder) for part in parts},
-        "videos": {part: len(views[part].dataset) for part in parts},
+        "banks": {part: str(banks[part].folder) for part in parts},
+        "videos": {part: len(banks[part].dataset) for part in parts},
         "views": counts,
         "missing": missing,
         "computed_clips": clips,
