@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from early_exit import summary, wise
+from early_exit import study_tables, summary, wise
 from early_exit.logits import LogitsError, LogitsFile, file_digest
 from early_exit.options import LOGITS_NAME, WISE_NAME
 from early_exit.policy import POLICY_NAME, load_policy
@@ -256,7 +256,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name, columns in STUDY_COLUMNS.items():
         write_rows(args.out / name, columns, gathered.rows[name])
     study = summary.read_study(args.out)
-    print(summary.as_text(study))
+    print(study_tables.as_text(study))
     for reason in reasons:
         print(reason)
     counts = {"used": len(gathered.used), "left_out": len(reasons)}
