@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.fused import can_fuse, fuse_blocks
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
@@ -25,10 +26,11 @@ def prepare_for_inference(
 
     Every batch normalisation after a convolution is folded into it, weights are channels_last,
     and with `precision="bf16"` the convolutions run in bfloat16 (logits and squeeze vectors stay
-    float32). `compiled` adds torch.compile per stage, for any batch size: its first pass takes
-    half a minute on an idle machine, and the first batch of one as long again, so it pays from
-    some hundred clips on; where there is no compiler a warning says so and the copy is not
-    compiled. Call the result under `torch.no_grad()`.
+    float32). On a CPU each convolution takes its ReLU or sum along (`models.fused`). `compiled`
+    has torch.compile do that and more, per stage, for any batch size: its first pass takes half a
+    minute on an idle machine, and the first batch of one as long again, so it pays from some
+    hundred clips on; where there is no compiler a warning says so and the copy is not compiled.
+    Call the result under `torch.no_grad()`.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")
@@ -37,11 +39,14 @@ def prepare_for_inference(
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(PRECISIONS[precision], memory_format=torch.channels_last)
-    if compiled and _can_compile(next(model.parameters()).device):
-        backbone = model.backbone if isinstance(model, TeamNetIC) else model
+    backbone = model.backbone if isinstance(model, TeamNetIC) else model
+    device = next(model.parameters()).device
+    if compiled and _can_compile(device):
         options = {"dynamic": True, "options": {"freezing": True}}
         backbone.advance = torch.compile(backbone.advance, **options)
         backbone.leave = torch.compile(backbone.leave, **options)
+    elif device.type == "cpu" and can_fuse(backbone.iframe.stem.conv1):
+        fuse_blocks(backbone)
     return model
 
 

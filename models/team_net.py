@@ -106,8 +106,9 @@ class TeamBlock(nn.Module):
         with full_precision(squeeze):
             weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
-        maps = torch.cat([x.mean(1, keepdim=True) for x in scaled], dim=1)  # (b*t, 3, h, w)
-        weights = torch.sigmoid(self.conv_spatial(maps)).split(1, dim=1)
+        # not mean, which copies all of a bfloat16 x to float32 first
+        maps = [x.sum(1, keepdim=True) / x.shape[1] for x in scaled]  # (b*t, 1, h, w)
+        weights = torch.sigmoid(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
         if torch.is_grad_enabled():
             return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
         return tuple(x.mul_(w) for x, w in zip(scaled, weights))  # saves memory, hence time

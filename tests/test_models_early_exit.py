@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from models.fused import FusedConv
 from models.inference import prepare_for_inference
 from models.policy import Policy, confidence
 from models.team_net import TeamNet
@@ -171,7 +172,8 @@ def test_prepared_network_gives_the_same_outputs(arch, is_shift, clips):
         for got, want in zip(fast(*clips)[1:], net(*clips)[1:]):
             # float32 rounding in other orders, over some 50 layers
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
-        features = fast.backbone.iframe.layer1(torch.randn(SEGMENTS, 64, 8, 8))
+        pictures = torch.randn(SEGMENTS, 3, 32, 32)
+        features = fast.backbone.iframe.layer1(fast.backbone.iframe.stem(pictures))
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert net.training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
@@ -203,3 +205,20 @@ def test_without_a_compiler_the_prepared_network_still_works(net, clips, monkeyp
 def test_unknown_precision_is_refused(net):
     with pytest.raises(ValueError, match="unknown precision 'fp16': choose fp32 or bf16"):
         prepare_for_inference(net, "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fused_convolutions_give_the_outputs_of_separate_ones(precision, net, clips, monkeypatch):
+    fused = prepare_for_inference(net.backbone, precision)
+    if not any(isinstance(module, FusedConv) for module in fused.modules()):
+        pytest.skip("this PyTorch or CPU has no fused convolutions")
+    monkeypatch.setattr("models.inference.can_fuse", lambda conv: False)
+    separate = prepare_for_inference(net.backbone, precision)
+    assert not any(isinstance(module, FusedConv) for module in separate.modules())
+    before = [clip.clone() for clip in clips]
+    with torch.no_grad():
+        got, want = fused(*clips).fused, separate(*clips).fused
+    assert all(map(torch.equal, clips, before))
+    # Other orders of sums; a fused sum is rounded once where two calls round twice.
+    tolerance = {"fp32": 1e-5, "bf16": 0.02}[precision] * want.abs().max().item()
+    torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
