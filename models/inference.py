@@ -30,7 +30,7 @@ def prepare_for_inference(
     has torch.compile do that and more, per stage, for any batch size: its first pass takes half a
     minute on an idle machine, and the first batch of one as long again, so it pays from some
     hundred clips on; where there is no compiler a warning says so and the copy is not compiled.
-    Call the result under `torch.no_grad()`.
+    Call the result under `torch.no_grad()`, on the device that `model` is on.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")

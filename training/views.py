@@ -124,7 +124,7 @@ class FrozenNetwork:
     @functools.cached_property
     def prepared(self) -> TeamNet:
         """The copy that computes; made at first use, since a ready bank does not need it."""
-        return prepare_for_inference(self.backbone, self.precision).to(self.settings["device"])
+        return prepare_for_inference(self.backbone.to(self.settings["device"]), self.precision)
 
     def compute(self, dataset: VideoDataset, view: int) -> Features:
         return compute_view(self.prepared, dataset, view, **self.settings)
