@@ -5,9 +5,13 @@
 Every clip is made to leave at one exit, then at the next, then at none; and, as `mixed`, clips
 leave in about equal parts at all of them, so that rows of the batch are dropped on the way. Ratios
 are to the full network without exits in the same run. Weights and clips are random: only time is
-measured. With `--policies`, a policies.csv of team_net_wise_all_acc.py, the mean time per video
-follows for each of its policies on test videos, from its share of videos per exit and the time of
-batch 1: give the --arch, --crop-size, --num_segments and --exits of that run.
+measured.
+
+    python -m benchmarks.early_exit --out results/latency.csv --videos VIDEO...
+
+adds rows to a table of latencies per clip, in which rows of the same network, precision, threads
+and machine are replaced; with `--videos`, also what it takes to load a clip of these (exit `load`).
+Policies on real clips: `python -m benchmarks.policies`.
 """
 
 from __future__ import annotations
@@ -15,21 +19,29 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from benchmarks.forward import build_network, random_clips
-from benchmarks.timing import interleaved_medians
+from benchmarks.timing import interleaved_medians, machine
+from coviar import read_index
+from coviar.files import whole_file
+from dataset_team.dataset import load_test_view
 from MACs.team_net import exit_gmacs
 from models.inference import PRECISIONS, prepare_for_inference
 from models.policy import Policy
 from models.team_net import ARCHS
 from models.team_net_ic import TeamNetIC
+from training.log import command_line
 
 NOBODY, EVERYBODY = 2.0, -1.0  # thresholds for a confidence in [0, 1]
-POLICY_COLUMNS = ("data", "split", "seed", "method", "combination", "rule", "goal")
+SETTING = ["arch", "motion_arch", "num_segments", "crop_size", "precision", "threads"]
+COLUMNS = [*SETTING, "batch_size", "exit", "latency_ms", "share_of_full", "gmacs", "machine"]
+COLUMNS += ["command"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -45,7 +57,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--policies", metavar="CSV", help="policies to time; needs batch size 1")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="table to put the latencies into")
+    parser.add_argument("--videos", nargs="+", default=[], metavar="VIDEO", help="to time loading")
     return parser
 
 
@@ -84,38 +97,61 @@ def time_exits(net: TeamNetIC, args: argparse.Namespace, batch_size: int) -> dic
     medians = interleaved_medians({"full": lambda: net.backbone(*clips), **cases}, args.repeats)
     gmacs = exit_gmacs(net.backbone.config, args.exits, args.crop_size)
     points = torch.tensor([gmacs[name] for name in [f"exit{k}" for k in args.exits] + ["full"]])
-    result = {"full": {"ms": round(medians["full"], 1)}}
+    result = {"full": {"ms": round(medians["full"], 2)}}
     for name, policy in policies.items():
         mean_gmacs = points[net.early_exit(*clips, policy).point.cpu()].mean().item()
         result[name] = {
-            "ms": round(medians[name], 1),
+            "ms": round(medians[name], 2),
             "ms_ratio": round(medians[name] / medians["full"], 4),
             "macs_ratio": round(mean_gmacs / gmacs["full"], 4),
         }
     return result
 
 
-def read_policies(path: str) -> list[dict]:
-    """Test rows of policies.csv, one dict per policy with its shares, {exit: percent}."""
-    policies: dict[tuple, dict] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["part"] != "test":
-                continue
-            name = tuple(row[column] for column in POLICY_COLUMNS)
-            policy = policies.setdefault(name, {**dict(zip(POLICY_COLUMNS, name)), "shares": {}})
-            if row["exit"] == "all":
-                policy["top1_pct"] = float(row["top1_pct"])
-            else:
-                policy["shares"][row["exit"]] = float(row["share_pct"])
-    return list(policies.values())
+def time_loading(args: argparse.Namespace) -> float:
+    """Milliseconds to load a clip as tested: the mean over the videos of their medians."""
+    indexes = [read_index(path) for path in args.videos]
+    cases = {
+        index.path: lambda index=index: load_test_view(index, args.num_segments, args.crop_size)
+        for index in indexes
+    }
+    medians = interleaved_medians(cases, args.repeats)
+    return sum(medians.values()) / len(medians)
 
 
-def time_policy(policy: Mapping, timed: Mapping[str, Mapping]) -> dict:
-    """Mean milliseconds per video of a policy, given those of each way out with batch 1."""
-    ways = {**timed, "full": timed["no_exit_taken"]}
-    ms = sum(share / 100 * ways[point]["ms"] for point, share in policy["shares"].items())
-    return {**policy, "ms": round(ms, 1), "throughput_gain": round(timed["full"]["ms"] / ms, 2)}
+def latency_rows(result: dict, config: dict, args: argparse.Namespace) -> list[dict]:
+    """One row per batch size and point: the exits, `full` (without exits), `load`."""
+    gmacs = exit_gmacs(config, args.exits, args.crop_size)
+    setting = {
+        **{key: {**vars(args), **config, **result}[key] for key in SETTING},
+        "machine": result["machine"],
+        "command": command_line(),
+    }
+    rows = []
+    for batch_size in args.batch_sizes:
+        timed = result[f"batch_{batch_size}"]
+        times = {point: timed[point]["ms"] / batch_size for point in gmacs}
+        if args.videos:
+            times["load"] = result["load_ms"]
+        for point, ms in times.items():
+            row = {"exit": point, "latency_ms": round(ms, 3), "gmacs": gmacs.get(point, "")}
+            row["share_of_full"] = round(ms / times["full"], 4)
+            rows.append({**setting, "batch_size": batch_size, **row})
+    return rows
+
+
+def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
+    """Put rows into a table, in the place of those of the same setting and batch size."""
+    key = [*SETTING, "batch_size", "machine"]
+    new = {tuple(str(row[column]) for column in key) for row in rows}
+    kept = []
+    if os.path.exists(path):
+        with open(path, newline="") as file:
+            kept = [row for row in csv.DictReader(file) if tuple(row[k] for k in key) not in new]
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
 
 
 @torch.inference_mode()
@@ -128,20 +164,17 @@ def main(args: argparse.Namespace) -> dict:
         "benchmark": "early_exit",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        **vars(args),
+        "machine": machine(args.device),
+        **{key: value for key, value in vars(args).items() if key not in ("out", "videos")},
     }
     for batch_size in args.batch_sizes:
         result[f"batch_{batch_size}"] = time_exits(net, args, batch_size)
-    if args.policies:
-        result["policies"] = [
-            time_policy(policy, result["batch_1"]) for policy in read_policies(args.policies)
-        ]
+    if args.videos:
+        result["load_ms"] = round(time_loading(args), 3)
+    if args.out:
+        write_latencies(args.out, latency_rows(result, net.backbone.config, args))
     return result
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    args = parser.parse_args()
-    if args.policies and 1 not in args.batch_sizes:
-        parser.error("--policies needs 1 among --batch-sizes")
-    print(json.dumps(main(args)))
+    print(json.dumps(main(get_args_parser().parse_args())))

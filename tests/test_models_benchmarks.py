@@ -1,14 +1,24 @@
 """The benchmarks of the networks run at a tiny size and report what they promise."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
+import torch
 
-from benchmarks import early_exit, forward
+from benchmarks import early_exit, forward, policies
 from benchmarks.timing import interleaved_medians
-from early_exit.tables import COLUMNS
+from dataset_team.dataset import VideoDataset
+from dataset_team.lists import read_list
+from dataset_team.toy import CLASSES, make_toy
+from dataset_team.transforms import normalise
+from early_exit import wise
+from early_exit.logits import file_digest
+from MACs.team_net import exit_gmacs
+from models.team_net import TeamNet
+from models.team_net_ic import TeamNetIC
+from tests.coviar_videos import pictures, write_video
+from tests.synthetic_logits import make_logits_file
+from training.checkpoint import save_checkpoint, weights_digest
 
 TINY = ["--arch", "resnet18", "--crop-size", "32", "--num_segments", "2", "--repeats", "2"]
 
@@ -29,37 +39,105 @@ def test_forward():
     assert result["gmacs"] == pytest.approx(0.22, rel=0.05)  # resnet18's 1.8 at 224, 6 times, / 49
 
 
-def write_policies(path, shares):
-    row = dict.fromkeys(COLUMNS["policies.csv"], "x")
-    rows = [{**row, "part": "test", "exit": "all", "top1_pct": 90, "share_pct": 100}]
-    for point, share in shares.items():
-        rows.append({**row, "part": "test", "exit": point, "top1_pct": 80, "share_pct": share})
-    rows.append({**row, "part": "heldout", "exit": "full", "share_pct": 100})
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS["policies.csv"])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def test_early_exit(tmp_path):
-    path = tmp_path / "policies.csv"
-    write_policies(path, {"exit1": 50, "exit3": 20, "full": 30})
-    options = [*TINY, "--exits", "1", "3", "--batch-sizes", "1", "3", "--policies", str(path)]
-    result = early_exit.main(early_exit.get_args_parser().parse_args(options))
+    video, table = tmp_path / "video.mp4", tmp_path / "latency.csv"
+    write_video(video, pictures(30, (64, 48)))
+    options = [*TINY, "--exits", "1", "3", "--batch-sizes", "1", "3"]
+    options += ["--videos", str(video), "--out", str(table)]
+    args = early_exit.get_args_parser().parse_args(options)
+    result = early_exit.main(args)
     one, three = result["batch_1"], result["batch_3"]
     ratios = [one[name]["macs_ratio"] for name in ("exit1", "exit3", "no_exit_taken")]
     assert ratios == sorted(ratios) and ratios[0] < 0.1 and ratios[-1] == 1
     assert "mixed" not in one
     assert three["mixed"]["macs_ratio"] == pytest.approx(sum(ratios) / 3, abs=1e-3)
-    (policy,) = result["policies"]
-    ms = 0.5 * one["exit1"]["ms"] + 0.2 * one["exit3"]["ms"] + 0.3 * one["no_exit_taken"]["ms"]
-    assert policy["top1_pct"] == 90
-    assert policy["ms"] == pytest.approx(ms, abs=0.06)  # printed to 0.1
+
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["exit"] for row in rows] == ["exit1", "exit3", "full", "load"] * 2
+    assert {row["motion_arch"] for row in rows} == {"resnet18"}
+    assert all(row["machine"] for row in rows)
+    # printed to 0.01 ms per batch
+    assert float(rows[4]["latency_ms"]) == pytest.approx(three["exit1"]["ms"] / 3, abs=0.005)
+    assert float(rows[3]["latency_ms"]) == float(rows[7]["latency_ms"]) == result["load_ms"] > 0
+    shares = [float(row["share_of_full"]) for row in rows]
+    assert shares[2] == shares[6] == 1
+    assert shares[0] == pytest.approx(one["exit1"]["ms"] / one["full"]["ms"], abs=1e-4)
+    assert float(rows[2]["gmacs"]) == pytest.approx(0.22, rel=0.05) and rows[3]["gmacs"] == ""
 
 
-def test_policies_need_batches_of_one():
-    command = [sys.executable, "-m", "benchmarks.early_exit"]
-    command += ["--batch-sizes", "2", "--policies", "policies.csv"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "--policies needs 1 among --batch-sizes" in run.stderr
+def test_latencies_of_the_same_setting_are_replaced(tmp_path):
+    table = tmp_path / "latency.csv"
+    row = {**dict.fromkeys(early_exit.COLUMNS, "x"), "batch_size": 1}
+    early_exit.write_latencies(table, [{**row, "exit": "exit1"}, {**row, "exit": "full"}])
+    early_exit.write_latencies(table, [{**row, "batch_size": 8, "exit": "full"}])
+    early_exit.write_latencies(table, [{**row, "exit": "full", "latency_ms": 2}])
+    with open(table, newline="") as file:
+        found = [(r["batch_size"], r["exit"], r["latency_ms"]) for r in csv.DictReader(file)]
+    assert found == [("8", "full", "x"), ("1", "full", "2")]
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Toy videos, and a run of random exits with made-up logits and WISE weights."""
+    make_toy(tmp_path / "data", len(CLASSES), (64, 48))
+    torch.manual_seed(0)
+    net = TeamNetIC(TeamNet(len(CLASSES), 2, arch="resnet18").eval(), (1, 3))
+    for stream in net.backbone.streams:  # new ones call all clips the same
+        torch.nn.init.normal_(stream.classifier.weight)
+    config, model = net.backbone.config, net.backbone.state_dict()
+    backbone = tmp_path / "toy/team_net/split1_seed1/best.pt"
+    save_checkpoint(backbone, {"config": config, "model": model, "crop_size": 32})
+    run = tmp_path / "toy/team_ce/split1_seed1"
+    about = {"exits": [1, 3], "backbone": str(backbone), "backbone_digest": weights_digest(model)}
+    save_checkpoint(run / "best.pt", {"heads": net.heads.state_dict(), **about})
+    logits = make_logits_file(len(CLASSES), exits=(1, 3), model=config, crop_size=32)
+    logits.save(run / "logits.pt")
+    provenance = {"logits_sha256": file_digest(run / "logits.pt"), "solver": "exact"}
+    weights = wise.constant_weights(logits.outputs)
+    wise.save_weights(
+        run / "wise.json", logits.outputs, weights, {**provenance, "fit_on": "heldout"}
+    )
+    return tmp_path, run, net
+
+
+def test_policies_on_real_clips(study):
+    folder, run, net = study
+    test_list = folder / "data/test.txt"
+    options = ["--run", run, "--data-name", "toy", "--data-root", folder / "data"]
+    options += ["--test-list", test_list, "--max-drop", 0, 20, "--repeats", 1, "--batch-sizes", 3]
+    parser = policies.get_args_parser()
+    result = policies.main(parser.parse_args(list(map(str, options))), parser)
+
+    records = read_list(test_list, folder / "data", "toy")
+    dataset = VideoDataset(records, train=False, num_segments=2, crop_size=32)
+    clips = [torch.stack(x) for x in list(zip(*dataset))[:3]]
+    with torch.no_grad():
+        found = net.eval()(*normalise(*clips)).fused.argmax(1)
+    right = sum(label == record.label for label, record in zip(found.tolist(), records))
+    assert result["videos"] == len(records)
+    assert result["full"]["top1_pct"] == pytest.approx(100 * right / len(records), abs=0.01)
+    costs = exit_gmacs(net.backbone.config, (1, 3), 32)
+    strict, loose = result["max_drop_0"], result["max_drop_20"]
+    assert strict["thresholds"][0] > loose["thresholds"][0]
+    for policy in (strict, loose):
+        shares = policy["share_pct"]
+        assert list(shares) == ["exit1", "exit3", "full"]
+        gmacs = sum(shares[point] / 100 * costs[point] for point in costs)
+        assert policy["gmacs"] == pytest.approx(gmacs, abs=2e-3 * costs["full"])  # shares to 0.1 %
+        # printed to 0.01 ms
+        ratio = result["full"]["batch_3"]["ms"] / policy["batch_3"]["ms"]
+        assert policy["batch_3"]["gain"] == pytest.approx(ratio, rel=0.05)
+        load = result["load_ms"]
+        ratio = (result["full"]["batch_3"]["ms"] + load) / (policy["batch_3"]["ms"] + load)
+        assert policy["batch_3"]["gain_with_loading"] == pytest.approx(ratio, rel=0.05)
+
+
+def test_policies_of_a_run_without_logits_are_refused(study, capsys):
+    folder, run, _ = study
+    (run / "logits.pt").unlink()
+    options = ["--run", run, "--data-root", folder, "--test-list", folder / "data/test.txt"]
+    parser = policies.get_args_parser()
+    with pytest.raises(SystemExit):
+        policies.main(parser.parse_args(list(map(str, options))), parser)
+    assert "save_logits.py writes them" in capsys.readouterr().err
