@@ -5,8 +5,7 @@
 #
 # Stages, in order: a backbone per split (seed 1), the bank of what its exits will see, exits per
 # split, seed and method, their logits, WISE weights, thresholds, and the tables of all runs. Recipes
-# are the published ones of each data set. Options (NAMES: words separated by spaces; in paths {data}, {split} and {part}, which is train
-# or test, are replaced; FLAGS: put into the commands as they are, instead of the recipe's own):
+# are the published ones of each data set. Options, with their defaults:
 #
 #   --data NAMES             data sets                      (ucf101 hmdb51)
 #   --splits NAMES                                          (split1 split2 split3)
@@ -21,13 +20,17 @@
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
 #   --backbone PATH          take this backbone, train none
 #   --shards N               jobs that share the making of one bank (1)
-#   --network FLAGS          of all that knows the network (--arch resnet50 --num_segments 8 --dropout 0.5)
+#   --network FLAGS          of backbone, bank and exits
+#                            (--arch resnet50 --num_segments 8 --dropout 0.5)
 #   --all-flags FLAGS        of all scripts that read videos
 #   --backbone-flags FLAGS   of train_team_net.py
 #   --frozen-flags FLAGS     of the bank, the exits and save_logits.py
 #   --exit-flags FLAGS       of the exits
 #   --wise-flags FLAGS       of wise_team_net_logit.py
 #   --policy-flags FLAGS     of team_net_wise_all_acc.py
+#
+# NAMES are words separated by spaces. In a PATH, {data}, {split} and {part} (train or test) are
+# replaced. FLAGS go into the commands as they are, instead of the recipe's own.
 set -euf
 
 data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'

@@ -6,7 +6,8 @@
 #
 # The jobs of a stage (the lines after `# stage: NAME`) run at once, as many as hosts.txt allows; the
 # next stage starts when all of them are done. A job goes to the next free host, and when it fails,
-# to another one. Hosts that cannot be used are reported and left out.
+# to another one. Hosts that cannot be used are reported and left out. All of them see the same data
+# and runs, over NFS or the like; they need sh, perl and, to know what is running, flock.
 #
 #   --resume      go on after this runner was stopped: only jobs that are not done run
 #   --keep-going  after a stage with failed jobs, start the next one all the same
@@ -17,6 +18,7 @@
 #   --dry-run     print the hosts and the jobs, run nothing
 #   --slurm       print a script that submits one job array per stage
 set -eu
+{ # sh reads all of this before it runs, so the file may change while jobs run for days
 
 here=$(cd "$(dirname "$0")" && pwd)
 resume='' keep_going='' dry_run='' slurm=''
@@ -56,7 +58,7 @@ hosts_file=${first-} job_file=${second-}
 [ -n "$slurm" ] || [ -f "$hosts_file" ] || die "no hosts file $hosts_file"
 [ -f "$config" ] || die "no --config $config"
 name=$(basename "$job_file" .sh)
-joblog=${joblog:-$here/../runs/multirunner/$name.joblog}
+joblog=${joblog:-$(dirname "$here")/runs/multirunner/$name.joblog}
 logs=$joblog.d
 
 work=$(mktemp -d)
@@ -168,13 +170,25 @@ export PARALLEL_SSH MULTIRUNNER_CONFIG checkout
 set_up='set -ea; eval "$MULTIRUNNER_CONFIG"; exec 2>&1; '
 on_hosts() { exec parallel --plain --env MULTIRUNNER_CONFIG,checkout "$@"; } # in a subshell
 
+# Parallel passes Ctrl-C on; when it stops, the connections close and its guard on each host ends the
+# job: SIGTERM first, so that a training can save itself, SIGKILL ten seconds later.
+runner=''
+# shellcheck disable=SC2317 # the trap calls it
+stop() {
+    trap '' INT TERM HUP
+    [ -z "$runner" ] || { kill -TERM "$runner" 2>/dev/null || :; wait "$runner" || :; }
+    echo "stopped; --resume goes on from here"
+    exit 130
+}
+trap stop INT TERM HUP
+
 # Ask every host at once what a job will ask of it.
 n=0
 while IFS= read -r host; do
     n=$((n + 1))
     (
         probe="sh -c $(quote "$set_up [ -f multirunner/on_host.sh ] || {
-            echo \"no multirunner/on_host.sh in \$PWD: let $config go to this repository\"; exit 1; }")"
+            echo \"no multirunner/on_host.sh in \$PWD; --config must cd to this repository\"; exit 1; }")"
         (on_hosts -S "$host" "$probe" ::: probe) >"$work/.probe$n" 2>&1 </dev/null || exit
         printf '%s\n' "$host" >"$work/.usable$n"
     ) &
@@ -197,22 +211,12 @@ mkdir -p "$logs"
 if [ -n "$resume" ] && [ -f "$logs/jobs" ]; then
     # Parallel knows done jobs by their numbers, so these must still mean the same jobs.
     cmp -s "$job_file" "$logs/jobs" ||
-        die "$job_file has changed since $joblog was begun; leave out --resume (jobs whose results are there are skipped anyway), or name another --joblog"
+        die "$job_file has changed since $joblog was begun; leave out --resume: jobs whose" \
+            "results are there are skipped all the same"
 else
     rm -rf "${logs:?}"/*
     cp "$job_file" "$logs/jobs"
 fi
-
-# Parallel passes Ctrl-C on; when it stops, the connections close and its guard on each host ends the
-# job: SIGTERM first, so that a training can save itself, SIGKILL ten seconds later.
-runner=''
-stop() {
-    trap '' INT TERM HUP
-    [ -z "$runner" ] || { kill -TERM "$runner" 2>/dev/null || :; wait "$runner" || :; }
-    echo "stopped; --resume goes on from here"
-    exit 130
-}
-trap stop INT TERM HUP
 
 # shellcheck disable=SC2016 # the host expands it
 job="sh -c $(quote "$set_up"'exec sh multirunner/on_host.sh "$1"') sh {}"
@@ -268,3 +272,4 @@ if [ "$not_done" -gt 0 ]; then
     exit 1
 fi
 echo "all jobs done; their table is $joblog"
+}; exit
