@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from coviar.files import whole_file
+from training.tensor_file import load_tensors, save_tensors
 
 STREAMS = ("iframe", "mv", "residual")
 PARTS = ("train", "train_views", "heldout", "test")
@@ -140,8 +139,7 @@ class LogitsFile:
                 for name, part in self.parts.items()
             },
         }
-        with whole_file(path) as temporary:
-            torch.save(content, temporary)
+        save_tensors(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> LogitsFile:
@@ -149,10 +147,9 @@ class LogitsFile:
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}: no such logits file; save_logits.py writes them")
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty or cut"
-            raise LogitsError(f"{path}: not a logits file of save_logits.py ({reason})") from error
+            content = load_tensors(path)
+        except ValueError as error:
+            raise LogitsError(f"{path}: not a logits file of save_logits.py ({error})") from error
         try:
             return cls._from_content(content)
         except LogitsError as error:

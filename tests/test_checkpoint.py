@@ -39,7 +39,7 @@ def test_cut_file_is_named(tmp_path, keep):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"w": torch.zeros(100)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="last.pt is no readable checkpoint"):
+    with pytest.raises(ValueError, match="last.pt is no readable file of tensors"):
         load_checkpoint(path)
 
 
@@ -53,7 +53,7 @@ class Malicious:
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):
     torch.save({"model": Malicious(tmp_path / "executed")}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="no readable checkpoint"):
+    with pytest.raises(ValueError, match="is no readable file of tensors"):
         load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "executed").exists()
 

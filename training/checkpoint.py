@@ -1,45 +1,72 @@
-"""Checkpoints: plain tensors and values, written whole, read without running code from the file."""
+"""Checkpoints of a run: the newest, the one before it and the best; and backbones in them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
 from coviar.files import whole_file
 from models.official import from_official, is_official
 from models.team_net import TeamNet
+from training.tensor_file import load_tensors, save_tensors, write_tensors
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why and what to do."""
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write a dict of tensors and plain values; `path` holds the old content or the new, whole."""
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(path, content)
+
+
+def save_last(folder: Path, content: dict) -> None:
+    """Write last.pt and keep the one before as previous.pt."""
+    last = folder / LAST
+    with whole_file(last) as temporary:
+        write_tensors(temporary, content)
+        if last.is_file():
+            os.replace(last, folder / PREVIOUS)
+
+
+def load_last(folder: Path) -> dict | None:
+    """The newest readable checkpoint of a run, None where it has none yet.
+
+    Says it when last.pt is damaged and previous.pt stands in. Raises CheckpointError when there is
+    no other.
+    """
+    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
+    for path in found:
+        try:
+            content = load_checkpoint(path)
+        except CheckpointError as error:
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+            continue
+        if path.name == PREVIOUS:
+            print(f"going on from {path}, the checkpoint before", file=sys.stderr, flush=True)
+        return content
+    if found:
+        raise CheckpointError(
+            f"{folder}: no readable checkpoint to go on from; --overwrite starts again"
+        )
+    return None
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Read what `save_checkpoint` or the published code wrote, as data only (weights_only=True).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is cut short, or holds something else than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    """As `load_tensors`; raises FileNotFoundError or CheckpointError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is no readable checkpoint of tensors and plain values ({reason});"
-            " delete it, or name another file"
-        ) from error
+        return load_tensors(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint at {path}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{error}: not a checkpoint, or a damaged one") from error
 
 
 def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -53,7 +80,7 @@ def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
-    """The TEAM-Net in `path`: a run's best.pt or last.pt, or a published TEAM-Net(-IC) file.
+    """The TEAM-Net in `path`: a run's best.pt, or a published TEAM-Net(-IC) file.
 
     `num_segments` is needed only for published files without exits, which do not tell their T.
     Raises ValueError when the file is neither, with the keys that do not fit.

@@ -1,0 +1,59 @@
+"""Files of tensors and plain values: written whole, checked, and read as data only."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from coviar.files import whole_file
+
+
+def save_tensors(path: str | os.PathLike, content: dict) -> None:
+    """Write a dict of tensors and plain values; `path` holds the old content or the new, whole."""
+    with whole_file(path) as temporary:
+        write_tensors(temporary, content)
+
+
+def write_tensors(path: Path, content: dict) -> None:
+    """Write them just so. Raises OSError when the disk is full, where torch has its own words."""
+    with open(path, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load_tensors(path: str | os.PathLike) -> dict:
+    """Read a file of `save_tensors`, or of the published code, as data only (weights_only=True).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is cut short or damaged, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged or hostile file can raise has no end
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is no readable file of tensors and plain values ({reason})"
+        ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the check sums of the zip file; torch.load takes flipped bits for weights."""
+    if zipfile.is_zipfile(path):  # the published files may be older
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"check sum of {damaged} is wrong")
