@@ -7,7 +7,8 @@ The loop is train_team_net.py's; the published recipe is another one. The run fo
 <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
-from training.backbone import add_backbone_options, run_backbone
+from training.backbone import run_backbone
+from training.backbone_options import add_backbone_options
 from training.options import (
     add_data_options,
     add_optimizer_options,

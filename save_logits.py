@@ -6,11 +6,13 @@
 Writes <checkpoint_dir>/<data>/<method>/<split>_seed<k>/logits.pt: part `train` holds the training
 videos as tested (one deterministic view), `train_views` their --views augmented views, `heldout`
 and `test` the other videos. Rows carry the video's name. WISE and thresholds need nothing else.
+Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them over N processes.
 """
 
 import torch
 
 from early_exit.logits import STREAMS, LogitsFile, Part
+from training import distributed
 from training.checkpoint import BEST
 from training.classifiers import load_classifiers
 from training.frozen import Frozen, add_frozen_options
@@ -57,23 +59,32 @@ def main(args, parser):
         net = load_classifiers(folder / BEST, frozen)
     except (ValueError, FileNotFoundError) as error:
         parser.error(f"{error}; train the exits first, with the same options")
+    distributed.start(frozen.device)
     splits = frozen.splits
-    parts = {}
+    counts = {"train_as_tested": 1, "train": args.views}
     for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
         if dataset is not None:
-            parts[name] = collect(net, frozen.views(name), dataset.num_test_views)
-    parts["train"] = collect(net, frozen.views("train_as_tested"), 1)
-    if args.views:
-        views = frozen.views("train")
-        views.prepare(args.views)
-        parts["train_views"] = collect(net, views, args.views)
+            counts[name] = dataset.num_test_views
+    frozen.fill(counts)
+    if distributed.is_main():
+        save(args, frozen, net, folder, counts)
+    distributed.stop()
+
+
+def save(args, frozen, net, folder, counts):
+    names = {"train_as_tested": "train", "train": "train_views"}
+    parts = {
+        names.get(part, part): collect(net, frozen.views(part), count)
+        for part, count in counts.items()
+        if count
+    }
     logits = LogitsFile(
         meta={
             "data": args.data_name,
             "split": args.split,
             "seed": args.random_seed,
             "method": args.method,
-            "protocol": protocol(args, splits),
+            "protocol": protocol(args, frozen.splits),
             "command": command_line(),
             "model": frozen.backbone.config,
             "crop_size": frozen.crop_size,

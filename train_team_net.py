@@ -9,7 +9,8 @@ entropy of their summed logits. Defaults are the published recipe of the data se
 is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
 """
 
-from training.backbone import add_backbone_options, run_backbone
+from training.backbone import run_backbone
+from training.backbone_options import add_backbone_options
 from training.options import (
     add_data_options,
     add_optimizer_options,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from synthetic_study import make_runs, run_main
+from training_server import Server
 
 from dataset_team import toy
 from early_exit import collect
@@ -53,3 +54,22 @@ def frozen_toy(tmp_path_factory) -> tuple[list[str], Path]:
     lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
     options = ["--data-name", "toy", "--data-root", folder, *lists, "--workers", "0"]
     return [*map(str, options), "--checkpoint_dir", str(folder / "runs")], best
+
+
+@pytest.fixture(scope="session")
+def tiny_toy(tmp_path_factory):
+    """Options of a training on a small toy data set that the server's network makes in seconds."""
+    folder = tmp_path_factory.mktemp("tiny_toy")
+    train, test = toy.make_toy(folder, videos_per_class=9, size=(64, 48), seed=0)
+    options = ["--data-name", "toy", "--data-root", folder, "--no-flip", "--workers", 0]
+    options += ["--train-list", train, "--test-list", test, "--num_segments", 1]
+    return [*options, "--crop-size", 32, "--batch-size", 6, "--lr", 0.01]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, tiny_toy):
+    """Starts training scripts in milliseconds, see training_server.py."""
+    video = next(tiny_toy[3].glob("*/*.mp4"))
+    server = Server(tmp_path_factory.mktemp("server"), video)
+    yield server
+    server.close()

@@ -19,8 +19,10 @@ def folder(tmp_path):
 
 
 def open_folder(folder, **changes):
-    folder.check(arguments(**changes), argparse.ArgumentParser())
-    folder.start(arguments(**changes))
+    args, parser = arguments(**changes), argparse.ArgumentParser()
+    folder.check(args, parser)
+    folder.start(args, parser)
+    folder.release()
 
 
 def test_first_start_records_arguments_and_environment(folder):
@@ -48,12 +50,29 @@ def test_resume_may_change_what_changes_no_result(folder):
     open_folder(folder, workers=8, resume=True)
 
 
+def test_a_run_of_before_an_option_was_there_has_its_default(folder, capsys):
+    open_folder(folder)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--new", default=1)
+    folder.check(arguments(resume=True, new=1), parser)
+    with pytest.raises(SystemExit):
+        folder.check(arguments(resume=True, new=2), parser)
+    assert "--new: was 1, now 2" in capsys.readouterr().err
+
+
 def test_overwrite_clears_the_run(folder):
     open_folder(folder)
     folder.finish({"top1": 1})
     open_folder(folder, lr=0.2, overwrite=True)
     assert folder.result is None
     assert json.loads((folder.path / "args.json").read_text())["lr"] == 0.2
+
+
+def test_leftovers_of_killed_writers_go(folder):
+    open_folder(folder)
+    (folder.path / ".last.abc.pt").write_bytes(b"half")
+    open_folder(folder, resume=True)
+    assert not list(folder.path.glob(".*"))
 
 
 def test_log_keeps_only_the_epochs_of_the_checkpoint(folder):

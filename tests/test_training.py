@@ -1,5 +1,6 @@
 """Learning rates, parameter groups, epoch orders and the best epochs of exits."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -8,8 +9,16 @@ import torch
 
 from models.team_net import BackboneOutput, TeamNet
 from training.classifiers import keep_best
-from training.engine import clip_loss, cosine_lr, make_ema, make_optimizer, set_lr, step_lr
-from training.loading import ViewSampler
+from training.engine import (
+    clip_loss,
+    cosine_lr,
+    dropout_seed,
+    make_ema,
+    make_optimizer,
+    set_lr,
+    step_lr,
+)
+from training.loading import ViewSampler, epoch_order
 
 
 def test_step_lr_falls_at_each_step():
@@ -88,13 +97,24 @@ def test_ema_follows_weights_and_batch_statistics():
 
 
 def test_epoch_orders_are_permutations_that_depend_on_seed_and_epoch():
-    orders = [list(ViewSampler(50, view, seed)) for seed, view in ((1, 0), (1, 1), (2, 0))]
-    for order, view in zip(orders, (0, 1, 0)):
-        assert sorted(order) == [(index, view) for index in range(50)]
-    indices = [[index for index, _ in order] for order in orders]
-    assert indices[0] != indices[1] != indices[2] != indices[0]
-    assert list(ViewSampler(50, 0, 1)) == orders[0]
+    orders = [epoch_order(50, seed, epoch).tolist() for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert epoch_order(50, 1, 0).tolist() == orders[0]
+
+
+def test_dropout_depends_on_seed_epoch_step_and_process(monkeypatch):
+    seeds = [dropout_seed(*key) for key in itertools.product(range(3), repeat=3)]
+    monkeypatch.setattr("training.distributed.rank", lambda: 1)
+    seeds += [dropout_seed(*key) for key in itertools.product(range(3), repeat=3)]
+    assert len(set(seeds)) == 54
+    for seed in seeds:
+        torch.manual_seed(seed)  # takes them all
+
+
+def test_views_come_in_order():
     assert list(ViewSampler(3, view=4)) == [(0, 4), (1, 4), (2, 4)]
+    assert list(ViewSampler(3, view=4, rows=[0, 2])) == [(0, 4), (2, 4)]
 
 
 def test_best_epoch_is_kept_for_each_exit_on_its_own():

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from models.team_net_ic import TeamNetIC
-from training import options
-from training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
+from training import distributed, options
+from training.checkpoint import BEST, load_checkpoint, load_last, save_checkpoint, save_last
 from training.distillation import Schedule, exit_loss
 from training.engine import set_lr, step_lr
 from training.frozen import Frozen, add_frozen_options
 from training.loading import epoch_order, protocol
 from training.log import RunFolder, print_result
+from training.stopping import StopSignals, running
 from training.views import Features, Views
 
 ADAM_EPS = 1e-3  # PAPER: recipes
@@ -65,6 +66,11 @@ def run_classifiers(
     args: argparse.Namespace, parser: argparse.ArgumentParser, method: str, schedule: str
 ) -> dict:
     """Train or evaluate the exits as the options say; returns the result that is printed last."""
+    if distributed.launched():
+        parser.error(
+            "one process trains exits, in seconds; torchrun is for pretrain.py, train_team_net.py,"
+            " and for views and logits: torchrun -m training.views, save_logits.py"
+        )
     options.resolve_recipe(args)
     options.check_files(args, parser)
     try:
@@ -74,10 +80,10 @@ def run_classifiers(
     args.exits = sorted(set(args.exits))
     folder = RunFolder(options.run_path(args, method))
     if not args.evaluate:
-        folder.check(args, parser)
-        if folder.result is not None and args.resume:
-            print_result(folder.result)
-            return folder.result
+        result = folder.finished(args, parser)
+        if result is not None:
+            print_result(result)
+            return result
     frozen = Frozen(args, parser)
     if args.evaluate:
         try:
@@ -86,15 +92,19 @@ def run_classifiers(
             parser.error(str(error))
         result = {"run": str(folder.path), **test_result(net, frozen)}
     else:
-        folder.start(args)
-        result = train_classifiers(args, folder, frozen, teachers)
-        folder.finish(result)
+        with running(folder, args, parser) as stop:
+            result = train_classifiers(args, folder, frozen, teachers, stop)
+            folder.finish(result)
     print_result(result)
     return result
 
 
 def train_classifiers(
-    args: argparse.Namespace, folder: RunFolder, frozen: Frozen, teachers: Schedule
+    args: argparse.Namespace,
+    folder: RunFolder,
+    frozen: Frozen,
+    teachers: Schedule,
+    stop: StopSignals,
 ) -> dict:
     """Train up to args.epochs from the last checkpoint, if any; returns the result."""
     torch.manual_seed(args.random_seed)
@@ -102,8 +112,8 @@ def train_classifiers(
     net.heads.to(frozen.device)
     optimizer = make_optimizer(net, args.lr, args.wd)
     start, best = 0, {}
-    if (folder.path / LAST).is_file():
-        checkpoint = load_checkpoint(folder.path / LAST)
+    checkpoint = load_last(folder.path)
+    if checkpoint:
         net.heads.load_state_dict(checkpoint["heads"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
@@ -115,19 +125,23 @@ def train_classifiers(
     saved = time.monotonic()
     for epoch in range(start, args.epochs):
         features = train_views[epoch % args.views if args.views else epoch]
-        lr = step_lr(args.lr, args.lr_steps, epoch)
-        set_lr(optimizer, lr)
-        losses = train_one_epoch(net, features, teachers[epoch], optimizer, args, epoch)
-        line = {"epoch": epoch, "lr": lr, "teacher": teachers[epoch], "losses": losses}
-        if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
-            scores = score_exits(net, selection)
-            line[f"{args.select_on}_top1_pct"] = [score["top1_pct"] for score in scores.values()]
-            keep_best(best, net, scores, epoch)
-        folder.log(line)
-        if time.monotonic() > saved + SAVE_SECONDS or epoch == args.epochs - 1:
-            state = {"heads": net.heads.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(folder.path / LAST, {**state, "epoch": epoch, "best": best})
-            saved = time.monotonic()
+        with stop.deferred():
+            lr = step_lr(args.lr, args.lr_steps, epoch)
+            set_lr(optimizer, lr)
+            losses = train_one_epoch(net, features, teachers[epoch], optimizer, args, epoch)
+            line = {"epoch": epoch, "lr": lr, "teacher": teachers[epoch], "losses": losses}
+            if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
+                scores = score_exits(net, selection)
+                line[f"{args.select_on}_top1_pct"] = [
+                    score["top1_pct"] for score in scores.values()
+                ]
+                keep_best(best, net, scores, epoch)
+            folder.log(line)
+            is_late = time.monotonic() > saved + SAVE_SECONDS
+            if is_late or stop.asked or epoch == args.epochs - 1:
+                state = {"heads": net.heads.state_dict(), "optimizer": optimizer.state_dict()}
+                save_last(folder.path, {**state, "epoch": epoch, "best": best})
+                saved = time.monotonic()
 
     for k, exit_best in best.items():
         net.heads[k].load_state_dict(exit_best["head"])

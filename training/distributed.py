@@ -54,6 +54,14 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def is_parted(error: RuntimeError) -> bool:
+    """Whether this is what waiting for a process that has ended gives."""
+    texts = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
+    return isinstance(error, dist.DistError) or (
+        world_size() > 1 and any(text in str(error) for text in texts)
+    )
+
+
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
@@ -153,9 +161,16 @@ def gather_rows(
     return tuple(torch.cat(column)[order] for column in zip(*(rows for rows, _ in parts if rows)))
 
 
-def same_weights(module: torch.nn.Module) -> None:
-    """Give every process the main one's weights and buffers, as after BatchNorm's own statistics
-    of each process."""
+def exchanging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model with gradients averaged over the processes, which start from the same weights."""
+    if world_size() == 1:
+        return model
+    device_ids = [device.index] if device.type == "cuda" else None
+    return torch.nn.parallel.DistributedDataParallel(model, device_ids=device_ids)
+
+
+def same_weights(model: torch.nn.Module) -> None:
+    """Give every process the main one's weights and BatchNorm statistics, to evaluate the same."""
     if world_size() > 1:
-        for tensor in module.state_dict().values():
+        for tensor in model.state_dict().values():
             dist.broadcast(tensor, src=0)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dataset_team.dataset import VideoDataset
 from models.team_net import BackboneOutput, TeamNet
-from training.loading import to_device
+from training import distributed
+from training.loading import Batch, to_device
+from training.state import TrainingState
 
 GRADIENT_CLIP = 20  # PAPER: TEAM-Net's backbone recipe
 
@@ -87,50 +93,88 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def train_one_epoch(
-    model: TeamNet,
+    network: nn.Module,
     loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
     device: torch.device,
     precision: str,
     loss_function: Callable[[BackboneOutput, torch.Tensor], torch.Tensor],
-    ema: AveragedModel | None = None,
+    after_step: Callable[[], None],
 ) -> dict[str, float]:
-    """Train `model`, and let `ema` follow it, for one pass over `loader`.
+    """The steps that `state` still lacks of its epoch, with `after_step` after each.
 
-    Returns mean loss, top1_pct on the augmented clips, clips_per_s and the share of the time
-    spent waiting for data. Raises FloatingPointError, naming the clips, when the loss is not
-    finite.
+    `network` is state.model, or that in DistributedDataParallel; the loader's batch sampler is a
+    TrainBatches. Returns the epoch's mean loss and top1_pct on its augmented clips; of the steps
+    made here, clips_per_s and the share of the time spent waiting for data. Raises
+    FloatingPointError, naming the clips, when the loss is not finite.
     """
-    model.train()
-    names = [record.name for record in loader.dataset.records]
-    total_loss, correct, clips, waited = 0.0, 0, 0, 0.0
-    start = mark = time.perf_counter()
-    for step, sample in enumerate(tqdm(loader, desc="train", leave=False, disable=None)):
-        waited += time.perf_counter() - mark
-        batch = to_device(sample, device)
-        with autocast(device, precision):
-            output = model(*batch.inputs)
-        loss = loss_function(output, batch.labels)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss.item()} at step {step}; clips"
-                f" {[names[i] for i in batch.indices.tolist()]}. The last checkpoint is intact:"
-                " try a lower --lr, or fp32"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-        if ema is not None:
-            ema.update_parameters(model)
-        clips += len(batch.labels)
-        total_loss += loss.item() * len(batch.labels)
-        correct += (output.fused.argmax(1) == batch.labels).sum().item()
-        mark = time.perf_counter()
+    network.train()
+    batches, progress = loader.batch_sampler, state.progress
+    batches.view, batches.first_step = progress.epoch, progress.step
+    clips_before, waited = progress.clips, 0.0
+    start = time.perf_counter()
+    samples = iter(loader)
+    steps = range(progress.step, batches.steps)
+    for step in tqdm(steps, desc="train", leave=False, disable=None):
+        torch.manual_seed(dropout_seed(batches.seed, progress.epoch, step))
+        state.optimizer.zero_grad(set_to_none=True)
+        shares = batches.shares(step)
+        for share in shares:
+            mark = time.perf_counter()
+            batch = to_device(next(samples), device)
+            waited += time.perf_counter() - mark
+            is_last = share is shares[-1]
+            with contextlib.nullcontext() if is_last else without_exchange(network):
+                with autocast(device, precision):
+                    output = network(*batch.inputs)
+                loss = loss_function(output, batch.labels)
+                check_finite(loss, progress.epoch, step, batch, loader.dataset)
+                (loss * share.weight).backward()
+            correct = (output.fused.argmax(1) == batch.labels).sum().item()
+            progress.clips += share.count
+            progress.loss += loss.item() * share.count
+            progress.correct += correct * share.count / len(share.rows)
+        nn.utils.clip_grad_norm_(state.model.parameters(), GRADIENT_CLIP)
+        state.optimizer.step()
+        if state.ema is not None:
+            state.ema.update_parameters(state.model)
+        progress.step = step + 1
+        after_step()
+    progress.collect()
     seconds = time.perf_counter() - start
+    (clips,) = distributed.sum_of(progress.clips)
     return {
-        "loss": total_loss / clips,
-        "train_top1_pct": 100 * correct / clips,
-        "clips_per_s": clips / seconds,
+        "loss": progress.loss / clips,
+        "train_top1_pct": 100 * progress.correct / clips,
+        "clips_per_s": (clips - clips_before) / seconds,
         "data_wait_share": waited / seconds,
     }
+
+
+def dropout_seed(seed: int, epoch: int, step: int) -> int:
+    """Of a step's random numbers in this process; so a step repeated after a resume is the same."""
+    key = [seed, epoch, step, distributed.rank()]
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+    """Gradients stay in the process until the last pass of a step."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        return network.no_sync()
+    return contextlib.nullcontext()
+
+
+def check_finite(
+    loss: torch.Tensor, epoch: int, step: int, batch: Batch, dataset: VideoDataset
+) -> None:
+    """All processes end when the loss of one is not finite; that one names the clips."""
+    is_bad = not torch.isfinite(loss)
+    (bad_anywhere,) = distributed.any_of(is_bad)
+    if is_bad:
+        names = [dataset.records[row].name for row in batch.indices.tolist()]
+        raise FloatingPointError(
+            f"loss is {loss.item()} in epoch {epoch} at step {step}; clips {names}. The last"
+            " checkpoint is intact: try a lower --lr, or fp32"
+        )
+    if bad_anywhere:
+        raise SystemExit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import options
+from training import distributed, options
 from training.checkpoint import backbone_from, load_checkpoint
 from training.loading import open_splits
 from training.views import BANK_DTYPES, FrozenNetwork, Views
@@ -106,6 +106,14 @@ class Frozen:
             dtype=BANK_DTYPES[self.args.bank_dtype if part == "train" else "float32"],
             cache_dir=(self.args.cache_dir or default) if banked else None,
         )
+
+    def fill(self, counts: dict[str, int]) -> None:
+        """Compute what the bank lacks of the first views of these parts, divided over processes."""
+        dealt = [(part, view) for part, count in counts.items() for view in range(count)]
+        mine = dealt[distributed.rank() :: distributed.world_size()]
+        for part in counts:
+            self.views(part).fill([view for owner, view in mine if owner == part])
+        distributed.barrier()
 
     def _check(self, args: argparse.Namespace, checkpoint: dict) -> None:
         known = {**self.backbone.config, "crop_size": self.crop_size}

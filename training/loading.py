@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list, split_heldout
 from dataset_team.registry import class_names
 from dataset_team.transforms import normalise
+from training import distributed
+from training.stopping import ignore_in_worker
 
 
 @dataclass
@@ -63,6 +67,12 @@ def open_splits(
     Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
     video stands in both lists.
     """
+    return distributed.main_first(_open_splits, args, num_segments, crop_size, data_seed)
+
+
+def _open_splits(
+    args: argparse.Namespace, num_segments: int, crop_size: int, data_seed: int
+) -> Splits:
     train_records = read_list(args.train_list, args.data_root, args.data_name)
     test_records = read_list(args.test_list, args.data_root, args.data_name)
     shared = {record.name for record in train_records} & {record.name for record in test_records}
@@ -125,20 +135,60 @@ def protocol(args: argparse.Namespace, splits: Splits) -> str:
 
 
 class ViewSampler(Sampler):
-    """Yields (video, view) keys of one view: in list order, or in the order of an epoch's seed."""
+    """Yields (video, view) keys of one view, in the order of the list or of `rows`."""
 
-    def __init__(self, size: int, view: int = 0, seed: int | None = None):
-        self.size, self.view, self.seed = size, view, seed
+    def __init__(self, size: int, view: int = 0, rows: np.ndarray | None = None):
+        self.rows, self.view = range(size) if rows is None else rows, view
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        if self.seed is None:
-            order = range(self.size)
-        else:
-            order = epoch_order(self.size, self.seed, self.view)
-        return ((int(index), self.view) for index in order)
+        return ((int(row), self.view) for row in self.rows)
+
+
+class Share(NamedTuple):
+    """What one process computes in one forward pass of a training step.
+
+    rows: of the data set; count: the clips they stand for in sums over all processes; weight: of
+    the mean loss of `rows`, so that the mean over processes of the gradients summed over the
+    step's passes is the gradient of the mean loss of the step's batch.
+    """
+
+    rows: np.ndarray
+    count: float
+    weight: float
+
+
+class TrainBatches(Sampler):
+    """The shares of this process in an epoch's training batches, as lists of (video, view) keys.
+
+    A step's batch of `batch_size` clips is divided into `passes`, and each pass over the
+    processes. A last batch with fewer clips than processes is computed by all of them alike.
+    """
+
+    def __init__(self, size: int, batch_size: int, passes: int, seed: int):
+        self.size, self.batch_size, self.passes, self.seed = size, batch_size, passes, seed
+        self.view, self.first_step = 0, 0
+        self.steps = math.ceil(size / batch_size)
+        self._order_of = functools.lru_cache(maxsize=1)(epoch_order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.first_step, self.steps):
+            for share in self.shares(step):
+                yield [(int(row), self.view) for row in share.rows]
+
+    def shares(self, step: int) -> list[Share]:
+        order = self._order_of(self.size, self.seed, self.view)
+        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+        rank, world_size = distributed.rank(), distributed.world_size()
+        if len(batch) < world_size:
+            return [Share(batch, len(batch) / world_size, 1.0)]
+        shares = []
+        for part in np.array_split(batch, min(self.passes, len(batch) // world_size)):
+            rows = np.array_split(part, world_size)[rank]
+            shares.append(Share(rows, len(rows), len(rows) * world_size / len(batch)))
+        return shares
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
@@ -147,16 +197,27 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def make_loader(
-    dataset: VideoDataset, sampler: ViewSampler, batch_size: int, workers: int, device: torch.device
+    dataset: VideoDataset,
+    sampler: ViewSampler | TrainBatches,
+    batch_size: int | None,
+    workers: int,
+    device: torch.device,
 ) -> DataLoader:
-    """A loader of uint8 samples. With workers it may be iterated again and again cheaply."""
+    """A loader of uint8 samples. With workers it may be iterated again and again cheaply.
+
+    `batch_size` is None where the sampler gives whole batches.
+    """
+    if batch_size is None:
+        batching = {"batch_sampler": sampler}
+    else:
+        batching = {"sampler": sampler, "batch_size": batch_size}
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **batching,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
+        worker_init_fn=ignore_in_worker,
     )
 
 

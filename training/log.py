@@ -1,4 +1,4 @@
-"""The run folder: args.json, env.json, log.jsonl (one line an epoch), result.json."""
+"""The run folder: args.json, env.json, log.jsonl (one line an epoch), result.json, lock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import numpy
 import torch
 
 from coviar.files import whole_file
+from training import distributed
+from training.lock import RunLock
 
 # What may differ between the first start of a run and its resumption: none of it changes a result.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
-    *("checkpoint_dir", "data_root", "index_dir", "cache_dir"),
+    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps"),
 }
+CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 
 def command_line() -> str:
@@ -59,11 +62,15 @@ def environment() -> dict:
 
 
 class RunFolder:
-    """One run's folder, `<checkpoint_dir>/<data>/<method>/<split>_seed<k>/`."""
+    """One run's folder, `<checkpoint_dir>/<data>/<method>/<split>_seed<k>/`.
+
+    In several processes all of them call its methods, and the main one alone touches the disk.
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self._tensorboard = None
+        self._lock: RunLock | None = None
 
     @property
     def result(self) -> dict | None:
@@ -85,7 +92,10 @@ class RunFolder:
                 f"{self.path} already holds a run; --resume continues it (or reports its result),"
                 " --overwrite starts again"
             )
-        before, now = json.loads(recorded.read_text()), _plain(args)
+        now = _plain(args)
+        # A run of before an option was there was made as the option's default says.
+        before = {key: parser.get_default(key) for key in now}
+        before.update(json.loads(recorded.read_text()))
         changed = [
             f"--{key.replace('_', '-')}: was {before.get(key)}, now {now.get(key)}"
             for key in sorted(before.keys() | now.keys())
@@ -97,20 +107,35 @@ class RunFolder:
                 " use those, or another --checkpoint_dir, or --overwrite"
             )
 
-    def start(self, args: argparse.Namespace) -> None:
-        """Record options and environment of a new run; --overwrite removes the old one first.
+    def finished(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict | None:
+        """The result of a run that is done and not to be overwritten, after `check`."""
+        distributed.on_main(self.check, args, parser)
+        return distributed.on_main(lambda: None if args.overwrite else self.result)
 
-        To be called after everything that can be wrong with the options has been checked.
+    def start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+        """Lock the folder, and record options and environment of a new run.
+
+        --overwrite removes the old run first. To be called after everything that can be wrong with
+        the options has been checked. Raises LockedError when another run is at work here.
         """
+        distributed.on_main(self._start, args, parser)
+
+    def _start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+        self._lock = RunLock(self.path)
+        self.check(args, parser)
         if args.overwrite:
-            for name in ("args.json", "env.json", "log.jsonl", "result.json", "last.pt", "best.pt"):
+            for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
                 (self.path / name).unlink(missing_ok=True)
+        for half_written in self.path.glob(".*.pt"):  # by a process that was killed
+            half_written.unlink()
         if not (self.path / "args.json").is_file():
             write_json(self.path / "env.json", environment())
             write_json(self.path / "args.json", _plain(args))
 
     def start_log(self, epochs_done: int, tensorboard: bool) -> None:
         """Keep the log lines of the epochs the checkpoint holds; an interrupted epoch's go."""
+        if not distributed.is_main():
+            return
         file = self.path / "log.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
         with whole_file(file) as temporary:
@@ -125,6 +150,8 @@ class RunFolder:
 
     def log(self, line: dict) -> None:
         """Append one epoch's line (it holds `epoch`) and print it."""
+        if not distributed.is_main():
+            return
         with open(self.path / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         print("  ".join(f"{key} {_short(value)}" for key, value in line.items()), flush=True)
@@ -134,7 +161,17 @@ class RunFolder:
                     self._tensorboard.add_scalar(key, value, line["epoch"])
 
     def finish(self, result: dict) -> None:
+        """Write the result; the checkpoint before the last is of no more use."""
+        if not distributed.is_main():
+            return
         write_json(self.path / "result.json", result)
+        (self.path / "previous.pt").unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
 
 
 def print_result(result: dict) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -81,26 +82,29 @@ def compute_view(
     device: torch.device,
     batch_size: int,
     workers: int,
+    rows: np.ndarray | None = None,
 ) -> Features:
-    """Run a network of `prepare_for_inference`, on `device`, over one view of every video."""
-    size = len(dataset)
-    loader = make_loader(dataset, ViewSampler(size, view), batch_size, workers, device)
-    rows: list[tuple[torch.Tensor, ...]] = []
+    """Run a network of `prepare_for_inference`, on `device`, over one view of every video, or of
+    the videos `rows` only."""
+    sampler = ViewSampler(len(dataset), view, rows)
+    loader = make_loader(dataset, sampler, batch_size, workers, device)
+    computed: list[tuple[torch.Tensor, ...]] = []
     seen: list[torch.Tensor] = []
     for sample in tqdm(loader, desc=f"view {view}", leave=False, disable=None):
         batch = to_device(sample, device)
         output = network(*batch.inputs)
         streams = torch.stack([output.iframe, output.mv, output.residual], dim=1)
-        rows.append(tuple(x.float().cpu() for x in (*output.squeezes, streams)))
+        computed.append(tuple(x.float().cpu() for x in (*output.squeezes, streams)))
         seen.append(batch.indices)
-    if not torch.equal(torch.cat(seen), torch.arange(size)):
+    if torch.cat(seen).tolist() != list(sampler.rows):
         raise RuntimeError("the loader did not give every video once, in order")
-    *squeezes, streams = (torch.cat(column) for column in zip(*rows))
+    records = [dataset.records[row] for row in sampler.rows]
+    *squeezes, streams = (torch.cat(column) for column in zip(*computed))
     return Features(
         squeezes=tuple(squeezes),
         streams=streams,
-        labels=torch.tensor([record.label for record in dataset.records]),
-        names=[record.name for record in dataset.records],
+        labels=torch.tensor([record.label for record in records]),
+        names=[record.name for record in records],
     )
 
 

@@ -1,0 +1,78 @@
+"""What a backbone's training is at a moment: all that a checkpoint must hold to go on exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from models.team_net import TeamNet
+from training import distributed
+from training.checkpoint import LAST, CheckpointError, load_last, save_last
+
+
+@dataclass
+class Progress:
+    """`step` steps of epoch `epoch` are done; loss, correct and clips are their sums (in several
+    processes: of this one since `collect`, of all before). `best`: epoch and top1_pct."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    clips: float = 0.0
+    best: dict | None = None
+
+    def collect(self) -> None:
+        """Bring the sums of all processes into the main one."""
+        sums = distributed.sum_of(self.loss, self.correct, self.clips)
+        self.loss, self.correct, self.clips = sums if distributed.is_main() else (0.0, 0.0, 0.0)
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss = self.correct = self.clips = 0.0
+
+
+class TrainingState:
+    """Network, optimizer, running mean of the weights (or None), and how far they have come."""
+
+    def __init__(self, model: TeamNet, optimizer: torch.optim.Optimizer, ema: AveragedModel | None):
+        self.model, self.optimizer, self.ema = model, optimizer, ema
+        self.progress = Progress()
+
+    def save(self, folder: Path) -> None:
+        """Write last.pt, in the main process; in all of them `progress` must be collected."""
+        if not distributed.is_main():
+            return
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        progress = dataclasses.asdict(self.progress)
+        save_last(folder, {**parts, "progress": progress, "processes": distributed.world_size()})
+
+    def load(self, folder: Path) -> None:
+        """Go on from the folder's last checkpoint, where it has one; only the main process needs
+        to see the folder."""
+        content = distributed.on_main(load_last, folder)
+        if content is None:
+            return
+        if "progress" not in content:
+            raise CheckpointError(
+                f"{folder / LAST} is of an older version of these scripts; --overwrite starts again"
+            )
+        processes = distributed.world_size()
+        if content["processes"] != processes:
+            print(
+                f"note: trained by {content['processes']} process(es) so far, by {processes} from"
+                " here: sums are rounded otherwise, dropout and BatchNorm see other shares"
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+        self.progress = Progress(**content["progress"])
+        if not distributed.is_main():
+            self.progress.loss = self.progress.correct = self.progress.clips = 0.0
+
+    def _parts(self) -> dict:
+        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
+        return {name: part for name, part in parts.items() if part is not None}
