@@ -25,3 +25,12 @@ case ${1-} in
     *) [ -f "$DATA/test.txt" ] || "$PYTHON" -m dataset_team.toy "$DATA" ;;
 esac
 jobs | sh -s -- "$@"
+[ "${1-}" != --dry-run ] || exit 0
+
+set -- # three test videos of different classes
+for line in 1 30 60; do
+    set -- "$@" "$DATA/$(sed -n "${line}p" "$DATA/test.txt" | cut -d' ' -f1)"
+done
+run=$RUNS/toy/prog_kd/split1_seed1
+echo "+ $PYTHON predict.py --checkpoint $run VIDEO..."
+"$PYTHON" predict.py --precision bf16 --top 2 --checkpoint "$run" --show "$RUNS/pictures" "$@"
