@@ -164,7 +164,9 @@ def clips_passed(recipe: argparse.Namespace, filled: dict) -> int:
     It evaluates after every epoch, as published (--eval-freq 1).
     """
     clips = {part: n * filled["views"][part] for part, n in filled["videos"].items()}
-    each_epoch = filled["videos"]["train"] + clips[recipe.select_on]
+    each_epoch = (
+        filled["videos"]["train"] + clips["test" if recipe.select_on == "test" else "heldout"]
+    )
     return recipe.epochs * each_epoch + clips["test"]
 
 

@@ -242,6 +242,19 @@ def test_logits_wise_and_thresholds(toy, classifiers):
         assert (folder / "trade_off.csv").stat().st_size and (folder / "exits.csv").stat().st_size
 
 
+def test_select_on_last_keeps_the_last_epoch(toy, tmp_path):
+    """Nothing is chosen, and the held-out videos stay out of training."""
+    options, _ = toy
+    place = [*options, "--checkpoint_dir", tmp_path, "--select-on", "last"]
+    result = run("train_team_net.py", *place, *SMALL, "--epochs", 2)
+    folder = tmp_path / "toy/team_net/split1_seed1"
+    last, best = (load_checkpoint(folder / name) for name in ("last.pt", "best.pt"))
+    assert result["best_epoch"] == best["epoch"] == 1 and len(best["heldout"]) > 0
+    assert "last epoch kept" in result["protocol"]
+    exits = run("train_team_ce.py", *place, "--epochs", 3, "--views", 1)
+    assert exits["best_epochs"] == [2, 2, 2] and len(exits["heldout_top1_pct"]) == 3
+
+
 def test_pretrain_then_other_classes(toy, backbone, tmp_path):
     """A backbone of other classes starts a new one: all but the classifiers is kept."""
     options, folder = toy

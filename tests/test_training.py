@@ -117,6 +117,15 @@ def test_views_come_in_order():
     assert list(ViewSampler(3, view=4, rows=[0, 2])) == [(0, 4), (2, 4)]
 
 
+def test_the_last_epoch_is_kept_where_nothing_is_chosen():
+    heads = torch.nn.ModuleDict({"1": torch.nn.Linear(1, 1)})
+    net, best = SimpleNamespace(heads=heads), {}
+    for epoch, top1 in enumerate((50, 90, 40)):
+        torch.nn.init.constant_(heads["1"].weight, epoch)
+        keep_best(best, net, {"1": {"top1_pct": top1, "loss": 1.0}}, epoch, keep_last=True)
+    assert best["1"]["epoch"] == best["1"]["head"]["weight"].item() == 2
+
+
 def test_best_epoch_is_kept_for_each_exit_on_its_own():
     heads = torch.nn.ModuleDict({"1": torch.nn.Linear(1, 1), "2": torch.nn.Linear(1, 1)})
     net, best = SimpleNamespace(heads=heads), {}

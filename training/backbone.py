@@ -157,7 +157,7 @@ def train_backbone(
     return {
         "run": str(folder.path),
         "best_epoch": progress.best["epoch"],
-        f"{args.select_on}_top1_pct": progress.best["top1_pct"],
+        f"{splits.selection_name}_top1_pct": progress.best["top1_pct"],
         **test_result(model, splits, args, device),
     }
 
@@ -169,16 +169,18 @@ def select_best(
     state: TrainingState,
     device: torch.device,
 ) -> dict:
-    """Evaluate where models are chosen, keep the model if it is the best so far; for the log."""
+    """Evaluate where models are chosen and keep the model if it is the best so far, or if the last
+    one is to be kept; returns what goes into the log."""
     model, progress = state.ema.module if state.ema else state.model, state.progress
     distributed.same_weights(model)
     top1 = evaluate(model, splits.selection, args, device)
-    if progress.best is None or top1["fused"] > progress.best["top1_pct"]:
+    best = progress.best
+    if best is None or top1["fused"] > best["top1_pct"] or args.select_on == "last":
         if distributed.is_main():
             content = describe_model(model, args, splits, progress.epoch)
             save_checkpoint(folder.path / BEST, content)
         progress.best = {"epoch": progress.epoch, "top1_pct": top1["fused"]}
-    return {f"{args.select_on}_{output}": top1[output] for output in OUTPUTS}
+    return {f"{splits.selection_name}_{output}": top1[output] for output in OUTPUTS}
 
 
 def evaluate_backbone(

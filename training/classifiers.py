@@ -132,10 +132,9 @@ def train_classifiers(
             line = {"epoch": epoch, "lr": lr, "teacher": teachers[epoch], "losses": losses}
             if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
                 scores = score_exits(net, selection)
-                line[f"{args.select_on}_top1_pct"] = [
-                    score["top1_pct"] for score in scores.values()
-                ]
-                keep_best(best, net, scores, epoch)
+                top1 = [score["top1_pct"] for score in scores.values()]
+                line[f"{frozen.splits.selection_name}_top1_pct"] = top1
+                keep_best(best, net, scores, epoch, keep_last=args.select_on == "last")
             folder.log(line)
             is_late = time.monotonic() > saved + SAVE_SECONDS
             if is_late or stop.asked or epoch == args.epochs - 1:
@@ -163,7 +162,9 @@ def train_classifiers(
         "run": str(folder.path),
         "schedule": teachers.words,
         "best_epochs": [exit_best["epoch"] for exit_best in best.values()],
-        f"{args.select_on}_top1_pct": [exit_best["top1_pct"] for exit_best in best.values()],
+        f"{frozen.splits.selection_name}_top1_pct": [
+            exit_best["top1_pct"] for exit_best in best.values()
+        ],
         **test_result(net, frozen),
     }
 
@@ -231,11 +232,16 @@ def score_exits(net: TeamNetIC, features: Features) -> dict[str, dict]:
     return scores
 
 
-def keep_best(best: dict, net: TeamNetIC, scores: dict[str, dict], epoch: int) -> None:
-    """Keep each exit's head of its best epoch: highest top-1, lower cross entropy at a tie."""
+def keep_best(
+    best: dict, net: TeamNetIC, scores: dict[str, dict], epoch: int, keep_last: bool = False
+) -> None:
+    """Keep each exit's head of its best epoch: highest top-1, lower cross entropy at a tie.
+
+    With `keep_last` the latest epoch takes the place of any earlier one.
+    """
     for k, score in scores.items():
         rank = (score["top1_pct"], -score["loss"])
-        if k not in best or rank > (best[k]["top1_pct"], -best[k]["loss"]):
+        if keep_last or k not in best or rank > (best[k]["top1_pct"], -best[k]["loss"]):
             head = {key: value.clone().cpu() for key, value in net.heads[k].state_dict().items()}
             best[k] = {**score, "epoch": epoch, "head": head}
 

@@ -47,8 +47,12 @@ class Splits:
 
     @property
     def selection(self) -> VideoDataset:
-        """The videos on which models are chosen."""
+        """The videos on which models are chosen, and epochs evaluated."""
         return self.test if self.heldout is None else self.heldout
+
+    @property
+    def selection_name(self) -> str:
+        return "test" if self.heldout is None else "heldout"
 
 
 class Batch(NamedTuple):
@@ -84,7 +88,7 @@ def _open_splits(
     all_records = train_records + test_records
     _check_labels_agree(train_records, test_records, args.test_list)
     heldout_records = None
-    if args.select_on == "heldout":
+    if args.select_on != "test":
         if not args.heldout:
             raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
         train_records, heldout_records = split_heldout(train_records, args.heldout)
@@ -129,7 +133,8 @@ def index_cache(args: argparse.Namespace) -> Path:
 def protocol(args: argparse.Namespace, splits: Splits) -> str:
     """The evaluation protocol in words, for every table a number ends up in."""
     crops = f"{args.clips} clip x {args.crops} crop"
-    words = f"{crops}, {splits.test.num_segments} segments, selected on {args.select_on}"
+    chosen = "last epoch kept" if args.select_on == "last" else f"selected on {args.select_on}"
+    words = f"{crops}, {splits.test.num_segments} segments, {chosen}"
     left_out = len(splits.test.skipped)
     return f"{words}, {left_out} unreadable test videos left out" if left_out else words
 

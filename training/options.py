@@ -64,10 +64,11 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
     )
     group.add_argument(
         "--select-on",
-        choices=("heldout", "test"),
+        choices=("heldout", "test", "last"),
         default="heldout",
         help="where the best epoch is chosen; test is the published protocol (it flatters),"
-        " and trains on the whole training list",
+        " and trains on the whole training list; last chooses nothing and keeps the last epoch:"
+        " better than a choice on few held-out videos",
     )
     group.add_argument(
         "--independent-crops",
