@@ -197,6 +197,11 @@ def test_an_empty_folder_is_an_error(tmp_path, capsys):
     assert "holds no video" in capsys.readouterr().err
 
 
+def heed_interrupts():
+    """What is started in the background of a script, such as these tests, may inherit deafness."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_partial_and_goes_on(tmp_path, how):
     source, target = tmp_path / "in", tmp_path / "out"
@@ -205,7 +210,9 @@ def test_an_interrupted_run_leaves_nothing_partial_and_goes_on(tmp_path, how):
     for number in range(1, 12):
         (source / f"v{number}.avi").write_bytes(first.read_bytes())
     command = [sys.executable, "-m", "coviar.reencode", str(source), str(target), "--workers", "1"]
-    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=REPO, stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts
+    )
     deadline = time.monotonic() + 60
     while not list(target.glob("*.mp4")) and time.monotonic() < deadline:
         time.sleep(0.02)

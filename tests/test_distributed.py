@@ -20,7 +20,8 @@ from training.synced_norm import use_synced_norm
 
 SCRIPT = "train_team_net.py"
 RUN = "toy/team_net/split1_seed1"
-RECIPE = ["--dropout", 0, "--epochs", 3, "--ema", 0.5]
+# At the default rate of .02 this tiny network diverges, and rounding grows to 1e-2 in 12 steps.
+RECIPE = ["--dropout", 0, "--epochs", 3, "--ema", 0.5, "--lr", 0.0005]
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def trained(server, tiny_toy, tmp_path_factory):
 
 
 # Sums are rounded in another order; a float32 has a relative error of 6e-8, and a step of training
-# magnifies differences. 12 steps were seen to stay within 2e-6; the ways differ by 1e-2.
+# magnifies differences. 12 steps were seen to stay within 5e-6; the ways differ by 2e-3.
 TOLERANCE = 1e-4
 
 

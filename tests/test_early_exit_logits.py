@@ -198,7 +198,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = file_digest(path)
 
     def broken(content, temporary):
-        temporary.write_bytes(b"half")
+        temporary.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", broken)

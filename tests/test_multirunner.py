@@ -75,6 +75,8 @@ class Farm:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Tests that run in the background of a script are deaf to Ctrl-C, and so were this.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def job(self, name, seconds=0.2):
