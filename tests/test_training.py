@@ -14,11 +14,13 @@ from training.engine import (
     cosine_lr,
     dropout_seed,
     make_ema,
+    make_mixup,
     make_optimizer,
+    mixed,
     set_lr,
     step_lr,
 )
-from training.loading import ViewSampler, epoch_order
+from training.loading import Batch, ViewSampler, epoch_order
 
 
 def test_step_lr_falls_at_each_step():
@@ -80,6 +82,24 @@ def test_clip_loss_is_its_formula():
     expected = cross_entropy(output.fused)
     expected = expected + 0.5 * sum(map(cross_entropy, (iframe, mv, residual))) / 3
     assert torch.isclose(clip_loss(output, labels, 0.5, 0.2), expected)
+
+
+def test_mixup_mixes_modalities_and_labels_by_the_same_share():
+    labels = torch.tensor([0, 2, 1])
+    inputs = tuple(
+        labels.float().view(3, 1, 1, 1, 1).expand(3, 2, channels, 4, 4) for channels in (3, 2, 3)
+    )
+    torch.manual_seed(3)
+    batch = mixed(Batch(inputs, labels, torch.arange(3)), make_mixup(0.4, 3))
+    assert torch.allclose(batch.labels.sum(1), torch.ones(3))
+    assert (batch.labels.max(1).values < 1).all(), "every clip is mixed with another"
+    expected = batch.labels @ torch.arange(3.0)  # a clip's pixels are its label
+    for before, after in zip(inputs, batch.inputs):
+        assert after.shape == before.shape and type(after) is torch.Tensor
+        assert torch.allclose(after, expected.view(3, 1, 1, 1, 1).expand_as(after))
+    torch.manual_seed(3)
+    again = mixed(Batch(inputs, labels, torch.arange(3)), make_mixup(0.4, 3))
+    assert torch.equal(batch.labels, again.labels), "so that a resumed run repeats its steps"
 
 
 def test_ema_follows_weights_and_batch_statistics():

@@ -17,6 +17,7 @@ from training.engine import (
     clip_loss,
     cosine_lr,
     make_ema,
+    make_mixup,
     make_optimizer,
     set_lr,
     step_lr,
@@ -116,6 +117,7 @@ def train_backbone(
     loss_function = functools.partial(
         clip_loss, stream_loss=args.stream_loss, label_smoothing=args.label_smoothing
     )
+    mixup = make_mixup(args.mixup, len(splits.class_names)) if args.mixup else None
     network = distributed.exchanging(model, device)
 
     def after_step() -> None:
@@ -140,7 +142,14 @@ def train_backbone(
             with stop.deferred():
                 line.update(
                     train_one_epoch(
-                        network, loader, state, device, args.precision, loss_function, after_step
+                        network,
+                        loader,
+                        state,
+                        device,
+                        args.precision,
+                        loss_function,
+                        after_step,
+                        mixup,
                     )
                 )
             if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:

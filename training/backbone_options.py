@@ -53,6 +53,12 @@ def add_scratch_options(parser: argparse.ArgumentParser) -> None:
         "--label-smoothing", type=options.fraction, default=0.0, help="of the training labels"
     )
     group.add_argument(
+        "--mixup",
+        type=options.positive_float,
+        metavar="ALPHA",
+        help="mix clips and labels by shares from Beta(ALPHA, ALPHA) (try 0.4; default: do not)",
+    )
+    group.add_argument(
         "--ema",
         type=options.fraction,
         default=0.0,

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from tqdm import tqdm
 
 from dataset_team.dataset import VideoDataset
@@ -60,13 +62,26 @@ def clip_loss(
     output: BackboneOutput, labels: torch.Tensor, stream_loss: float, label_smoothing: float
 ) -> torch.Tensor:
     """Mean cross entropy of the fused logits, plus `stream_loss` times the mean of the three
-    streams' own; against labels (b,) smoothed by `label_smoothing` (Szegedy et al., CVPR 2016)."""
+    streams' own; against labels (b,), or shares of the classes (b, classes) when clips are mixed,
+    smoothed by `label_smoothing` (Szegedy et al., CVPR 2016)."""
     loss = F.cross_entropy(output.fused, labels, label_smoothing=label_smoothing)
     if not stream_loss:
         return loss
     streams = (output.iframe, output.mv, output.residual)
     own = [F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for logits in streams]
     return loss + stream_loss * torch.stack(own).mean()
+
+
+def make_mixup(alpha: float, num_classes: int) -> v2.MixUp:
+    """Mixes each clip of a batch with another one, all modalities and the label by the same share
+    from Beta(alpha, alpha) (Zhang et al., ICLR 2018); for `mixed`."""
+    return v2.MixUp(alpha=alpha, num_classes=num_classes, labels_getter=lambda clips: clips[-1])
+
+
+def mixed(batch: Batch, mixup: v2.MixUp) -> Batch:
+    """The batch with mixed clips; its labels are shares of the classes, (b, classes)."""
+    *inputs, shares = mixup(*map(tv_tensors.Video, batch.inputs), batch.labels)
+    return batch._replace(inputs=tuple(x.as_subclass(torch.Tensor) for x in inputs), labels=shares)
 
 
 def make_ema(model: TeamNet, decay: float) -> AveragedModel:
@@ -100,13 +115,15 @@ def train_one_epoch(
     precision: str,
     loss_function: Callable[[BackboneOutput, torch.Tensor], torch.Tensor],
     after_step: Callable[[], None],
+    mixup: v2.MixUp | None = None,
 ) -> dict[str, float]:
     """The steps that `state` still lacks of its epoch, with `after_step` after each.
 
     `network` is state.model, or that in DistributedDataParallel; the loader's batch sampler is a
-    TrainBatches. Returns the epoch's mean loss and top1_pct on its augmented clips; of the steps
-    made here, clips_per_s and the share of the time spent waiting for data. Raises
-    FloatingPointError, naming the clips, when the loss is not finite.
+    TrainBatches. Returns the epoch's mean loss and top1_pct on its augmented clips (of mixed ones,
+    the label with the larger share is the right one); of the steps made here, clips_per_s and the
+    share of the time spent waiting for data. Raises FloatingPointError, naming the clips, when the
+    loss is not finite.
     """
     network.train()
     batches, progress = loader.batch_sampler, state.progress
@@ -123,6 +140,10 @@ def train_one_epoch(
             mark = time.perf_counter()
             batch = to_device(next(samples), device)
             waited += time.perf_counter() - mark
+            labels = batch.labels
+            if mixup is not None:
+                batch = mixed(batch, mixup)
+                labels = batch.labels.argmax(1)
             is_last = share is shares[-1]
             with contextlib.nullcontext() if is_last else without_exchange(network):
                 with autocast(device, precision):
@@ -130,7 +151,7 @@ def train_one_epoch(
                 loss = loss_function(output, batch.labels)
                 check_finite(loss, progress.epoch, step, batch, loader.dataset)
                 (loss * share.weight).backward()
-            correct = (output.fused.argmax(1) == batch.labels).sum().item()
+            correct = (output.fused.argmax(1) == labels).sum().item()
             progress.clips += share.count
             progress.loss += loss.item() * share.count
             progress.correct += correct * share.count / len(share.rows)
