@@ -9,6 +9,10 @@ both have. A side is METHOD/COMBINATION; combinations are
     vanilla, constant             as everywhere
     wise                          fitted exactly on held-out videos
     wise:PART, wise:PART:SOLVER   fitted on `heldout`, `train` or `train_views`, `exact` or by `sgd`
+    iframe, mv+residual, ...      the sum of these streams of the network below, at its end only
+
+With `--against FOLDER` the second sides are runs below that folder: made with other options, or on
+another backbone.
 
 Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
 its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
@@ -28,18 +32,20 @@ import numpy as np
 
 from dataset_team.lists import group_of
 from early_exit import wise
-from early_exit.logits import LogitsError, LogitsFile
+from early_exit.logits import STREAMS, LogitsError, LogitsFile
 from early_exit.options import LOGITS_NAME
 from early_exit.tables import write_rows
 from training.log import command_line, print_result
 from training.options import make_parser
 
-ALPHA = 0.01  # of WISE, the published value
 COLUMNS = [
-    *("data", "first", "second", "exit", "first_top1_pct", "second_top1_pct", "difference_pct"),
+    *("data", "first", "second", "against", "exit"),
+    *("first_top1_pct", "second_top1_pct", "difference_pct"),
     *("low_pct", "high_pct", "std_over_runs_pct", "runs", "num_videos"),
     *("confidence_pct", "resample", "protocol", "command"),
 ]
+
+Runs = dict[str, dict[tuple, LogitsFile]]  # by method, then by (data, split, seed)
 
 
 class Side(NamedTuple):
@@ -57,22 +63,35 @@ class Side(NamedTuple):
         combination, *how = rest.split(":")
         side = cls(method, combination, *how[:2])
         fits = side.fit_on in ("heldout", "train", "train_views") and side.solver in wise.SOLVERS
-        known = combination in wise.COMBINATIONS and (combination == "wise" or not how)
-        if not method or not known or not fits or len(how) > 2:
+        known = combination in wise.COMBINATIONS or set(side.streams) <= set(STREAMS)
+        if not method or not known or not fits or len(how) > 2 * (combination == "wise"):
             raise ValueError(
                 f"{text!r} is no METHOD/COMBINATION such as prog_kd/vanilla, prog_kd/constant,"
-                " prog_kd/wise or prog_kd/wise:train_views:sgd"
+                " prog_kd/wise, prog_kd/wise:train_views:sgd or prog_kd/iframe+mv"
             )
         return side
 
+    @property
+    def streams(self) -> list[str]:
+        """The streams that are summed, when that is the combination."""
+        return [] if self.combination in wise.COMBINATIONS else self.combination.split("+")
+
+    def points(self, logits: LogitsFile) -> list[str]:
+        """The decision points at which this side says something."""
+        points = wise.decision_points(logits.outputs)
+        return points[-1:] if self.streams else points
+
     def weights(self, logits: LogitsFile) -> np.ndarray:
         """(D, K) of this side's combination; WISE is fitted here, in milliseconds."""
+        if self.streams:
+            row = [float(output in self.streams) for output in logits.outputs]
+            return np.tile(row, (len(wise.decision_points(logits.outputs)), 1))
         if self.combination == "vanilla":
             return wise.vanilla_weights(logits.outputs)
         if self.combination == "constant":
             return wise.constant_weights(logits.outputs)
         rows, labels = logits.samples(self.fit_on)
-        return wise.fit(rows, labels, logits.outputs, ALPHA, self.solver).weights
+        return wise.fit(rows, labels, logits.outputs, solver=self.solver).weights
 
 
 class Difference(NamedTuple):
@@ -116,9 +135,9 @@ def paired_difference(
     return Difference(100 * mean, low, high, 100 * spread)
 
 
-def load_runs(roots: Sequence[Path]) -> dict[str, dict[tuple, LogitsFile]]:
-    """{method: {(data, split, seed): logits}} of every logits file below the roots."""
-    runs: dict[str, dict[tuple, LogitsFile]] = defaultdict(dict)
+def load_runs(roots: Sequence[Path]) -> Runs:
+    """Every logits file below the roots."""
+    runs: Runs = defaultdict(dict)
     for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
         logits = LogitsFile.load(path)
         meta = logits.meta
@@ -132,19 +151,21 @@ def load_runs(roots: Sequence[Path]) -> dict[str, dict[tuple, LogitsFile]]:
 
 
 def compare(
-    runs: dict[str, dict[tuple, LogitsFile]], first: Side, second: Side, resample: str, pct: float
+    runs: Runs, against: Runs, first: Side, second: Side, resample: str, pct: float
 ) -> list[dict]:
-    """Rows of the table for one pair, per data set and common decision point."""
-    for side in (first, second):
-        if side.method not in runs:
-            raise ValueError(f"no logits of {side.method!r}, only of {', '.join(sorted(runs))}")
-    common = sorted(runs[first.method].keys() & runs[second.method].keys())
+    """Rows of the table for one pair, `first` of `runs` and `second` of `against`, per data set and
+    common decision point."""
+    for side, known in ((first, runs), (second, against)):
+        if side.method not in known:
+            raise ValueError(f"no logits of {side.method!r}, only of {', '.join(sorted(known))}")
+    ours, theirs = runs[first.method], against[second.method]
+    common = sorted(ours.keys() & theirs.keys())
     if not common:
         raise ValueError(f"{first.method} and {second.method} have no data, split, seed in common")
     rows = []
     for data in sorted({key[0] for key in common}):
         keys = [key for key in common if key[0] == data]
-        pairs = [_correct_pair(runs, first, second, key) for key in keys]
+        pairs = [_correct_pair(ours[key], theirs[key], first, second) for key in keys]
         if len({tuple(pair.points) for pair in pairs}) > 1:
             raise ValueError(f"the runs of {data} do not all have the same exits")
         by_split: dict[str, list[_Pair]] = defaultdict(list)
@@ -185,17 +206,14 @@ class _Pair(NamedTuple):
     protocol: str
 
 
-def _correct_pair(runs: dict, first: Side, second: Side, key: tuple) -> _Pair:
-    ours, theirs = runs[first.method][key], runs[second.method][key]
+def _correct_pair(ours: LogitsFile, theirs: LogitsFile, first: Side, second: Side) -> _Pair:
     names = ours.part("test").names
     if sorted(names) != sorted(theirs.part("test").names):
         raise ValueError(
-            f"{first.method} and {second.method} of {key} were tested on other videos: save the"
-            " logits again from the same lists"
+            f"{first.method} and {second.method} of {ours.meta['data']} {ours.meta['split']} were"
+            " tested on other videos: save the logits again from the same lists"
         )
-    points = [
-        p for p in wise.decision_points(ours.outputs) if p in wise.decision_points(theirs.outputs)
-    ]
+    points = [point for point in first.points(ours) if point in second.points(theirs)]
     correct = [
         _correct(logits, side, names, points) for logits, side in ((ours, first), (theirs, second))
     ]
@@ -224,6 +242,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--pair", nargs=2, action="append", required=True, metavar=("FIRST", "SECOND")
     )
+    group.add_argument(
+        "--against", type=Path, metavar="FOLDER", help="runs of the second sides (default RUNS)"
+    )
     group.add_argument("--resample", choices=("video", "group"), default="video")
     group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
     group.add_argument("--out", type=Path, help="CSV file to write")
@@ -231,8 +252,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def print_rows(rows: Sequence[dict]) -> None:
+    before = None
     for row in rows:
-        if row["exit"] == "exit1" or row is rows[0]:
+        pair = row["data"], row["first"], row["second"]
+        if pair != before:
+            before = pair
             print(f"\n{row['data']}: {row['first']} - {row['second']}, {row['runs']} runs")
         sure = " *" if row["low_pct"] > 0 or row["high_pct"] < 0 else ""
         print(
@@ -247,10 +271,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     rows = []
     try:
         runs = load_runs(args.runs)
+        against = load_runs([args.against]) if args.against else runs
         for words in args.pair:
             first, second = map(Side.parse, words)
-            found = compare(runs, first, second, args.resample, args.confidence_pct)
-            rows += [{**row, "first": words[0], "second": words[1]} for row in found]
+            found = compare(runs, against, first, second, args.resample, args.confidence_pct)
+            about = {"first": words[0], "second": words[1], "against": args.against}
+            rows += [{**row, **about} for row in found]
     except (ValueError, FileNotFoundError, LogitsError) as error:
         parser.error(str(error))
     print_rows(rows)

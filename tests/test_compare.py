@@ -23,6 +23,8 @@ def test_sides_are_parsed_or_refused():
         "a/vanilla:train",
         "a/wise:test",
         "a/wise:train:x:y",
+        "a/iframe+rgb",
+        "a/mv:train",
     ):
         with pytest.raises(ValueError, match="METHOD/COMBINATION"):
             Side.parse(wrong)
@@ -72,13 +74,48 @@ def save(folder, method, seed=1, split="split1", shuffle=False, **changes):
     return logits
 
 
+def test_streams_stand_against_their_sum_at_the_end_only(tmp_path):
+    logits = save(tmp_path, "a")
+    runs = compare.load_runs([tmp_path])
+    for streams in (["iframe"], ["mv", "residual"]):
+        side = Side.parse("a/" + "+".join(streams))
+        (row,) = compare.compare(runs, runs, side, Side("a", "vanilla"), "video", 95)
+        assert row["exit"] == "full"
+        test = logits.part("test")
+        mean = test.logits.mean(axis=0)
+        summed = sum(mean[:, logits.outputs.index(stream)] for stream in streams)
+        right = (summed.argmax(axis=1) == test.labels).mean()
+        assert row["first_top1_pct"] == pytest.approx(100 * right)
+
+
+def test_second_sides_may_be_runs_of_another_folder(tmp_path, capsys):
+    save(tmp_path / "ours", "a", seed=1)
+    save(tmp_path / "theirs", "a", seed=2)
+    other = tmp_path / "theirs" / "a" / "split1_seed2" / "logits.pt"
+    theirs = compare.load_runs([other.parent])
+    (key,) = theirs["a"]
+    theirs["a"] = {(key[0], key[1], 1): theirs["a"][key]}
+    ours = compare.load_runs([tmp_path / "ours"])
+    vanilla = Side("a", "vanilla")
+    rows = compare.compare(ours, theirs, vanilla, vanilla, "video", 95)
+    back = compare.compare(theirs, ours, vanilla, vanilla, "video", 95)
+    assert [row["first_top1_pct"] for row in rows] == [row["second_top1_pct"] for row in back]
+    assert any(row["difference_pct"] for row in rows)
+    parser = compare.get_args_parser()
+    same = str(tmp_path / "ours")
+    words = [same, "--against", same, "--pair", "a/vanilla", "a/vanilla", "--out"]
+    compare.main(parser.parse_args([*words, str(tmp_path / "c.csv")]), parser)
+    written = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
+    assert {row["against"] for row in written} == {same}
+    assert all(float(row["difference_pct"]) == 0 for row in written)
+
+
 def test_videos_are_paired_by_name(tmp_path):
     """The same logits in another order differ nowhere."""
     save(tmp_path, "a")
     save(tmp_path, "b", shuffle=True)
-    rows = compare.compare(
-        compare.load_runs([tmp_path]), Side("a", "wise"), Side("b", "wise"), "video", 95
-    )
+    runs = compare.load_runs([tmp_path])
+    rows = compare.compare(runs, runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
     assert [row["exit"] for row in rows] == ["exit1", "exit2", "exit3", "full"]
     assert all(row["difference_pct"] == row["low_pct"] == row["high_pct"] == 0 for row in rows)
 
@@ -122,8 +159,8 @@ def test_what_cannot_be_paired_is_an_error(tmp_path):
     save(tmp_path, "c", seed=1, videos=60)
     runs = compare.load_runs([tmp_path])
     with pytest.raises(ValueError, match="no logits of 'x'"):
-        compare.compare(runs, Side("x", "wise"), Side("a", "wise"), "video", 95)
+        compare.compare(runs, runs, Side("x", "wise"), Side("a", "wise"), "video", 95)
     with pytest.raises(ValueError, match="in common"):
-        compare.compare(runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
+        compare.compare(runs, runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
     with pytest.raises(ValueError, match="other videos"):
-        compare.compare(runs, Side("a", "wise"), Side("c", "wise"), "video", 95)
+        compare.compare(runs, runs, Side("a", "wise"), Side("c", "wise"), "video", 95)
