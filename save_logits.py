@@ -15,7 +15,7 @@ from early_exit.logits import STREAMS, LogitsFile, Part
 from training import distributed
 from training.checkpoint import BEST
 from training.classifiers import load_classifiers
-from training.frozen import Frozen, add_frozen_options
+from training.frozen import Frozen, add_frozen_options, fill_share
 from training.loading import protocol
 from training.log import command_line, print_result
 from training.options import (
@@ -65,16 +65,18 @@ def main(args, parser):
     for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
         if dataset is not None:
             counts[name] = dataset.num_test_views
-    frozen.fill(counts)
+    banks = {part: frozen.views(part) for part in counts}
+    fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
+    distributed.barrier()
     if distributed.is_main():
-        save(args, frozen, net, folder, counts)
+        save(args, frozen, net, folder, counts, banks)
     distributed.stop()
 
 
-def save(args, frozen, net, folder, counts):
+def save(args, frozen, net, folder, counts, banks):
     names = {"train_as_tested": "train", "train": "train_views"}
     parts = {
-        names.get(part, part): collect(net, frozen.views(part), count)
+        names.get(part, part): collect(net, banks[part], count)
         for part, count in counts.items()
         if count
     }

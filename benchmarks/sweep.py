@@ -21,7 +21,6 @@ Options that are not of this program go to the scripts as they are: data, precis
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import json
 import os
@@ -34,17 +33,12 @@ from pathlib import Path
 
 import torch
 
-from coviar.files import whole_file
+from early_exit.tables import write_rows
 from training.log import command_line
-from training.options import make_parser, positive_int, resolve_recipe
+from training.options import METHODS, make_parser, positive_int, resolve_recipe
 
-SCRIPTS = {
-    "team_ce": "train_team_ce",
-    "prog_kd": "train_prog_kd",
-    "prog_kd_anti": "train_prog_kd_anti",
-    "i_frame": "train_i_frame",
-}
-COLUMNS = ("data", "split", "seed", "method", "views", "exit", "part", "top1_pct")
+COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]
+COLUMNS += ["protocol", "command"]
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -56,7 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder of bank, runs and CSV")
     parser.add_argument("--pretrained", required=True, type=Path, help="the backbone's checkpoint")
-    parser.add_argument("--methods", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 736, 4711])
     parser.add_argument("--exits", nargs="+", default=["1", "2", "3"], help="as for the scripts")
     parser.add_argument("--epochs", type=positive_int, help="instead of the published numbers")
@@ -77,6 +71,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def script_of(method: str) -> str:
+    return f"train_{method}"
+
+
 class Sweep:
     """The runs of one set of options."""
 
@@ -87,7 +85,7 @@ class Sweep:
         self.epochs = ["--epochs", str(args.epochs)] if args.epochs else []
         self.recipes = {}
         for method in args.methods:
-            parser = importlib.import_module(SCRIPTS[method]).get_args_parser()
+            parser = importlib.import_module(script_of(method)).get_args_parser()
             self.recipes[method] = parser.parse_args([*self.common, *self.epochs])
             resolve_recipe(self.recipes[method])
 
@@ -108,7 +106,7 @@ class Sweep:
             return {
                 "method": method,
                 "seed": seed,
-                **run([f"{SCRIPTS[method]}.py", *options], threads),
+                **run([f"{script_of(method)}.py", *options], threads),
             }
 
         with ThreadPoolExecutor(self.args.jobs) as pool:
@@ -181,10 +179,7 @@ def compare_views(sweep: Sweep) -> dict:
         for result in sweep.train(per_method, f"views_{views}", "--resume"):
             rows += rows_of(result, sweep.recipes[result["method"]], views)
     path = sweep.args.out / "views.csv"
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, "protocol", "command"])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, COLUMNS, rows)
     summary = {}
     for method in (*sweep.args.methods, "all methods"):
         for views in sweep.args.compare_views:

@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from benchmarks.forward import NUM_CLASSES, random_clips
 from benchmarks.timing import interleaved_medians
 from models.team_net import ARCHS, TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 
-NUM_CLASSES = 101
 LR = 0.01
 TOY_RUN = ["--arch", "resnet18", "--num_segments", "3", "--crop-size", "64", "--batch-size", "8"]
 TOY_RUN += ["--lr", "0.004", "--lr-schedule", "cosine", "--classifier-lr-scale", "1", "1"]
@@ -54,8 +54,7 @@ def make_step(args: argparse.Namespace, precision: str, plain: bool) -> Callable
     torch.manual_seed(0)
     device = torch.device(args.device)
     net = TeamNet(NUM_CLASSES, args.num_segments, args.arch).to(device).train()
-    shape, size = (args.batch_size, args.num_segments), (args.crop_size, args.crop_size)
-    clips = [torch.randn(*shape, c, *size, device=device) for c in (3, 2, 3)]
+    clips = random_clips(args, args.batch_size)
     labels = torch.randint(NUM_CLASSES, (args.batch_size,), device=device)
     if plain:
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9)

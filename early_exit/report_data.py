@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from early_exit.summary import ALL, COMBINATIONS, FULL, SHOWN, Study, label
+from early_exit.summary import ALL, COMBINATIONS, FULL, SHOWN, Study, label, where
 from early_exit.wise import COMBINATIONS as ORDER
 
 # The study's own method is shown first where it is there.
@@ -40,10 +40,10 @@ def section_data(study: Study) -> dict:
             "name fewer runs"
         )
     thresholds = sorted(study.trade_off["threshold"].unique())
-    left = study.decisions[study.decisions["left"] == 1]
+    left = where(study.decisions, left=1)
     classes = sorted(set(left["class_name"]) | set(left["prediction"]))
-    by_method = {method: left[left["method"] == method] for method in methods}
-    vanilla = study.exits[study.exits["combination"] == ORDER[0]]
+    by_method = {method: where(left, method=method) for method in methods}
+    vanilla = where(study.exits, combination=ORDER[0], exit=FULL)
     return {
         "methods": methods,
         "labels": {method: label(method) for method in methods},
@@ -53,7 +53,7 @@ def section_data(study: Study) -> dict:
         "first_step": _nearest(thresholds, _calibrated(study)),
         "points": points,
         "gmacs": [float(study.costs[point]) for point in points],
-        "full": _mean_std(vanilla.loc[vanilla["exit"] == FULL, "top1_pct"]),
+        "full": _mean_std(vanilla["top1_pct"]),
         "exits": _nested(study.exits, methods, lambda rows: _by(rows, "exit", points, "top1_pct")),
         "thresholds": [float(threshold) for threshold in thresholds],
         "curves": _nested(study.trade_off, methods, lambda rows: _curve(rows, thresholds, points)),
@@ -75,8 +75,7 @@ def _nested(table: pd.DataFrame, methods: list, value) -> dict:
     """{method: {combination: value(its rows)}}."""
     return {
         method: {
-            name: value(table[(table["method"] == method) & (table["combination"] == name)])
-            for name in COMBINATIONS
+            name: value(where(table, method=method, combination=name)) for name in COMBINATIONS
         }
         for method in methods
     }
@@ -89,7 +88,7 @@ def _by(rows: pd.DataFrame, column: str, keys: list, number: str) -> list:
 
 
 def _curve(rows: pd.DataFrame, thresholds: list, points: list) -> dict:
-    everyone = rows[rows["exit"] == ALL]
+    everyone = where(rows, exit=ALL)
     share = rows.pivot_table("share_pct", "threshold", "exit", aggfunc="mean")
     return {
         "top1": _by(everyone, "threshold", thresholds, "top1_pct"),
@@ -99,15 +98,13 @@ def _curve(rows: pd.DataFrame, thresholds: list, points: list) -> dict:
 
 
 def _policy(rows: pd.DataFrame) -> dict:
-    rows = rows[(rows["rule"] == SHOWN["rule"]) & (rows["exit"] == ALL)]
+    rows = where(rows, rule=SHOWN["rule"], exit=ALL)
     return {"gmacs": float(rows["gmacs"].mean()), "top1": float(rows["top1_pct"].mean())}
 
 
 def _calibrated(study: Study) -> float:
     """Mean over runs of the first method's common threshold."""
-    rows = study.policies[study.policies["method"] == first_method(study)]
-    for column, value in {**SHOWN, "exit": ALL}.items():
-        rows = rows[rows[column] == value]
+    rows = where(study.policies, method=first_method(study), **SHOWN, exit=ALL)
     return rows["thresholds"].str.split().str[0].astype(float).mean()
 
 

@@ -152,12 +152,9 @@ def method_gains(study: Study, method: str, baseline: str, combination: str) -> 
 
     Columns split, seed, exit, gain (percentage points); empty when no pair of runs is there.
     """
-    table = study.exits[study.exits["combination"] == combination]
+    table = where(study.exits, combination=combination)
     keys = ["split", "seed", "exit"]
-    both = table[table["method"] == method].merge(
-        table[table["method"] == baseline], on=keys, suffixes=("", "_baseline")
-    )
-    return both[keys].assign(gain=both["top1_pct"] - both["top1_pct_baseline"])
+    return _gains(where(table, method=method), where(table, method=baseline), keys)
 
 
 def combination_gains(study: Study, combination: str, baseline: str) -> pd.DataFrame:
@@ -167,9 +164,11 @@ def combination_gains(study: Study, combination: str, baseline: str) -> pd.DataF
     """
     keys = ["method", "split", "seed", "exit"]
     table = study.exits
-    both = table[table["combination"] == combination].merge(
-        table[table["combination"] == baseline], on=keys, suffixes=("", "_baseline")
-    )
+    return _gains(where(table, combination=combination), where(table, combination=baseline), keys)
+
+
+def _gains(rows: pd.DataFrame, baseline: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    both = rows.merge(baseline, on=keys, suffixes=("", "_baseline"))
     return both[keys].assign(gain=both["top1_pct"] - both["top1_pct_baseline"])
 
 

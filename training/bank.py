@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training import options, views
 from training.checkpoint import load_backbone, weights_digest
-from training.frozen import PARTS, Frozen, add_frozen_options
+from training.frozen import PARTS, Frozen, add_frozen_options, fill_share
 from training.log import print_result
 from training.views import ABOUT, FEATURES_VERSION, read_banks
 
@@ -64,11 +64,7 @@ def torchrun_shard() -> tuple[int, int]:
 
 
 def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
-    """Compute this shard's missing views; returns the result that is printed last.
-
-    The views of all parts, in one row, are dealt out to the shards in turn: which views are a
-    shard's does not depend on what is there already, so a shard that was killed goes on.
-    """
+    """Compute this shard's missing views; returns the result that is printed last."""
     options.check_files(args, parser)
     frozen = Frozen(args, parser)
     parts = [part for part in args.parts if part != "heldout" or frozen.splits.heldout]
@@ -77,12 +73,9 @@ def fill(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         part: args.views if part == "train" else banks[part].dataset.num_test_views
         for part in parts
     }
-    dealt = [(part, view) for part in parts for view in range(counts[part])]
     number, total = args.shard or torchrun_shard()
-    clips, start = 0, time.perf_counter()
-    for part in parts:
-        mine = [view for owner, view in dealt[number - 1 :: total] if owner == part]
-        clips += banks[part].fill(mine) * len(banks[part].dataset)
+    start = time.perf_counter()
+    clips = fill_share(banks, counts, number, total)
     seconds = time.perf_counter() - start
     missing = {part: banks[part].missing(counts[part]) for part in parts}
     left = [

@@ -91,9 +91,8 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
 def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
     """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
-        with torch.device(
-            "meta"
-        ):  # to draw random weights takes longer than to read the right ones
+        # To draw random weights takes longer than to read the right ones.
+        with torch.device("meta"):
             backbone = TeamNet(**content["config"])
         backbone.load_state_dict(content["model"], assign=True)
         return backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import distributed, options
+from training import options
 from training.checkpoint import backbone_from, load_checkpoint
 from training.loading import open_splits
 from training.views import BANK_DTYPES, FrozenNetwork, Views
@@ -53,6 +53,22 @@ def add_frozen_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--feature-batch", type=options.positive_int, default=16, help="clips per forward pass"
     )
+
+
+def fill_share(banks: dict[str, Views], counts: dict[str, int], number: int, total: int) -> int:
+    """Compute what share `number` of 1..total lacks of the first views of these parts.
+
+    The views of all parts, in one row, are dealt out to the shares in turn: which views are a
+    share's does not depend on what is there already, so one that was killed goes on. Returns the
+    number of clips computed.
+    """
+    dealt = [(part, view) for part, count in counts.items() for view in range(count)]
+    mine = dealt[number - 1 :: total]
+    clips = 0
+    for part in counts:
+        own = [view for owner, view in mine if owner == part]
+        clips += banks[part].fill(own) * len(banks[part].dataset)
+    return clips
 
 
 class Frozen:
@@ -106,14 +122,6 @@ class Frozen:
             dtype=BANK_DTYPES[self.args.bank_dtype if part == "train" else "float32"],
             cache_dir=(self.args.cache_dir or default) if banked else None,
         )
-
-    def fill(self, counts: dict[str, int]) -> None:
-        """Compute what the bank lacks of the first views of these parts, divided over processes."""
-        dealt = [(part, view) for part, count in counts.items() for view in range(count)]
-        mine = dealt[distributed.rank() :: distributed.world_size()]
-        for part in counts:
-            self.views(part).fill([view for owner, view in mine if owner == part])
-        distributed.barrier()
 
     def _check(self, args: argparse.Namespace, checkpoint: dict) -> None:
         known = {**self.backbone.config, "crop_size": self.crop_size}
