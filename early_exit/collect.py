@@ -9,7 +9,8 @@ Searches the folders named for runs and writes, for all that are finished:
     weights.csv              the WISE weights
     decisions.csv            per test video and decision point: what it would be called there, how
                              surely, and where the run's policy.json lets it leave
-    backbones.csv            test top-1 of the networks below the exits, stream by stream
+    backbones.csv            test top-1 of the networks below the exits, stream by stream; and of
+                             pretrain.py's, where they were trained on the same videos
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
 and left out. Runs of different protocols may stand in one study; every row says its own, and
@@ -45,12 +46,10 @@ STUDY_COLUMNS = {
         *(*RUN, "combination", "video", "class_name", "exit"),
         *("prediction", "confidence", "left", "correct", "protocol", "command"),
     ],
-    "backbones.csv": [
-        *("data", "split", "seed", "output", "top1_pct", "num_videos", "protocol", "command")
-    ],
+    "backbones.csv": [*RUN, "output", "top1_pct", "num_videos", "protocol", "command"],
 }
 THRESHOLDS = 41
-BACKBONE = "team_net"
+BACKBONES = ("pretrain", "team_net")
 BACKBONE_OUTPUTS = {
     "fused": "test_top1_pct",
     **{stream: f"test_{stream}_pct" for stream in ("iframe", "mv", "residual")},
@@ -85,7 +84,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
     left_out, seen = {}, {}
     for folder in find_runs(roots):
         try:
-            if folder.parent.name == BACKBONE:
+            if folder.parent.name in BACKBONES:
                 run = {"backbones.csv": backbone_rows(folder)}
             else:
                 run = exit_run_rows(folder)
@@ -93,7 +92,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
             left_out[folder] = str(reason)
             continue
         first = next(iter(run.values()))[0]
-        key = tuple(str(first.get(column, BACKBONE)) for column in RUN)
+        key = tuple(str(first[column]) for column in RUN)
         if key in seen:
             raise ValueError(
                 f"{seen[key]} and {folder} both hold {' '.join(key)}: name only one of them"
@@ -213,6 +212,7 @@ def backbone_rows(folder: Path) -> list[dict]:
         return [
             {
                 **{"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]},
+                "method": folder.parent.name,
                 **{"output": output, "top1_pct": float(result[key])},
                 **{"num_videos": result["test_videos"], "protocol": result["protocol"]},
                 "command": env["command"],

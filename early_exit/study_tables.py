@@ -82,9 +82,11 @@ def gain_table(study: Study) -> list[list[str]]:
 def backbone_table(study: Study) -> list[list[str]]:
     """Header and rows: test top-1 of the backbones, stream by stream."""
     outputs = list(dict.fromkeys(study.backbones["output"]))
-    by_output = dict(iter(study.backbones.groupby("output")["top1_pct"]))
-    cells = [spread(by_output[output], 1) for output in outputs]
-    return [["backbone", *outputs], [f"n = {len(study.backbones) // len(outputs)}", *cells]]
+    table = [["network", "runs", *outputs]]
+    for method, rows in study.backbones.groupby("method"):
+        found = [rows.loc[rows["output"] == output, "top1_pct"] for output in outputs]
+        table.append([method, str(len(found[0])), *(spread(top1, 1) for top1 in found)])
+    return table
 
 
 # Each with what its caption says of it.

@@ -33,9 +33,9 @@ def make_run(root, method="team_ce", split="split1", seed=1, sweep_options=(), *
     return folder
 
 
-def make_backbone(root, split="split1", data="toy", seed=1, top1=80.0):
+def make_backbone(root, split="split1", data="toy", seed=1, top1=80.0, method="team_net"):
     """The files of a finished backbone that a study takes something from."""
-    folder = root / data / "team_net" / f"{split}_seed{seed}"
+    folder = root / data / method / f"{split}_seed{seed}"
     folder.mkdir(parents=True)
     args = {"data_name": data, "split": split, "random_seed": seed}
     scores = {f"test_{name}_pct": top1 - lost for name, lost in (("iframe", 10), ("mv", 30))}

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO
 from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
 
-from early_exit import collect
+from early_exit import collect, study_tables, summary
 from early_exit.collect import STUDY_COLUMNS, THRESHOLDS, gather, thin
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
@@ -32,9 +32,9 @@ def test_every_run_is_there_with_its_own_rows(synthetic_runs, synthetic_study):
             assert next(csv.reader(file)) == columns
         rows = rows_of(synthetic_study / name)
         assert all(row["protocol"] and row["command"] for row in rows)
-        seen = {(row["split"], int(row["seed"]), row.get("method")) for row in rows}
+        seen = {(row["split"], int(row["seed"]), row["method"]) for row in rows}
         if name == "backbones.csv":
-            assert seen == {(split, 1, None) for split in SPLITS}
+            assert seen == {(split, 1, "team_net") for split in SPLITS}
         else:
             assert seen == {(s, k, m) for s in SPLITS for k in SEEDS for m in METHODS}
 
@@ -106,6 +106,22 @@ def test_backbones_stream_by_stream(synthetic_study):
     rows = rows_of(synthetic_study / "backbones.csv", split="split2")
     found = {row["output"]: float(row["top1_pct"]) for row in rows}
     assert found == {"fused": 80, "iframe": 70, "mv": 50, "residual": 75}
+
+
+def test_networks_that_backbones_started_from_are_shown_apart(runs, tmp_path):
+    make_backbone(runs, top1=80.0)
+    make_backbone(runs, top1=60.0, method="pretrain")
+    found = gather([runs])
+    assert not found.left_out
+    fused = {
+        row["method"]: row["top1_pct"]
+        for row in found.rows["backbones.csv"]
+        if row["output"] == "fused"
+    }
+    assert fused == {"pretrain": 60, "team_net": 80}
+    run_main(collect, runs, "--out", tmp_path / "study")
+    table = study_tables.backbone_table(summary.read_study(tmp_path / "study"))
+    assert [row[:3] for row in table[1:]] == [["pretrain", "1", "60.0"], ["team_net", "1", "80.0"]]
 
 
 @pytest.fixture

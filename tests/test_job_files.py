@@ -176,6 +176,21 @@ def bare(words):
     return [script, *(word for pair in pairs for word in pair)]
 
 
+def test_backbones_start_from_a_pretraining_on_the_same_videos():
+    text = create("--data", "mine", "--splits", "a b", "--pretrain-flags", "--epochs 48 --lr 0.03")
+    jobs = read_jobs(text)
+    assert list(dict.fromkeys(stage for stage, *_ in jobs)) == ["pretrain", *STAGES]
+    starts = [(result, parse(words)) for stage, result, words in jobs if stage == "pretrain"]
+    backbones = [parse(words)[1] for stage, _, words in jobs if stage == "backbone"]
+    assert len(starts) == len(backbones) == 2
+    for (result, (module, start)), backbone in zip(starts, backbones):
+        assert (module, start.epochs, start.lr, start.batch_size) == ("pretrain", 48, 0.03, 32)
+        assert start.pretrained is None and start.resume
+        assert result == f"runs/mine/pretrain/{start.split}_seed1/result.json"
+        assert backbone.pretrained == result.replace("result.json", "best.pt")
+        assert backbone.split == start.split and backbone.epochs == 30
+
+
 def test_flags_replace_those_of_the_recipe():
     text = create(
         *("--data", "mine", "--splits", "s", "--seeds", "5", "--methods", "prog_kd two:mv:9,fused"),
