@@ -335,6 +335,26 @@ def test_saved_as_picture_and_for_print(study, tmp_path):
     assert [path.read_bytes() for path in (png, pdf)] == once
 
 
+def test_savings_are_the_cheapest_good_thresholds_of_each_run(study, rows):
+    for row in study_tables.savings_table(study)[1:]:
+        method = next(m for m, name in summary.METHODS.items() if name == row[0])
+        combination = row[1].lower()
+        for drop, cell in enumerate(row[2:]):
+            costs = []
+            for split in SPLITS:
+                for seed in SEEDS:
+                    run = {"method": method, "split": split, "seed": str(seed)}
+                    vanilla = {**run, "combination": "vanilla", "exit": "full"}
+                    (full,) = values(rows["exits"], "top1_pct", **vanilla)
+                    (cost,) = values(rows["exits"], "gmacs", **vanilla)
+                    curve = {**run, "combination": combination, "exit": "all"}
+                    tops = values(rows["trade_off"], "top1_pct", **curve)
+                    spent = values(rows["trade_off"], "gmacs", **curve)
+                    good = [g for top1, g in zip(tops, spent) if top1 >= full - drop]
+                    costs.append(100 * min(good, default=cost) / cost)
+            assert cell == spread(costs, 1)
+
+
 def test_table_formats():
     table = [["method", "top-1 %"], ["a_b & c", "1.00 ± 0.50"]]
     assert study_tables.to_markdown(table).splitlines() == [

@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 NAMES = ("trade_off", "accuracy_per_exit", "gains", "exit_shares", "weights", "confusion")
-TABLES = ("accuracy", "exits", "policies", "gains")
+TABLES = ("accuracy", "exits", "policies", "savings", "gains")
 
 
 @pytest.fixture

@@ -1,0 +1,89 @@
+#!/bin/sh
+# What the study of ucf101_7.sh leaves open, asked of its backbones: exits trained at equal budgets,
+# by other teachers, on other crops and inputs, and in fp32. Writes paired differences with intervals
+# into results/ucf101_7/comparisons/, one CSV file per question. What is done is skipped.
+#
+#     sh multirunner/ucf101_7.sh && sh multirunner/ucf101_7_questions.sh [--dry-run] [--keep-going]
+#
+# PYTHON, DATA, RUNS, RESULTS and SPLITS as in ucf101_7.sh.
+set -eu
+cd "$(dirname "$0")/.."
+export PYTHON="${PYTHON:-python3}"
+DATA=${DATA:-data/ucf101_7}
+RUNS=${RUNS:-runs}
+RESULTS=${RESULTS:-results/ucf101_7}
+SPLITS=${SPLITS:-split1 split2 split3}
+BACKBONE="$RUNS/{data}/team_net/{split}_seed1/best.pt"
+dry_run=''
+case " $* " in *' --dry-run '*) dry_run=yes ;; esac
+
+# Exits and their logits below $RUNS/NAME; WISE is fitted where it is compared.
+exits() { # NAME METHODS EXIT_FLAGS FROZEN_FLAGS ALL_FLAGS WORDS_OF_THE_JOB_FILE...
+    name=$1 methods=$2 exit_flags=$3 frozen_flags=$4 all_flags=$5
+    shift 5
+    sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
+        --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS/$name" --backbone "$BACKBONE" \
+        --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
+        --methods "$methods" --exit-flags "--exits 1 2 3 4${exit_flags:+ $exit_flags}" \
+        --frozen-flags "--views 10 $frozen_flags" --all-flags "--precision bf16$all_flags" |
+        sed '/^# stage: wise/,$d' | sh -s -- "$@"
+}
+
+# The exits of $RUNS once more, with the backbone in fp32.
+fp32() {
+    for run in "$RUNS"/ucf101_7/prog_kd/*_seed*; do
+        folder=$RUNS/fp32/ucf101_7/prog_kd/${run##*/}
+        [ ! -f "$folder/logits.pt" ] || continue
+        split=${run##*/}
+        seed=${split##*_seed} split=${split%_seed*}
+        mkdir -p "$folder"
+        cp "$run/best.pt" "$folder"
+        "$PYTHON" save_logits.py --data-name ucf101_7 --data-root "$DATA" \
+            --train-list "$DATA/ucf101_7_${split}_train.txt" \
+            --test-list "$DATA/ucf101_7_${split}_test.txt" --split "$split" \
+            --checkpoint_dir "$RUNS/fp32" --precision fp32 --method prog_kd --views 0 \
+            --random_seed "$seed" --pretrained "$RUNS/ucf101_7/team_net/${split}_seed1/best.pt"
+    done
+}
+
+compare() { # NAME WORDS...
+    name=$1
+    shift
+    "$PYTHON" -m early_exit.compare "$@" --resample group --out "$RESULTS/comparisons/$name.csv"
+}
+
+# The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.
+same_bank="--cache-dir $RUNS/ucf101_7/views"
+exits equal 'ce_equal:labels anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused reversed:iframe:3,residual:3,mv residual_last:mv:3,iframe:3,residual' \
+    '' "$same_bank" '' "$@"
+for inputs in standardise pool-segments; do
+    exits $inputs 'team_ce prog_kd' "--$inputs" "$same_bank" '' "$@"
+done
+exits both-inputs 'team_ce prog_kd' '--standardise --pool-segments' "$same_bank" '' "$@"
+exits independent-crops 'team_ce prog_kd' '' '' ' --independent-crops' "$@"
+[ -z "$dry_run" ] || exit 0
+fp32
+
+main=$RUNS/ucf101_7 equal=$RUNS/equal/ucf101_7
+compare published "$main" --pair prog_kd/vanilla team_ce/vanilla \
+    --pair prog_kd/vanilla prog_kd_anti/vanilla --pair prog_kd/vanilla i_frame/vanilla \
+    --pair prog_kd/wise team_ce/wise
+compare equal "$main" "$equal" --pair prog_kd/vanilla ce_equal/vanilla \
+    --pair prog_kd/vanilla anti_equal/vanilla --pair prog_kd/vanilla i_frame_equal/vanilla \
+    --pair prog_kd/vanilla reversed/vanilla --pair prog_kd/vanilla residual_last/vanilla \
+    --pair fused_equal/vanilla ce_equal/vanilla --pair prog_kd/vanilla fused_equal/vanilla
+compare wise "$main" --pair prog_kd/wise prog_kd/vanilla --pair team_ce/wise team_ce/vanilla \
+    --pair prog_kd/wise prog_kd/constant --pair team_ce/wise team_ce/constant \
+    --pair prog_kd/wise prog_kd/wise:heldout:sgd --pair team_ce/wise team_ce/wise:heldout:sgd \
+    --pair prog_kd/wise:train_views prog_kd/vanilla --pair team_ce/wise:train_views team_ce/vanilla \
+    --pair prog_kd/wise prog_kd/wise:train_views --pair team_ce/wise team_ce/wise:train_views
+compare streams "$main" --pair prog_kd/iframe+mv+residual prog_kd/iframe \
+    --pair prog_kd/iframe+mv+residual prog_kd/mv --pair prog_kd/iframe+mv+residual prog_kd/residual \
+    --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv \
+    --pair prog_kd/iframe+mv+residual prog_kd/iframe+residual \
+    --pair prog_kd/iframe+mv+residual prog_kd/mv+residual
+for other in standardise pool-segments both-inputs independent-crops; do
+    compare "$other" "$RUNS/$other/ucf101_7" --against "$main" \
+        --pair team_ce/vanilla team_ce/vanilla --pair prog_kd/vanilla prog_kd/vanilla
+done
+compare fp32 "$RUNS/fp32/ucf101_7" --against "$main" --pair prog_kd/vanilla prog_kd/vanilla
