@@ -60,6 +60,7 @@ for inputs in standardise pool-segments; do
     exits $inputs 'team_ce prog_kd' "--$inputs" "$same_bank" '' "$@"
 done
 exits both-inputs 'team_ce prog_kd' '--standardise --pool-segments' "$same_bank" '' "$@"
+exits last-epoch 'team_ce prog_kd' '' "$same_bank" ' --select-on last' "$@"
 exits independent-crops 'team_ce prog_kd' '' '' ' --independent-crops' "$@"
 [ -z "$dry_run" ] || exit 0
 fp32
@@ -82,7 +83,7 @@ compare streams "$main" --pair prog_kd/iframe+mv+residual prog_kd/iframe \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+residual \
     --pair prog_kd/iframe+mv+residual prog_kd/mv+residual
-for other in standardise pool-segments both-inputs independent-crops; do
+for other in standardise pool-segments both-inputs last-epoch independent-crops; do
     compare "$other" "$RUNS/$other/ucf101_7" --against "$main" \
         --pair team_ce/vanilla team_ce/vanilla --pair prog_kd/vanilla prog_kd/vanilla
 done

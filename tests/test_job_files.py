@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
+from early_exit.compare import Side
 from training import bank
 from training.options import METHODS, resolve_recipe
 
@@ -31,6 +32,7 @@ SCRIPT_OF_STAGE = {
     "all-accuracy": "team_net_wise_all_acc.py",
 }
 RESULT_OF_STAGE = {
+    "pretrain": "result.json",
     "backbone": "result.json",
     "exits": "result.json",
     "logits": "logits.pt",
@@ -108,7 +110,8 @@ def test_committed_job_files_are_what_the_generator_prints(name):
 @pytest.mark.parametrize("command", GENERATORS.values(), ids=lambda command: command[0])
 def test_every_command_is_known_to_its_script_and_makes_its_result(command):
     jobs = read_jobs(run(MULTIRUNNER / command[0], *command[1:]))
-    assert list(dict.fromkeys(stage for stage, *_ in jobs)) == STAGES
+    stages = list(dict.fromkeys(stage for stage, *_ in jobs))
+    assert stages[-len(STAGES) :] == STAGES and stages[: -len(STAGES)] in ([], ["pretrain"])
     assert len({" ".join(words) for *_, words in jobs}) == len(jobs)
     trained = set()
     for stage, result, words in jobs:
@@ -117,8 +120,8 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
             assert module == {"bank": "training.views", "collect": "early_exit.collect"}[stage]
             assert result == "-"
             continue
-        if stage == "backbone":
-            method = "team_net"
+        if stage in ("pretrain", "backbone"):
+            method = {"pretrain": "pretrain", "backbone": "team_net"}[stage]
         elif stage == "exits":
             method = getattr(args, "method", module.removeprefix("train_"))
         else:
@@ -127,10 +130,29 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
         folder = f"{args.checkpoint_dir}/{args.data_name}/{method}"
         run_folder = f"{folder}/{args.split}_seed{args.random_seed}"
         assert result == f"{run_folder}/{RESULT_OF_STAGE[stage]}"
-        if stage in ("backbone", "exits"):
+        if stage in ("pretrain", "backbone", "exits"):
             assert args.resume
             trained.add(run_folder)
         assert run_folder in trained
+
+
+def test_questions_are_asked_with_known_options_of_the_study_s_backbones():
+    out = run(MULTIRUNNER / "ucf101_7_questions.sh", "--dry-run", SPLITS="split1", PYTHON="python")
+    jobs = [parse(shlex.split(line)[2:]) for line in out.splitlines() if line.startswith("+ ")]
+    assert {module for module, _ in jobs} >= {"training.views", "train_team_ce", "train_prog_kd"}
+    folders = {(str(args.checkpoint_dir), getattr(args, "method", None)) for _, args in jobs}
+    assert ("runs/equal", "ce_equal") in folders and ("runs/both-inputs", "prog_kd") in folders
+    for module, args in jobs:
+        assert str(args.pretrained) == "runs/ucf101_7/team_net/split1_seed1/best.pt"
+        if module == "train_prog_kd":
+            assert (args.epochs, args.batch_size, args.lr) == (40, 64, 0.01)
+    text = (MULTIRUNNER / "ucf101_7_questions.sh").read_text()
+    script = text[text.index("\nmain=") :]
+    for first, second in re.findall(r"--pair (\S+) (\S+)", script):
+        for side in (first, second):
+            method = Side.parse(side).method
+            known = {*METHODS, *(method for _, method in folders)}
+            assert method in known, side
 
 
 def test_the_whole_study_is_the_published_recipe():
