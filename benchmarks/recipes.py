@@ -1,0 +1,257 @@
+"""Which recipe trains exits best? Many of them on the same frozen views, at one budget.
+
+    python -m benchmarks.recipes runs/ucf101_7/views --splits split1 split2 split3 --out recipes.csv
+
+Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe runs 40 epochs of
+Adam (lr .01, batch 64, x .1 at epochs 25, 30, 35, weight decay 1e-4), the published budget of PKD,
+and keeps the last epoch: nothing is chosen. Printed are test top-1 per exit, mean and standard
+deviation over splits and seeds, and the paired difference to the first recipe; `*` marks one of
+more than two standard errors of its mean.
+
+A look around, not a product: what wins here becomes an option of the training scripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from early_exit.tables import write_rows
+from models.team_net import new_classifier
+from training.log import command_line, print_result
+from training.options import make_parser
+from training.views import Features
+
+EPOCHS, BATCH, LR, STEPS, DECAY, ADAM_EPS = 40, 64, 0.01, (25, 30, 35), 1e-4, 1e-3
+STREAMS = ("iframe", "mv", "residual")
+COLUMNS = ["recipe", "split", "seed", "exit", "heldout_top1_pct", "top1_pct", "command"]
+
+
+class Bank(NamedTuple):
+    train: list[Features]
+    heldout: Features
+    test: Features
+
+
+class Recipe(NamedTuple):
+    """teacher(epoch, streams (n, 3, C), labels, own logits per exit) -> targets (n, C) per exit."""
+
+    teacher: Callable
+    head: str = "raw"
+
+
+class Head(nn.Module):
+    """A classifier on squeeze vectors (n, T * d); `kind` says on what of them."""
+
+    def __init__(self, kind: str, inputs: int, classes: int, segments: int):
+        super().__init__()
+        self.kind, self.segments = kind, segments
+        size = inputs // segments if "pooled" in kind else inputs
+        self.norm = (
+            nn.Identity() if kind in ("raw", "pooled") else nn.BatchNorm1d(size, affine=False)
+        )
+        if "hidden" in kind:
+            hidden = [nn.Linear(size, 64), nn.ReLU(), nn.Dropout(0.3)]
+            self.classify = nn.Sequential(*hidden, new_classifier(64, classes))
+        else:
+            self.classify = new_classifier(size, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "pooled" in self.kind:
+            x = x.unflatten(1, (self.segments, -1)).mean(1)
+        return self.classify(self.norm(x))
+
+
+def labels_only(epoch, streams, labels, own):
+    return [F.one_hot(labels, streams.shape[2]).float()] * len(own)
+
+
+def stream(*names: str, epochs: int = 3) -> Callable:
+    """One stream after the other, `epochs` each, the last until the end."""
+
+    def teacher(epoch, streams, labels, own):
+        name = names[min(epoch // epochs, len(names) - 1)]
+        return [F.softmax(streams[:, STREAMS.index(name)], 1)] * len(own)
+
+    return teacher
+
+
+def fused(temperature: float = 1.0) -> Callable:
+    def teacher(epoch, streams, labels, own):
+        return [F.softmax(streams.sum(1) / temperature, 1)] * len(own)
+
+    return teacher
+
+
+def mean(epoch, streams, labels, own):
+    return [F.softmax(streams, 2).mean(1)] * len(own)
+
+
+def confident(epoch, streams, labels, own):
+    """All three at once, weighted by their largest probability."""
+    p = F.softmax(streams, 2)
+    weight = p.max(2, keepdim=True).values
+    return [(p * weight).sum(1) / weight.sum(1)] * len(own)
+
+
+def half_labels(other: Callable) -> Callable:
+    def teacher(epoch, streams, labels, own):
+        theirs = other(epoch, streams, labels, own)
+        return [(a + b) / 2 for a, b in zip(labels_only(epoch, streams, labels, own), theirs)]
+
+    return teacher
+
+
+def deeper_exit(epoch, streams, labels, own):
+    """Half labels, half the next exit; the last exit from the fused streams."""
+    deeper = [F.softmax(logits.detach(), 1) for logits in own[1:]]
+    return [*deeper, F.softmax(streams.sum(1), 1)]
+
+
+ORDERS = {
+    "PKD": ("mv", "residual", "iframe"),
+    "order mv, I, R": ("mv", "iframe", "residual"),
+    "order R, mv, I": ("residual", "mv", "iframe"),
+    "order R, I, mv": ("residual", "iframe", "mv"),
+    "order I, mv, R": ("iframe", "mv", "residual"),
+    "order I, R, mv": ("iframe", "residual", "mv"),
+}
+RECIPES = {
+    "CE": Recipe(labels_only),
+    **{name: Recipe(stream(*order)) for name, order in ORDERS.items()},
+    "I-frame alone": Recipe(stream("iframe")),
+    "fused": Recipe(fused()),
+    "fused, temperature 2": Recipe(fused(2.0)),
+    "mean of streams": Recipe(mean),
+    "confident streams": Recipe(confident),
+    "labels + fused": Recipe(half_labels(fused())),
+    "labels + PKD": Recipe(half_labels(stream("mv", "residual", "iframe"))),
+    "labels + confident": Recipe(half_labels(confident)),
+    "labels + deeper exit": Recipe(half_labels(deeper_exit)),
+    "CE standardised": Recipe(labels_only, "standardised"),
+    "CE pooled": Recipe(labels_only, "pooled"),
+    "CE standardised pooled": Recipe(labels_only, "standardised pooled"),
+    "CE standardised hidden": Recipe(labels_only, "standardised hidden"),
+    "CE standardised pooled hidden": Recipe(labels_only, "standardised pooled hidden"),
+    "PKD standardised": Recipe(stream("mv", "residual", "iframe"), "standardised"),
+    "PKD pooled": Recipe(stream("mv", "residual", "iframe"), "pooled"),
+    "PKD standardised pooled": Recipe(stream("mv", "residual", "iframe"), "standardised pooled"),
+    "fused standardised pooled": Recipe(fused(), "standardised pooled"),
+    "labels + fused, standardised pooled": Recipe(half_labels(fused()), "standardised pooled"),
+}
+
+
+def read_bank(root: Path, split: str, digest: str | None) -> Bank:
+    """The parts of a split's bank; of several backbones' the one with this weights digest."""
+    parts = {}
+    for about in sorted(root.glob("*/about.json")):
+        content = json.loads(about.read_text())
+        owner, _, part = content["name"].partition(" ")
+        views = sorted(about.parent.glob("view_*.pt"))
+        if owner != split or (digest and content["identity"]["backbone"] != digest):
+            continue
+        if len(views) > len(parts.get(part, [])):
+            parts[part] = views
+    missing = {"train", "heldout", "test"} - parts.keys()
+    if missing:
+        raise ValueError(f"{root} has no views of {split}'s {', '.join(sorted(missing))}")
+    load = {
+        part: [Features(**torch.load(file, weights_only=True)) for file in files]
+        for part, files in parts.items()
+    }
+    return Bank(load["train"], load["heldout"][0], load["test"][0])
+
+
+def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Module]:
+    """Heads after the last epoch, in eval mode."""
+    torch.manual_seed(seed)
+    classes = bank.train[0].streams.shape[2]
+    heads = nn.ModuleList(
+        Head(recipe.head, squeeze.shape[1], classes, segments) for squeeze in bank.train[0].squeezes
+    )
+    matrices = [p for p in heads.parameters() if p.ndim > 1]
+    biases = [p for p in heads.parameters() if p.ndim == 1]
+    optimizer = torch.optim.Adam(
+        [{"params": matrices, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0.0}],
+        lr=LR,
+        eps=ADAM_EPS,
+    )
+    for epoch in range(EPOCHS):
+        view = bank.train[epoch % len(bank.train)]
+        for group in optimizer.param_groups:
+            group["lr"] = LR * 0.1 ** sum(epoch >= step for step in STEPS)
+        for rows in torch.randperm(len(view.labels)).split(BATCH):
+            own = [head(s[rows].float()) for head, s in zip(heads, view.squeezes)]
+            targets = recipe.teacher(epoch, view.streams[rows], view.labels[rows], own)
+            optimizer.zero_grad()
+            sum(map(F.cross_entropy, own, targets)).backward()
+            optimizer.step()
+    return list(heads.eval())
+
+
+@torch.no_grad()
+def top1_pct(heads: list[nn.Module], features: Features) -> list[float]:
+    logits = [head(squeeze.float()) for head, squeeze in zip(heads, features.squeezes)]
+    return [100 * (x.argmax(1) == features.labels).float().mean().item() for x in logits]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    parser.add_argument("views", type=Path, help="folder of the banks")
+    parser.add_argument("--splits", nargs="+", default=["split1", "split2", "split3"])
+    parser.add_argument("--digests", nargs="+", help="weights digest of each split's backbone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 736, 4711])
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--num_segments", type=int, default=4)
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    banks = {
+        split: read_bank(args.views, split, digest)
+        for split, digest in zip(args.splits, args.digests or [None] * len(args.splits))
+    }
+    rows, scores = [], {}
+    for name in args.recipes:
+        found = []
+        for split, bank in banks.items():
+            for seed in args.seeds:
+                heads = train(bank, RECIPES[name], seed, args.num_segments)
+                heldout, test = top1_pct(heads, bank.heldout), top1_pct(heads, bank.test)
+                found.append(test)
+                rows += [
+                    {
+                        **{"recipe": name, "split": split, "seed": seed, "exit": f"exit{k + 1}"},
+                        **{"heldout_top1_pct": heldout[k], "top1_pct": test[k]},
+                        "command": command_line(),
+                    }
+                    for k in range(len(heads))
+                ]
+        scores[name] = np.array(found)
+        line = [f"{m:5.1f} ± {s:3.1f}" for m, s in zip(*spread(scores[name]))]
+        gain = scores[name] - scores[args.recipes[0]]
+        error = 2 * gain.std(0, ddof=1) / len(gain) ** 0.5
+        marks = ["*" if abs(m) > e else " " for m, e in zip(gain.mean(0), error)]
+        gains = [f"{m:+5.1f} ± {s:3.1f}{k}" for m, s, k in zip(*spread(gain), marks)]
+        print(f"{name:36}", "  ".join(line), "|", "  ".join(gains), flush=True)
+    if args.out:
+        write_rows(args.out, COLUMNS, rows)
+    print_result({"recipes": str(args.out) if args.out else None, "rows": len(rows)})
+
+
+def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values.mean(0), values.std(0, ddof=1)
+
+
+if __name__ == "__main__":
+    main(get_args_parser().parse_args())
