@@ -26,6 +26,7 @@ from early_exit.policy import POLICY_NAME, load_policy
 from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
+from models import STREAMS
 from models.policy import Policy
 from training.log import print_result
 from training.options import add_device_options, choose_device, make_parser, positive_int
@@ -114,7 +115,7 @@ def choose_policy(args, parser, trained):
     if args.threshold is not None:
         if not 0 <= args.threshold <= 1:
             parser.error(f"--threshold {args.threshold:g}: probabilities lie in 0 to 1")
-        weights = vanilla_weights([f"exit{k}" for k in exits] + ["iframe", "mv", "residual"])
+        weights = vanilla_weights([f"exit{k}" for k in exits] + list(STREAMS))
         return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
     beside = trained.path.parent / POLICY_NAME
     if args.policy or beside.is_file():

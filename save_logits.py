@@ -11,7 +11,8 @@ Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them
 
 import torch
 
-from early_exit.logits import STREAMS, LogitsFile, Part
+from early_exit.logits import LogitsFile, Part
+from models import STREAMS
 from training import distributed
 from training.checkpoint import BEST
 from training.classifiers import load_classifiers

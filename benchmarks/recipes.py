@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from early_exit.tables import write_rows
+from models import STREAMS
 from models.team_net import new_classifier
 from training.log import command_line, print_result
 from training.options import make_parser
 from training.views import Features
 
 EPOCHS, BATCH, LR, STEPS, DECAY, ADAM_EPS = 40, 64, 0.01, (25, 30, 35), 1e-4, 1e-3
-STREAMS = ("iframe", "mv", "residual")
 COLUMNS = ["recipe", "split", "seed", "exit", "heldout_top1_pct", "top1_pct", "command"]
 
 

@@ -34,6 +34,7 @@ from early_exit.options import LOGITS_NAME, WISE_NAME
 from early_exit.policy import POLICY_NAME, load_policy
 from early_exit.tables import ALL, COLUMNS, write_rows
 from early_exit.thresholds import confidences, leave_at
+from models import STREAMS
 from models.policy import Policy
 from training.log import print_result
 from training.options import make_parser
@@ -52,7 +53,7 @@ THRESHOLDS = 41
 BACKBONES = ("pretrain", "team_net")
 BACKBONE_OUTPUTS = {
     "fused": "test_top1_pct",
-    **{stream: f"test_{stream}_pct" for stream in ("iframe", "mv", "residual")},
+    **{stream: f"test_{stream}_pct" for stream in STREAMS},
 }
 # What makes a run of the exits, in the order in which it is made, and by what.
 STEPS = {

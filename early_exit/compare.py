@@ -32,9 +32,10 @@ import numpy as np
 
 from dataset_team.lists import group_of
 from early_exit import wise
-from early_exit.logits import STREAMS, LogitsError, LogitsFile
+from early_exit.logits import LogitsError, LogitsFile
 from early_exit.options import LOGITS_NAME
 from early_exit.tables import write_rows
+from models import STREAMS
 from training.log import command_line, print_result
 from training.options import make_parser
 

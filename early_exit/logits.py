@@ -24,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from models import STREAMS
 from training.tensor_file import load_tensors, save_tensors
 
-STREAMS = ("iframe", "mv", "residual")
 PARTS = ("train", "train_views", "heldout", "test")
 # What the scripts and tables need to know of where the logits come from.
 REQUIRED_META = (

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from coviar.files import whole_file
-from early_exit.logits import STREAMS
+from models import STREAMS
 
 COMBINATIONS = ("vanilla", "constant", "wise")
 SOLVERS = ("exact", "sgd")

@@ -14,6 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
+from models import STREAMS
 from models.temporal_shift import add_temporal_shift
 
 ARCHS = tuple(
@@ -175,7 +176,7 @@ class TeamNet(nn.Module):
     def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> Features:
         """Checked inputs with segments in the batch dimension, (b*t, c, h, w)."""
         clips = (iframe, mv, residual)
-        for name, clip, channels in zip(("iframe", "mv", "residual"), clips, (3, 2, 3)):
+        for name, clip, channels in zip(STREAMS, clips, (3, 2, 3)):
             expected = (*iframe.shape[:1], self.num_segments, channels, *iframe.shape[3:])
             if clip.dim() != 5 or clip.shape != expected:
                 raise ValueError(

@@ -54,7 +54,7 @@ compare() { # NAME WORDS...
 
 # The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.
 same_bank="--cache-dir $RUNS/ucf101_7/views"
-exits equal 'ce_equal:labels anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused reversed:iframe:3,residual:3,mv residual_last:mv:3,iframe:3,residual' \
+exits equal 'ce_equal:labels anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused reversed:iframe:3,residual:3,mv measured:weakest:3,middle:3,strongest' \
     '' "$same_bank" '' "$@"
 for inputs in standardise pool-segments; do
     exits $inputs 'team_ce prog_kd' "--$inputs" "$same_bank" '' "$@"
@@ -71,8 +71,9 @@ compare published "$main" --pair prog_kd/vanilla team_ce/vanilla \
     --pair prog_kd/wise team_ce/wise
 compare equal "$main" "$equal" --pair prog_kd/vanilla ce_equal/vanilla \
     --pair prog_kd/vanilla anti_equal/vanilla --pair prog_kd/vanilla i_frame_equal/vanilla \
-    --pair prog_kd/vanilla reversed/vanilla --pair prog_kd/vanilla residual_last/vanilla \
-    --pair fused_equal/vanilla ce_equal/vanilla --pair prog_kd/vanilla fused_equal/vanilla
+    --pair prog_kd/vanilla reversed/vanilla --pair measured/vanilla prog_kd/vanilla \
+    --pair measured/vanilla ce_equal/vanilla --pair fused_equal/vanilla ce_equal/vanilla \
+    --pair prog_kd/vanilla fused_equal/vanilla
 compare wise "$main" --pair prog_kd/wise prog_kd/vanilla --pair team_ce/wise team_ce/vanilla \
     --pair prog_kd/wise prog_kd/constant --pair team_ce/wise team_ce/constant \
     --pair prog_kd/wise prog_kd/wise:heldout:sgd --pair team_ce/wise team_ce/wise:heldout:sgd \

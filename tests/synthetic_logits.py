@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from early_exit.logits import PARTS, STREAMS, LogitsFile, Part
+from early_exit.logits import PARTS, LogitsFile, Part
+from models import STREAMS
 
 
 def make_logits_file(

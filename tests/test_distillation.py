@@ -18,6 +18,22 @@ def test_schedule_with_every_number_given():
     assert Schedule("iframe:2,mv:1", 3).teachers == ["iframe", "iframe", "mv"]
 
 
+def test_ranks_are_measured():
+    labels = torch.tensor([0, 1, 2, 3])
+
+    def stream(right):
+        guesses = torch.where(torch.arange(4) < right, labels, (labels + 1) % 4)
+        return torch.nn.functional.one_hot(guesses, 4).float()
+
+    words = "weakest:1,labels:1,middle:1,strongest"
+    cases = {(1, 2, 4): "iframe mv residual", (4, 4, 1): "residual mv iframe"}
+    for right, names in cases.items():
+        schedule = Schedule(words, 4).measured(torch.stack(list(map(stream, right)), 1), labels)
+        weakest, middle, strongest = names.split()
+        assert schedule.teachers == [weakest, "labels", middle, strongest]
+        assert schedule.words == words
+
+
 @pytest.mark.parametrize(
     ("words", "epochs", "reason"),
     [

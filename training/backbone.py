@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed, options
@@ -30,7 +31,7 @@ from training.stopping import Stopped, StopSignals, running
 from training.synced_norm import use_synced_norm
 from training.views import compute_view
 
-OUTPUTS = ("fused", "iframe", "mv", "residual")
+OUTPUTS = ("fused", *STREAMS)
 
 
 def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> dict:

@@ -62,7 +62,8 @@ def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | No
             "--schedule",
             default=schedule,
             help="teachers in turn with their epochs, the last one without; of mv, residual,"
-            f" iframe, fused, labels (default {schedule})",
+            " iframe, fused, labels, and of weakest, middle, strongest, which are the streams by"
+            f" their top-1 where epochs are chosen (default {schedule})",
         )
     group.add_argument(
         "--T",
@@ -136,6 +137,7 @@ def train_classifiers(
 
     train_views.prepare(min(args.views, args.epochs))
     selection = average_views(frozen.views("selection"))
+    teachers = teachers.measured(selection.streams, selection.labels)
     saved = time.monotonic()
     for epoch in range(start, args.epochs):
         features = train_views[epoch % args.views if args.views else epoch]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 
-TEACHERS = ("labels", "mv", "residual", "iframe", "fused")
+from models import STREAMS
+
+RANKS = ("weakest", "middle", "strongest")
+TEACHERS = ("labels", "mv", "residual", "iframe", "fused", *RANKS)
 
 
 class Schedule:
@@ -13,6 +18,7 @@ class Schedule:
     stream, three from the residual stream and the rest from the I-frame stream.
 
     Teachers are the backbone's streams, `fused` (their sum) or `labels` (plain cross entropy).
+    `weakest`, `middle` and `strongest` are streams too: which, is measured (`measured`).
     """
 
     def __init__(self, words: str, epochs: int):
@@ -46,6 +52,19 @@ class Schedule:
             raise ValueError(f"{count!r} in schedule {self.words!r} is no number of epochs")
         self.teachers += [teacher] * int(count)
 
+    def measured(self, stream_logits: torch.Tensor, labels: torch.Tensor) -> Schedule:
+        """With streams for `weakest`, `middle` and `strongest`, by their top-1 on these videos.
+
+        stream_logits (n, 3, classes), order I, MV, R; labels (n,). Of streams that are equally
+        good the paper's weaker one is called so: motion vectors, then residuals, then I-frames.
+        """
+        top1 = (stream_logits.argmax(2) == labels[:, None]).float().mean(0)
+        ranked = sorted(("mv", "residual", "iframe"), key=lambda name: top1[STREAMS.index(name)])
+        stream_of = dict(zip(RANKS, ranked))
+        schedule = copy.copy(self)
+        schedule.teachers = [stream_of.get(teacher, teacher) for teacher in self.teachers]
+        return schedule
+
     def __getitem__(self, epoch: int) -> str:
         return self.teachers[epoch]
 
@@ -54,7 +73,7 @@ def teacher_logits(teacher: str, stream_logits: torch.Tensor) -> torch.Tensor:
     """The teacher's logits (n, classes) out of the streams' (n, 3, classes), order I, MV, R."""
     if teacher == "fused":
         return stream_logits.sum(1)
-    return stream_logits[:, ("iframe", "mv", "residual").index(teacher)]
+    return stream_logits[:, STREAMS.index(teacher)]
 
 
 def exit_loss(
@@ -68,7 +87,7 @@ def exit_loss(
 
     Args:
         student: logits of the exit, (n, classes).
-        teacher: one of TEACHERS.
+        teacher: one of TEACHERS, not of RANKS.
         stream_logits: the frozen streams' logits (n, 3, classes), order I, MV, R.
         labels: (n,) int64, used by the teacher `labels` only.
         temperature: divides both logits; the loss is scaled by its square (Hinton et al. 2015),
