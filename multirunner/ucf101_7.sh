@@ -1,7 +1,8 @@
 #!/bin/sh
 # The study on seven real classes of UCF-101: re-encodes the videos, then runs ucf101_7_jobs.sh:
-# backbones from scratch (48 epochs, then 16 with mixup), exits with three seeds, logits, WISE,
-# thresholds, tables into results/. What is done is skipped. ucf101_7_questions.sh goes on from here.
+# backbones from scratch (48 epochs, then 16 with mixup, the best one on held-out videos), exits with
+# three seeds (the last epoch: held-out videos are for WISE and thresholds), logits, WISE, thresholds,
+# tables into results/. What is done is skipped. ucf101_7_questions.sh goes on from here.
 #
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh [--dry-run] [--keep-going]
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh --prepare   # only re-encode: for hosts
@@ -25,7 +26,7 @@ jobs() {
         --all-flags '--precision bf16' \
         --pretrain-flags "--lr 0.01 --epochs 48 --warmup 3 $SCRATCH" \
         --backbone-flags "--lr 0.005 --epochs 16 --warmup 1 --mixup 0.4 $SCRATCH" \
-        --frozen-flags '--views 10' --exit-flags '--exits 1 2 3 4'
+        --frozen-flags '--views 10 --select-on last' --exit-flags '--exits 1 2 3 4'
 }
 case ${1-} in
     --jobs) jobs; exit ;;

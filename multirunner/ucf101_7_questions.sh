@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the study of ucf101_7.sh leaves open, asked of its backbones: exits trained at equal budgets,
-# by other teachers, on other crops and inputs, and in fp32. Writes paired differences with intervals
+# What the study of ucf101_7.sh leaves open, asked of its backbones: exits trained at equal budgets, by
+# other teachers, chosen on held-out videos, on other crops and inputs, and in fp32. Writes paired differences with intervals
 # into results/ucf101_7/comparisons/, one CSV file per question. What is done is skipped.
 #
 #     sh multirunner/ucf101_7.sh && sh multirunner/ucf101_7_questions.sh [--dry-run] [--keep-going]
@@ -18,14 +18,14 @@ dry_run=''
 case " $* " in *' --dry-run '*) dry_run=yes ;; esac
 
 # Exits and their logits below $RUNS/NAME; WISE is fitted where it is compared.
-exits() { # NAME METHODS EXIT_FLAGS FROZEN_FLAGS ALL_FLAGS WORDS_OF_THE_JOB_FILE...
-    name=$1 methods=$2 exit_flags=$3 frozen_flags=$4 all_flags=$5
-    shift 5
+exits() { # NAME METHODS EXIT_FLAGS FROZEN_FLAGS WORDS_OF_THE_JOB_FILE...
+    name=$1 methods=$2 exit_flags=$3 frozen_flags=$4
+    shift 4
     sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
         --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS/$name" --backbone "$BACKBONE" \
         --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
         --methods "$methods" --exit-flags "--exits 1 2 3 4${exit_flags:+ $exit_flags}" \
-        --frozen-flags "--views 10 $frozen_flags" --all-flags "--precision bf16$all_flags" |
+        --frozen-flags "--views 10 $frozen_flags" --all-flags '--precision bf16' |
         sed '/^# stage: wise/,$d' | sh -s -- "$@"
 }
 
@@ -42,7 +42,8 @@ fp32() {
             --train-list "$DATA/ucf101_7_${split}_train.txt" \
             --test-list "$DATA/ucf101_7_${split}_test.txt" --split "$split" \
             --checkpoint_dir "$RUNS/fp32" --precision fp32 --method prog_kd --views 0 \
-            --random_seed "$seed" --pretrained "$RUNS/ucf101_7/team_net/${split}_seed1/best.pt"
+            --select-on last --random_seed "$seed" \
+            --pretrained "$RUNS/ucf101_7/team_net/${split}_seed1/best.pt"
     done
 }
 
@@ -53,15 +54,15 @@ compare() { # NAME WORDS...
 }
 
 # The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.
-same_bank="--cache-dir $RUNS/ucf101_7/views"
+last='--select-on last' bank="--cache-dir $RUNS/ucf101_7/views"
 exits equal 'ce_equal:labels anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused reversed:iframe:3,residual:3,mv measured:weakest:3,middle:3,strongest' \
-    '' "$same_bank" '' "$@"
+    '' "$last $bank" "$@"
+exits chosen 'team_ce prog_kd' '' "$bank" "$@"
 for inputs in standardise pool-segments; do
-    exits $inputs 'team_ce prog_kd' "--$inputs" "$same_bank" '' "$@"
+    exits $inputs 'team_ce prog_kd' "--$inputs" "$last $bank" "$@"
 done
-exits both-inputs 'team_ce prog_kd' '--standardise --pool-segments' "$same_bank" '' "$@"
-exits last-epoch 'team_ce prog_kd' '' "$same_bank" ' --select-on last' "$@"
-exits independent-crops 'team_ce prog_kd' '' '' ' --independent-crops' "$@"
+exits both-inputs 'team_ce prog_kd' '--standardise --pool-segments' "$last $bank" "$@"
+exits independent-crops 'team_ce prog_kd' '' "$last --independent-crops" "$@"
 [ -z "$dry_run" ] || exit 0
 fp32
 
@@ -84,7 +85,7 @@ compare streams "$main" --pair prog_kd/iframe+mv+residual prog_kd/iframe \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+residual \
     --pair prog_kd/iframe+mv+residual prog_kd/mv+residual
-for other in standardise pool-segments both-inputs last-epoch independent-crops; do
+for other in standardise pool-segments both-inputs chosen independent-crops; do
     compare "$other" "$RUNS/$other/ucf101_7" --against "$main" \
         --pair team_ce/vanilla team_ce/vanilla --pair prog_kd/vanilla prog_kd/vanilla
 done
