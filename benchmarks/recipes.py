@@ -5,10 +5,11 @@
 Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe runs 40 epochs of
 Adam (lr .01, batch 64, x .1 at epochs 25, 30, 35, weight decay 1e-4), the published budget of PKD,
 and keeps the last epoch: nothing is chosen. Printed are test top-1 per exit, mean and standard
-deviation over splits and seeds, and the paired difference to the first recipe; `*` marks one of
-more than two standard errors of its mean.
+deviation over splits and seeds, and the paired difference to the first recipe with the 95 %
+interval of a bootstrap over whole recordings (early_exit.compare); the CSV file has each split's
+as well.
 
-A look around, not a product: what wins here becomes an option of the training scripts.
+The evidence for what the training scripts offer, and for what they do not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from early_exit.compare import paired_difference, recording_of
 from early_exit.tables import write_rows
 from models import STREAMS
 from models.team_net import new_classifier
@@ -32,7 +34,10 @@ from training.options import make_parser
 from training.views import Features
 
 EPOCHS, BATCH, LR, STEPS, DECAY, ADAM_EPS = 40, 64, 0.01, (25, 30, 35), 1e-4, 1e-3
-COLUMNS = ["recipe", "split", "seed", "exit", "heldout_top1_pct", "top1_pct", "command"]
+COLUMNS = [
+    *("recipe", "baseline", "split", "exit", "top1_pct", "std_over_runs_pct"),
+    *("difference_pct", "low_pct", "high_pct", "runs", "num_videos", "command"),
+]
 
 
 class Bank(NamedTuple):
@@ -127,7 +132,7 @@ ORDERS = {
 RECIPES = {
     "CE": Recipe(labels_only),
     **{name: Recipe(stream(*order)) for name, order in ORDERS.items()},
-    "I-frame alone": Recipe(stream("iframe")),
+    **{f"{name} alone": Recipe(stream(name)) for name in STREAMS},
     "fused": Recipe(fused()),
     "fused, temperature 2": Recipe(fused(2.0)),
     "mean of streams": Recipe(mean),
@@ -198,9 +203,42 @@ def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Modul
 
 
 @torch.no_grad()
-def top1_pct(heads: list[nn.Module], features: Features) -> list[float]:
+def correct(heads: list[nn.Module], features: Features) -> np.ndarray:
+    """(n, exits) 1.0 where an exit is right."""
     logits = [head(squeeze.float()) for head, squeeze in zip(heads, features.squeezes)]
-    return [100 * (x.argmax(1) == features.labels).float().mean().item() for x in logits]
+    return torch.stack([x.argmax(1) == features.labels for x in logits], 1).numpy().astype(float)
+
+
+def rows_of(recipe: str, right: dict, base: dict, banks: dict[str, Bank]) -> list[dict]:
+    """CSV rows of a recipe, per split and over all; right and base: per split (seeds, n, exits)."""
+    rows = []
+    for split in banks:
+        rows += _rows(recipe, split, [split], right, base, banks)
+    return rows + _rows(recipe, "all", list(banks), right, base, banks)
+
+
+def _rows(
+    recipe: str, name: str, splits: list[str], right: dict, base: dict, banks: dict[str, Bank]
+) -> list[dict]:
+    units = [list(map(recording_of, banks[split].test.names)) for split in splits]
+    gain = paired_difference([right[split] - base[split] for split in splits], units)
+    runs = 100 * np.concatenate([right[split].mean(1) for split in splits])  # (runs, exits)
+    spread = runs.std(0, ddof=1) if len(runs) > 1 else np.full(runs.shape[1], np.nan)
+    return [
+        {
+            **{"recipe": recipe, "split": name, "exit": f"exit{k + 1}"},
+            **{"top1_pct": runs[:, k].mean(), "std_over_runs_pct": spread[k]},
+            "difference_pct": gain.mean[k],
+            **{"low_pct": gain.low[k], "high_pct": gain.high[k]},
+            **{"runs": len(runs), "num_videos": sum(map(len, units)), "command": command_line()},
+        }
+        for k in range(runs.shape[1])
+    ]
+
+
+def as_text(row: dict) -> str:
+    top1 = f"{row['top1_pct']:5.1f} ± {row['std_over_runs_pct']:4.1f}"
+    return f"{top1} ({row['difference_pct']:+5.1f} [{row['low_pct']:+.1f}, {row['high_pct']:+.1f}])"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -215,43 +253,34 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)
-    banks = {
-        split: read_bank(args.views, split, digest)
-        for split, digest in zip(args.splits, args.digests or [None] * len(args.splits))
-    }
-    rows, scores = [], {}
+    digests = args.digests or [None] * len(args.splits)
+    try:
+        banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
+    except ValueError as error:
+        parser.error(f"{error}: fill them with python -m training.views")
+    rows, base = [], {}
     for name in args.recipes:
-        found = []
-        for split, bank in banks.items():
-            for seed in args.seeds:
-                heads = train(bank, RECIPES[name], seed, args.num_segments)
-                heldout, test = top1_pct(heads, bank.heldout), top1_pct(heads, bank.test)
-                found.append(test)
-                rows += [
-                    {
-                        **{"recipe": name, "split": split, "seed": seed, "exit": f"exit{k + 1}"},
-                        **{"heldout_top1_pct": heldout[k], "top1_pct": test[k]},
-                        "command": command_line(),
-                    }
-                    for k in range(len(heads))
+        right = {
+            split: np.stack(
+                [
+                    correct(train(bank, RECIPES[name], seed, args.num_segments), bank.test)
+                    for seed in args.seeds
                 ]
-        scores[name] = np.array(found)
-        line = [f"{m:5.1f} ± {s:3.1f}" for m, s in zip(*spread(scores[name]))]
-        gain = scores[name] - scores[args.recipes[0]]
-        error = 2 * gain.std(0, ddof=1) / len(gain) ** 0.5
-        marks = ["*" if abs(m) > e else " " for m, e in zip(gain.mean(0), error)]
-        gains = [f"{m:+5.1f} ± {s:3.1f}{k}" for m, s, k in zip(*spread(gain), marks)]
-        print(f"{name:36}", "  ".join(line), "|", "  ".join(gains), flush=True)
+            )
+            for split, bank in banks.items()
+        }
+        base = base or right
+        found = rows_of(name, right, base, banks)
+        rows += [{**row, "baseline": args.recipes[0]} for row in found]
+        cells = [as_text(row) for row in found if row["split"] == "all"]
+        print(f"{name:36}", "  ".join(cells), flush=True)
     if args.out:
         write_rows(args.out, COLUMNS, rows)
     print_result({"recipes": str(args.out) if args.out else None, "rows": len(rows)})
 
 
-def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0), values.std(0, ddof=1)
-
-
 if __name__ == "__main__":
-    main(get_args_parser().parse_args())
+    parser = get_args_parser()
+    main(parser.parse_args(), parser)

@@ -173,7 +173,7 @@ def compare(
         for key, pair in zip(keys, pairs):
             by_split[key[1]].append(pair)
         names = [same[0].names for same in by_split.values()]
-        units = [list(map(_group, n)) for n in names] if resample == "group" else names
+        units = [list(map(recording_of, n)) for n in names] if resample == "group" else names
         result = paired_difference(
             [np.stack([p.first - p.second for p in same]) for same in by_split.values()],
             units,
@@ -231,7 +231,7 @@ def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]
     return right[:, [known.index(point) for point in points]].astype(float)
 
 
-def _group(name: str) -> str:
+def recording_of(name: str) -> str:
     """The recording of a video; numbers of groups start anew in every class."""
     return f"{name.rpartition('/')[0]}/{group_of(name) or name}"
 
