@@ -1,8 +1,8 @@
 #!/bin/sh
 # The study on seven real classes of UCF-101: re-encodes the videos, then runs ucf101_7_jobs.sh:
-# backbones from scratch (48 epochs, then 16 with mixup, the best one on held-out videos), exits with
-# three seeds (the last epoch: held-out videos are for WISE and thresholds), logits, WISE, thresholds,
-# tables into results/. What is done is skipped. ucf101_7_questions.sh goes on from here.
+# backbones from scratch (the best epoch on held-out videos), exits with three seeds (the last epoch:
+# held-out videos are for WISE and thresholds), logits, WISE, thresholds, tables into results/. What is
+# done is skipped. ucf101_7_questions.sh goes on from here.
 #
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh [--dry-run] [--keep-going]
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh --prepare   # only re-encode: for hosts
@@ -17,15 +17,13 @@ DATA=${DATA:-data/ucf101_7}
 RUNS=${RUNS:-runs}
 RESULTS=${RESULTS:-results/ucf101_7}
 SPLITS=${SPLITS:-split1 split2 split3}
-SCRATCH='--batch-size 8 --lr-schedule cosine --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2'
 
 jobs() {
     sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
         --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS" --results "$RESULTS" --init '' \
         --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
         --all-flags '--precision bf16' \
-        --pretrain-flags "--lr 0.01 --epochs 48 --warmup 3 $SCRATCH" \
-        --backbone-flags "--lr 0.005 --epochs 16 --warmup 1 --mixup 0.4 $SCRATCH" \
+        --backbone-flags '--lr 0.01 --batch-size 8 --epochs 48 --lr-schedule cosine --warmup 3 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2' \
         --frozen-flags '--views 10 --select-on last' --exit-flags '--exits 1 2 3 4'
 }
 case ${1-} in
@@ -41,8 +39,6 @@ jobs | sh -s -- "$@"
 [ "${1-}" != --dry-run ] || exit 0
 
 mkdir -p "$RESULTS/logs"
-for log in "$RUNS"/ucf101_7/pretrain/*/log.jsonl "$RUNS"/ucf101_7/team_net/*/log.jsonl; do
-    run=${log%/log.jsonl} # .../METHOD/SPLIT_seedN
-    method=${run%/*}
-    cp "$log" "$RESULTS/logs/${method##*/}_${run##*/}.jsonl"
+for split in $SPLITS; do
+    cp "$RUNS/ucf101_7/team_net/${split}_seed1/log.jsonl" "$RESULTS/logs/team_net_$split.jsonl"
 done

@@ -1,7 +1,8 @@
 #!/bin/sh
-# What the study of ucf101_7.sh leaves open, asked of its backbones: exits trained at equal budgets, by
-# other teachers, chosen on held-out videos, on other crops and inputs, and in fp32. Writes paired differences with intervals
-# into results/ucf101_7/comparisons/, one CSV file per question. What is done is skipped.
+# What the study of ucf101_7.sh leaves open: exits on its backbones trained at equal budgets, by other
+# teachers, chosen on held-out videos, on other crops, by other recipes, and in fp32; and exits on
+# backbones trained longer, with and without mixup. Writes paired differences with intervals into
+# results/ucf101_7/comparisons/, one CSV file per question. What is done is skipped.
 #
 #     sh multirunner/ucf101_7.sh && sh multirunner/ucf101_7_questions.sh [--dry-run] [--keep-going]
 #
@@ -14,19 +15,33 @@ RUNS=${RUNS:-runs}
 RESULTS=${RESULTS:-results/ucf101_7}
 SPLITS=${SPLITS:-split1 split2 split3}
 BACKBONE="$RUNS/{data}/team_net/{split}_seed1/best.pt"
-dry_run=''
-case " $* " in *' --dry-run '*) dry_run=yes ;; esac
+words=$* # for the job files; no blanks in them
+last='--select-on last' bank="--cache-dir $RUNS/ucf101_7/views"
 
-# Exits and their logits below $RUNS/NAME; WISE is fitted where it is compared.
-exits() { # NAME METHODS EXIT_FLAGS FROZEN_FLAGS WORDS_OF_THE_JOB_FILE...
-    name=$1 methods=$2 exit_flags=$3 frozen_flags=$4
-    shift 4
+# Jobs below $RUNS/NAME, up to the logits: WISE is fitted where it is compared.
+jobs() { # NAME OPTIONS_OF_CREATE_ALL_JOBS...
+    name=$1
+    shift
     sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
-        --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS/$name" --backbone "$BACKBONE" \
+        --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS/$name" \
         --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
-        --methods "$methods" --exit-flags "--exits 1 2 3 4${exit_flags:+ $exit_flags}" \
-        --frozen-flags "--views 10 $frozen_flags" --all-flags '--precision bf16' |
-        sed '/^# stage: wise/,$d' | sh -s -- "$@"
+        --all-flags '--precision bf16' "$@" | sed '/^# stage: wise/,$d'
+}
+
+# Exits on the study's backbones.
+# shellcheck disable=SC2086 # $words are several words
+exits() { # NAME METHODS FROZEN_FLAGS
+    jobs "$1" --backbone "$BACKBONE" --methods "$2" --exit-flags '--exits 1 2 3 4' \
+        --frozen-flags "--views 10 $3" | sh -s -- $words
+}
+
+# Backbones trained on from the study's for 16 epochs, and exits on them.
+# shellcheck disable=SC2086
+longer() { # NAME BACKBONE_FLAGS
+    jobs "$1" --init "$BACKBONE" --methods 'team_ce prog_kd' --exit-flags '--exits 1 2 3 4' \
+        --frozen-flags "--views 10 $last" \
+        --backbone-flags "--lr 0.005 --batch-size 8 --epochs 16 --lr-schedule cosine --warmup 1 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2${2:+ $2}" |
+        sh -s -- $words
 }
 
 # The exits of $RUNS once more, with the backbone in fp32.
@@ -54,16 +69,13 @@ compare() { # NAME WORDS...
 }
 
 # The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.
-last='--select-on last' bank="--cache-dir $RUNS/ucf101_7/views"
 exits equal 'ce_equal:labels anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused reversed:iframe:3,residual:3,mv measured:weakest:3,middle:3,strongest' \
-    '' "$last $bank" "$@"
-exits chosen 'team_ce prog_kd' '' "$bank" "$@"
-for inputs in standardise pool-segments; do
-    exits $inputs 'team_ce prog_kd' "--$inputs" "$last $bank" "$@"
-done
-exits both-inputs 'team_ce prog_kd' '--standardise --pool-segments' "$last $bank" "$@"
-exits independent-crops 'team_ce prog_kd' '' "$last --independent-crops" "$@"
-[ -z "$dry_run" ] || exit 0
+    "$last $bank"
+exits chosen 'team_ce prog_kd' "$bank"
+exits independent-crops 'team_ce prog_kd' "$last --independent-crops"
+longer longer ''
+longer mixup '--mixup 0.4'
+case " $words " in *' --dry-run '*) exit ;; esac
 fp32
 
 main=$RUNS/ucf101_7 equal=$RUNS/equal/ucf101_7
@@ -85,8 +97,19 @@ compare streams "$main" --pair prog_kd/iframe+mv+residual prog_kd/iframe \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv \
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+residual \
     --pair prog_kd/iframe+mv+residual prog_kd/mv+residual
-for other in standardise pool-segments both-inputs chosen independent-crops; do
+for other in chosen independent-crops; do
     compare "$other" "$RUNS/$other/ucf101_7" --against "$main" \
         --pair team_ce/vanilla team_ce/vanilla --pair prog_kd/vanilla prog_kd/vanilla
 done
+for other in longer mixup; do
+    compare "$other" "$RUNS/$other/ucf101_7" --against "$main" \
+        --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv+residual --pair prog_kd/iframe prog_kd/iframe \
+        --pair prog_kd/mv prog_kd/mv --pair prog_kd/residual prog_kd/residual \
+        --pair team_ce/vanilla team_ce/vanilla --pair prog_kd/vanilla prog_kd/vanilla
+done
+compare mixup_to_longer "$RUNS/mixup/ucf101_7" --against "$RUNS/longer/ucf101_7" \
+    --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv+residual --pair prog_kd/iframe prog_kd/iframe \
+    --pair prog_kd/mv prog_kd/mv --pair prog_kd/residual prog_kd/residual
 compare fp32 "$RUNS/fp32/ucf101_7" --against "$main" --pair prog_kd/vanilla prog_kd/vanilla
+# shellcheck disable=SC2086
+"$PYTHON" -m benchmarks.recipes "$RUNS/ucf101_7/views" --splits $SPLITS --out "$RESULTS/recipes.csv"

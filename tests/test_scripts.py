@@ -177,25 +177,6 @@ def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(toy, backbone, tm
         assert torch.equal(value, trained[2][key]), key
 
 
-def test_exits_trained_on_standardised_pooled_vectors_are_plain_ones(toy, backbone, tmp_path):
-    options, _ = toy
-    place = ["--checkpoint_dir", tmp_path, "--pretrained", backbone[1] / "best.pt"]
-    own = ["--standardise", "--pool-segments"]
-    result = run("train_team_ce.py", *options, *own, *place, "--epochs", 2, "--views", 1)
-    assert (
-        result["test_top1_pct"]
-        == run("train_team_ce.py", *options, *place, "--evaluate")["test_top1_pct"]
-    ), "who reads the exits need not know how they were trained"
-    folder = tmp_path / "toy/team_ce/split1_seed1"
-    weight = load_checkpoint(folder / "best.pt")["heads"]["1.weight"]
-    half = weight.shape[1] // 2  # SMALL has two segments
-    assert torch.equal(weight[:, :half], weight[:, half:])
-    before = (folder / "best.pt").read_bytes()
-    (folder / "result.json").unlink()  # killed before its end: the last checkpoint is loaded again
-    run("train_team_ce.py", *options, *own, *place, "--epochs", 2, "--views", 1, "--resume")
-    assert len((folder / "best.pt").read_bytes()) == len(before)
-
-
 def test_exits_refuse_another_backbone(toy, classifiers, tmp_path):
     options, _ = toy
     other = ["--checkpoint_dir", tmp_path]

@@ -21,7 +21,6 @@ from training.engine import (
     step_lr,
 )
 from training.loading import Batch, ViewSampler, epoch_order
-from training.reparametrised import ReparametrisedHead
 
 
 def test_step_lr_falls_at_each_step():
@@ -145,26 +144,6 @@ def test_the_last_epoch_is_kept_where_nothing_is_chosen():
         torch.nn.init.constant_(heads["1"].weight, epoch)
         keep_best(best, net, {"1": {"top1_pct": top1, "loss": 1.0}}, epoch, keep_last=True)
     assert best["1"]["epoch"] == best["1"]["head"]["weight"].item() == 2
-
-
-@pytest.mark.parametrize("pool", [False, True])
-@pytest.mark.parametrize("standardise", [False, True])
-def test_reparametrised_head_is_a_plain_linear_of_raw_vectors(pool, standardise):
-    generator = torch.Generator().manual_seed(0)
-    examples = 3 + 5 * torch.rand(50, 2 * 4, generator=generator)  # 2 segments of 4
-    head = ReparametrisedHead(examples, 3, 2, pool=pool, standardise=standardise)
-    torch.nn.init.normal_(head.classifier.weight, generator=generator)
-    torch.nn.init.normal_(head.classifier.bias, generator=generator)
-
-    seen = examples.unflatten(1, (2, 4)).mean(1) if pool else examples
-    if standardise:
-        seen = (seen - seen.mean(0)) / (seen.var(0, correction=0) + 1e-5).sqrt()
-    plain = torch.nn.Linear(8, 3)
-    plain.load_state_dict(head.folded())
-    assert torch.allclose(plain(examples), head.classifier(seen), atol=1e-4)
-    assert torch.allclose(head(examples), head.classifier(seen), atol=1e-4)
-    head(examples).sum().backward()
-    assert head.classifier.weight.grad.abs().sum() > 0
 
 
 def test_best_epoch_is_kept_for_each_exit_on_its_own():

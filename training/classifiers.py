@@ -19,7 +19,6 @@ from training.engine import set_lr, step_lr
 from training.frozen import Frozen, add_frozen_options
 from training.loading import epoch_order, protocol
 from training.log import RunFolder, print_result
-from training.reparametrised import ReparametrisedHead
 from training.stopping import StopSignals, running
 from training.views import Features, Views
 
@@ -40,17 +39,6 @@ def add_classifier_options(parser: argparse.ArgumentParser) -> None:
         choices=(1, 2, 3, 4),
         default=[1, 2, 3],
         help="TEAM blocks that get an exit (default 1 2 3)",
-    )
-    group.add_argument(
-        "--standardise",
-        action="store_true",
-        help="train on squeeze vectors of mean 0 and variance 1; costs nothing at test time",
-    )
-    group.add_argument(
-        "--pool-segments",
-        action="store_true",
-        help="train on the mean of the segments' squeeze vectors, not one after the other; costs"
-        " nothing at test time",
     )
 
 
@@ -122,9 +110,6 @@ def train_classifiers(
     """Train up to args.epochs from the last checkpoint, if any; returns the result."""
     torch.manual_seed(args.random_seed)
     net = TeamNetIC(frozen.backbone, args.exits).train()
-    train_views = frozen.views("train", banked=args.views > 0)
-    if args.standardise or args.pool_segments:
-        reparametrise(net, train_views[0], args)
     net.heads.to(frozen.device)
     optimizer = make_optimizer(net, args.lr, args.wd)
     start, best = 0, {}
@@ -135,6 +120,7 @@ def train_classifiers(
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
     folder.start_log(start, args.tensorboard)
 
+    train_views = frozen.views("train", banked=args.views > 0)
     train_views.prepare(min(args.views, args.epochs))
     selection = average_views(frozen.views("selection"))
     teachers = teachers.measured(selection.streams, selection.labels)
@@ -158,8 +144,6 @@ def train_classifiers(
                 save_last(folder.path, {**state, "epoch": epoch, "best": best})
                 saved = time.monotonic()
 
-    net = TeamNetIC(frozen.backbone, args.exits).eval()
-    net.heads.to(frozen.device)
     for k, exit_best in best.items():
         net.heads[k].load_state_dict(exit_best["head"])
     save_checkpoint(
@@ -185,19 +169,6 @@ def train_classifiers(
         ],
         **test_result(net, frozen),
     }
-
-
-def reparametrise(net: TeamNetIC, features: Features, args: argparse.Namespace) -> None:
-    """Let the heads train on pooled or standardised vectors; `features` say mean and variance."""
-    config = net.backbone.config
-    for k in net.exits:
-        net.heads[str(k)] = ReparametrisedHead(
-            features.squeezes[k - 1].float(),
-            config["num_classes"],
-            config["num_segments"],
-            pool=args.pool_segments,
-            standardise=args.standardise,
-        )
 
 
 def make_optimizer(net: TeamNetIC, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -273,10 +244,8 @@ def keep_best(
     for k, score in scores.items():
         rank = (score["top1_pct"], -score["loss"])
         if keep_last or k not in best or rank > (best[k]["top1_pct"], -best[k]["loss"]):
-            head = net.heads[k]
-            plain = head.folded() if isinstance(head, ReparametrisedHead) else head.state_dict()
-            plain = {key: value.detach().clone().cpu() for key, value in plain.items()}
-            best[k] = {**score, "epoch": epoch, "head": plain}
+            head = {key: value.clone().cpu() for key, value in net.heads[k].state_dict().items()}
+            best[k] = {**score, "epoch": epoch, "head": head}
 
 
 def average_views(views: Views) -> Features:
