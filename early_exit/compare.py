@@ -30,10 +30,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coviar.files import whole_file
 from dataset_team.lists import group_of
 from early_exit import wise
 from early_exit.logits import LogitsError, LogitsFile
 from early_exit.options import LOGITS_NAME
+from early_exit.study_tables import to_markdown
 from early_exit.tables import write_rows
 from models import STREAMS
 from training.log import command_line, print_result
@@ -248,22 +250,39 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--resample", choices=("video", "group"), default="video")
     group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
-    group.add_argument("--out", type=Path, help="CSV file to write")
+    group.add_argument("--out", type=Path, help="CSV file; a Markdown table beside it")
     return parser
 
 
-def print_rows(rows: Sequence[dict]) -> None:
-    before = None
-    for row in rows:
-        pair = row["data"], row["first"], row["second"]
-        if pair != before:
-            before = pair
-            print(f"\n{row['data']}: {row['first']} - {row['second']}, {row['runs']} runs")
-        sure = " *" if row["low_pct"] > 0 or row["high_pct"] < 0 else ""
-        print(
-            f"  {row['exit']:6} {row['first_top1_pct']:6.1f} - {row['second_top1_pct']:6.1f} ="
-            f" {row['difference_pct']:+6.2f}  [{row['low_pct']:+.2f}, {row['high_pct']:+.2f}]{sure}"
+def tables_of(rows: Sequence[dict]) -> str:
+    """Markdown, one table per data set: per pair and decision point FIRST - SECOND: difference
+    [interval], in bold where the interval does not hold 0."""
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        own = [row for row in rows if row["data"] == data]
+        points = list(dict.fromkeys(row["exit"] for row in own))
+        table = [["first - second", *points]]
+        for pair in dict.fromkeys((row["first"], row["second"]) for row in own):
+            cells = {
+                row["exit"]: _cell(row) for row in own if (row["first"], row["second"]) == pair
+            }
+            table.append([" - ".join(pair), *(cells.get(point, "") for point in points)])
+        row = own[0]
+        parts.append(
+            f"{to_markdown(table)}\n\n{data}, {row['runs']} runs, {row['num_videos']} test videos;"
+            f" top-1 in percent, difference in points with its {row['confidence_pct']:g} % interval"
+            f" (bootstrap over {row['resample']}s), bold where that does not hold 0."
+            f" Protocol: {row['protocol']}."
         )
+    return "\n\n".join(parts)
+
+
+def _cell(row: dict) -> str:
+    difference = f"{row['difference_pct']:+.1f}"
+    if row["low_pct"] > 0 or row["high_pct"] < 0:
+        difference = f"**{difference}**"
+    top1 = f"{row['first_top1_pct']:.1f} - {row['second_top1_pct']:.1f}"
+    return f"{top1}: {difference} [{row['low_pct']:.1f}, {row['high_pct']:.1f}]"
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -280,10 +299,13 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             rows += [{**row, **about} for row in found]
     except (ValueError, FileNotFoundError, LogitsError) as error:
         parser.error(str(error))
-    print_rows(rows)
-    print("\n* the interval does not hold 0")
+    tables = tables_of(rows)
+    print(tables)
     if args.out:
         write_rows(args.out, COLUMNS, rows)
+        how = f"    {command_line()}"
+        with whole_file(args.out.with_suffix(".md")) as temporary:
+            temporary.write_text(f"{tables}\n\n{how}\n", encoding="utf-8")
     print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})
 
 

@@ -107,6 +107,11 @@ def test_second_sides_may_be_runs_of_another_folder(tmp_path, capsys):
     compare.main(parser.parse_args([*words, str(tmp_path / "c.csv")]), parser)
     written = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
     assert {row["against"] for row in written} == {same}
+    header, _, line, *rest = (tmp_path / "c.md").read_text().splitlines()
+    points = [row["exit"] for row in written]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["first - second", *points]
+    assert line.count(": +0.0 [0.0, 0.0]") == len(points) and "**" not in line
+    assert rest[-1].startswith("    "), "the command that made it"
     assert all(float(row["difference_pct"]) == 0 for row in written)
 
 
