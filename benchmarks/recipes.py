@@ -7,7 +7,7 @@ Adam (lr .01, batch 64, x .1 at epochs 25, 30, 35, weight decay 1e-4), the publi
 and keeps the last epoch: nothing is chosen. Printed are test top-1 per exit, mean and standard
 deviation over splits and seeds, and the paired difference to the first recipe with the 95 %
 interval of a bootstrap over whole recordings (early_exit.compare); the CSV file has each split's
-as well.
+as well. Before that, what the teachers themselves get right.
 
 The evidence for what the training scripts offer, and for what they do not.
 """
@@ -241,6 +241,15 @@ def as_text(row: dict) -> str:
     return f"{top1} ({row['difference_pct']:+5.1f} [{row['low_pct']:+.1f}, {row['high_pct']:+.1f}])"
 
 
+def print_teachers(split: str, bank: Bank) -> None:
+    """Top-1 of the teachers themselves, on the views that they teach on and on test videos."""
+    for part, views in {"training views": bank.train, "test": [bank.test]}.items():
+        streams, labels = (torch.cat([getattr(v, k) for v in views]) for k in ("streams", "labels"))
+        logits = {**dict(zip(STREAMS, streams.unbind(1))), "fused": streams.sum(1)}
+        top1 = {name: 100 * (x.argmax(1) == labels).float().mean() for name, x in logits.items()}
+        print(f"{split} {part}:", ", ".join(f"{name} {x:.1f}" for name, x in top1.items()))
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("views", type=Path, help="folder of the banks")
@@ -260,6 +269,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
     except ValueError as error:
         parser.error(f"{error}: fill them with python -m training.views")
+    for split, bank in banks.items():
+        print_teachers(split, bank)
     rows, base = [], {}
     for name in args.recipes:
         right = {
