@@ -29,6 +29,7 @@ from early_exit.compare import paired_difference, recording_of
 from early_exit.tables import write_rows
 from models import STREAMS
 from models.team_net import new_classifier
+from training.checkpoint import load_checkpoint
 from training.log import command_line, print_result
 from training.options import make_parser
 from training.views import Features
@@ -155,24 +156,33 @@ RECIPES = {
 
 
 def read_bank(root: Path, split: str, digest: str | None) -> Bank:
-    """The parts of a split's bank; of several backbones' the one with this weights digest."""
+    """The parts of a split's bank; of several backbones' that of the one with this weights digest.
+
+    Raises ValueError when a part is missing, or there are several banks of it.
+    """
     parts = {}
     for about in sorted(root.glob("*/about.json")):
         content = json.loads(about.read_text())
         owner, _, part = content["name"].partition(" ")
-        views = sorted(about.parent.glob("view_*.pt"))
         if owner != split or (digest and content["identity"]["backbone"] != digest):
             continue
-        if len(views) > len(parts.get(part, [])):
-            parts[part] = views
+        if part in parts:
+            raise ValueError(
+                f"{parts[part]} and {about.parent} both hold {split}'s {part}: name the backbone's"
+                " digest (in about.json) with --digests, or remove one"
+            )
+        parts[part] = about.parent
     missing = {"train", "heldout", "test"} - parts.keys()
     if missing:
-        raise ValueError(f"{root} has no views of {split}'s {', '.join(sorted(missing))}")
-    load = {
-        part: [Features(**torch.load(file, weights_only=True)) for file in files]
-        for part, files in parts.items()
+        raise ValueError(
+            f"{root} has no views of {split}'s {', '.join(sorted(missing))}: fill it with"
+            " python -m training.views"
+        )
+    loaded = {
+        part: [Features(**load_checkpoint(file)) for file in sorted(folder.glob("view_*.pt"))]
+        for part, folder in parts.items()
     }
-    return Bank(load["train"], load["heldout"][0], load["test"][0])
+    return Bank(loaded["train"], loaded["heldout"][0], loaded["test"][0])
 
 
 def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Module]:
@@ -268,7 +278,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
     except ValueError as error:
-        parser.error(f"{error}: fill them with python -m training.views")
+        parser.error(str(error))
     for split, bank in banks.items():
         print_teachers(split, bank)
     rows, base = [], {}

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import recipes
+from training.checkpoint import save_checkpoint
 from training.views import Features
 
 CLASSES, SEGMENTS, SIZES = 3, 2, (4, 8, 4, 8)
@@ -39,7 +41,7 @@ def views(tmp_path):
             (folder / "about.json").write_text(json.dumps(about))
             names = [f"Class/v_Class_g{n // 4:02d}_c{n % 4:02d}" for n in range(count)]
             for view in range(number):
-                torch.save(vars(features(rng, names)), folder / f"view_{view:04d}.pt")
+                save_checkpoint(folder / f"view_{view:04d}.pt", vars(features(rng, names)))
     return tmp_path
 
 
@@ -85,3 +87,9 @@ def test_a_missing_bank_and_a_choice_of_backbone(views):
     assert len(recipes.read_bank(views, "split1", "digest of split1").train) == 2
     with pytest.raises(ValueError, match="no views of split1"):
         recipes.read_bank(views, "split1", "another digest")
+    shutil.copytree(views / "split1_test", views / "split1_test_of_another")
+    about = views / "split1_test_of_another/about.json"
+    about.write_text(about.read_text().replace("digest of", "other digest of"))
+    with pytest.raises(ValueError, match="both hold split1's test"):
+        recipes.read_bank(views, "split1", None)
+    assert recipes.read_bank(views, "split1", "digest of split1")
