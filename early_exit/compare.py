@@ -260,7 +260,7 @@ def tables_of(rows: Sequence[dict]) -> str:
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]
-        points = list(dict.fromkeys(row["exit"] for row in own))
+        points = sorted({row["exit"] for row in own}, key=lambda point: (point == wise.FULL, point))
         table = [["first - second", *points]]
         for pair in dict.fromkeys((row["first"], row["second"]) for row in own):
             cells = {

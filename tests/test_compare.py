@@ -112,7 +112,10 @@ def test_second_sides_may_be_runs_of_another_folder(tmp_path, capsys):
     assert [cell.strip() for cell in header.split("|")[1:-1]] == ["first - second", *points]
     assert line.count(": +0.0 [0.0, 0.0]") == len(points) and "**" not in line
     assert rest[-1].startswith("    "), "the command that made it"
-    assert all(float(row["difference_pct"]) == 0 for row in written)
+    words[3:3] = ["--pair", "a/mv", "a/vanilla"]  # a pair with the last point alone, ahead
+    compare.main(parser.parse_args([*words, str(tmp_path / "c.csv")]), parser)
+    header = (tmp_path / "c.md").read_text().splitlines()[0]
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == points, "in their order"
 
 
 def test_videos_are_paired_by_name(tmp_path):
