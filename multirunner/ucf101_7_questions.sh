@@ -111,5 +111,14 @@ compare mixup_to_longer "$RUNS/mixup/ucf101_7" --against "$RUNS/longer/ucf101_7"
     --pair prog_kd/iframe+mv+residual prog_kd/iframe+mv+residual --pair prog_kd/iframe prog_kd/iframe \
     --pair prog_kd/mv prog_kd/mv --pair prog_kd/residual prog_kd/residual
 compare fp32 "$RUNS/fp32/ucf101_7" --against "$main" --pair prog_kd/vanilla prog_kd/vanilla
-# shellcheck disable=SC2086
-"$PYTHON" -m benchmarks.recipes "$RUNS/ucf101_7/views" --splits $SPLITS --out "$RESULTS/recipes.csv"
+recipes() { # FOLDER_OF_RUNS NAME WORDS...
+    views=$1/views out=$RESULTS/$2.csv
+    shift 2
+    # shellcheck disable=SC2086
+    "$PYTHON" -m benchmarks.recipes "$views" --splits $SPLITS --out "$out" "$@"
+}
+recipes "$main" recipes
+for other in longer mixup; do
+    recipes "$RUNS/$other/ucf101_7" "recipes_$other" \
+        --recipes CE PKD 'iframe alone' 'mv alone' 'residual alone' fused 'labels + fused'
+done
