@@ -70,9 +70,11 @@ def test_overwrite_clears_the_run(folder):
 
 def test_leftovers_of_killed_writers_go(folder):
     open_folder(folder)
-    (folder.path / ".last.abc.pt").write_bytes(b"half")
+    for name in (".last.abc.pt", ".log.abc.jsonl", ".args.abc.json"):
+        (folder.path / name).write_bytes(b"half")
+    (folder.path / ".logits.abc.pt").write_bytes(b"another script's")
     open_folder(folder, resume=True)
-    assert not list(folder.path.glob(".*"))
+    assert [path.name for path in folder.path.glob(".*")] == [".logits.abc.pt"]
 
 
 def test_log_keeps_only_the_epochs_of_the_checkpoint(folder):

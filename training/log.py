@@ -123,11 +123,12 @@ class RunFolder:
     def _start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         self._lock = RunLock(self.path)
         self.check(args, parser)
-        if args.overwrite:
-            for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
+        for name in map(Path, ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS)):
+            if args.overwrite:
                 (self.path / name).unlink(missing_ok=True)
-        for half_written in self.path.glob(".*.pt"):  # by a process that was killed
-            half_written.unlink()
+            # What a process that was killed had begun to write.
+            for half_written in self.path.glob(f".{name.stem}.*{name.suffix}"):
+                half_written.unlink()
         if not (self.path / "args.json").is_file():
             write_json(self.path / "env.json", environment())
             write_json(self.path / "args.json", _plain(args))
