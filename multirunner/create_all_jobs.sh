@@ -18,8 +18,6 @@
 #   --results PATH           where the tables go            (results/{data})
 #   --init FILE              weights a backbone starts from, '' for none
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
-#   --pretrain-flags FLAGS   train those weights first, by pretrain.py on the same videos, and start
-#                            from them instead of --init
 #   --backbone PATH          take this backbone, train none
 #   --shards N               jobs that share the making of one bank (1)
 #   --network FLAGS          of backbone, bank and exits
@@ -40,8 +38,7 @@ methods='team_ce prog_kd prog_kd_anti i_frame'
 data_root='data/{data}' lists='lists/{data}_{split}_{part}.txt' runs=runs results='results/{data}'
 init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' shards=1
 network='--arch resnet50 --num_segments 8 --dropout 0.5'
-all_flags='' pretrain_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags=''
-policy_flags=''
+all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
 
 die() { printf '%s\n' "create_all_jobs.sh: $*" >&2; exit 2; }
 
@@ -81,7 +78,6 @@ while [ $# -gt 0 ]; do
         --shards) shards=$2 ;;
         --network) network=$2 ;;
         --all-flags) all_flags=$2 ;;
-        --pretrain-flags) pretrain_flags=$2 ;;
         --backbone-flags) backbone_flags=$2 ;;
         --frozen-flags) frozen_flags=$2 ;;
         --exit-flags) exit_flags=$2 ;;
@@ -131,7 +127,6 @@ path() { # PATH [PART]
 recipe() { # SCRIPT FLAGS
     schedule=''
     case $1:$name in #         epochs    batch    lr       steps            weight decay
-        pretrain:*) epochs=50 batch=32 lr=0.01 steps='30 40 45' wd=5e-4 ;;
         train_team_net:hmdb51) epochs=30 batch=16 lr=0.02 steps='10 15 20' wd=5e-4 ;;
         train_team_net:*) epochs=30 batch=16 lr=0.02 steps='5 10 15' wd=1e-4 ;;
         train_team_ce:*) epochs=30 batch=128 lr=0.02 steps='5 10 15' wd=1e-4 ;;
@@ -218,23 +213,16 @@ cat <<END
 [ -f multirunner/job.sh ] || cd "\$(dirname "\$0")/.." || exit
 . multirunner/job.sh
 END
-backbones() { # SCRIPT METHOD FLAGS: one per split
-    for name in $data; do
-        for split in $splits; do
-            printf 'job %s python %s.py%s%s%s --random_seed 1%s --resume\n' \
-                "$(folder "$2" 1 result.json)" "$1" "$(videos)" "${network:+ $network}" \
-                "$(recipe "$1" "$3")" "${init:+ --pretrained $(path "$init")}"
-        done
-    done
-}
-if [ -z "$backbone" ] && [ -n "$pretrain_flags" ]; then
-    echo '# stage: pretrain'
-    init='' && backbones pretrain pretrain "$pretrain_flags"
-    init="$runs/{data}/pretrain/{split}_seed1/best.pt"
-fi
 if [ -z "$backbone" ]; then
     echo '# stage: backbone'
-    backbones train_team_net team_net "$backbone_flags"
+    for name in $data; do
+        for split in $splits; do
+            printf 'job %s python train_team_net.py%s%s%s --random_seed 1%s --resume\n' \
+                "$(folder team_net 1 result.json)" "$(videos)" "${network:+ $network}" \
+                "$(recipe train_team_net "$backbone_flags")" \
+                "${init:+ --pretrained $(path "$init")}"
+        done
+    done
 fi
 echo '# stage: bank' # a filled one takes no time
 for name in $data; do

@@ -32,7 +32,6 @@ SCRIPT_OF_STAGE = {
     "all-accuracy": "team_net_wise_all_acc.py",
 }
 RESULT_OF_STAGE = {
-    "pretrain": "result.json",
     "backbone": "result.json",
     "exits": "result.json",
     "logits": "logits.pt",
@@ -110,8 +109,7 @@ def test_committed_job_files_are_what_the_generator_prints(name):
 @pytest.mark.parametrize("command", GENERATORS.values(), ids=lambda command: command[0])
 def test_every_command_is_known_to_its_script_and_makes_its_result(command):
     jobs = read_jobs(run(MULTIRUNNER / command[0], *command[1:]))
-    stages = list(dict.fromkeys(stage for stage, *_ in jobs))
-    assert stages[-len(STAGES) :] == STAGES and stages[: -len(STAGES)] in ([], ["pretrain"])
+    assert list(dict.fromkeys(stage for stage, *_ in jobs)) == STAGES
     assert len({" ".join(words) for *_, words in jobs}) == len(jobs)
     trained = set()
     for stage, result, words in jobs:
@@ -120,8 +118,8 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
             assert module == {"bank": "training.views", "collect": "early_exit.collect"}[stage]
             assert result == "-"
             continue
-        if stage in ("pretrain", "backbone"):
-            method = {"pretrain": "pretrain", "backbone": "team_net"}[stage]
+        if stage == "backbone":
+            method = "team_net"
         elif stage == "exits":
             method = getattr(args, "method", module.removeprefix("train_"))
         else:
@@ -130,7 +128,7 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
         folder = f"{args.checkpoint_dir}/{args.data_name}/{method}"
         run_folder = f"{folder}/{args.split}_seed{args.random_seed}"
         assert result == f"{run_folder}/{RESULT_OF_STAGE[stage]}"
-        if stage in ("pretrain", "backbone", "exits"):
+        if stage in ("backbone", "exits"):
             assert args.resume
             trained.add(run_folder)
         assert run_folder in trained
@@ -197,21 +195,6 @@ def bare(words):
     kept = {"--data-name", "--data-root", "--train-list", "--test-list"}
     pairs = [(rest[n], rest[n + 1]) for n in range(len(rest) - 1) if rest[n] in kept]
     return [script, *(word for pair in pairs for word in pair)]
-
-
-def test_backbones_start_from_a_pretraining_on_the_same_videos():
-    text = create("--data", "mine", "--splits", "a b", "--pretrain-flags", "--epochs 48 --lr 0.03")
-    jobs = read_jobs(text)
-    assert list(dict.fromkeys(stage for stage, *_ in jobs)) == ["pretrain", *STAGES]
-    starts = [(result, parse(words)) for stage, result, words in jobs if stage == "pretrain"]
-    backbones = [parse(words)[1] for stage, _, words in jobs if stage == "backbone"]
-    assert len(starts) == len(backbones) == 2
-    for (result, (module, start)), backbone in zip(starts, backbones):
-        assert (module, start.epochs, start.lr, start.batch_size) == ("pretrain", 48, 0.03, 32)
-        assert start.pretrained is None and start.resume
-        assert result == f"runs/mine/pretrain/{start.split}_seed1/result.json"
-        assert backbone.pretrained == result.replace("result.json", "best.pt")
-        assert backbone.split == start.split and backbone.epochs == 30
 
 
 def test_flags_replace_those_of_the_recipe():
