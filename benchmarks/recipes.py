@@ -15,7 +15,6 @@ The evidence for what the training scripts offer, and for what they do not.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +29,16 @@ from early_exit.tables import write_rows
 from models import STREAMS
 from models.team_net import new_classifier
 from training.checkpoint import load_checkpoint
+from training.classifiers import make_optimizer
+from training.distillation import Schedule, teacher_logits
+from training.engine import set_lr, step_lr
 from training.log import command_line, print_result
 from training.options import make_parser
-from training.views import Features
+from training.views import Features, read_banks
 
-EPOCHS, BATCH, LR, STEPS, DECAY, ADAM_EPS = 40, 64, 0.01, (25, 30, 35), 1e-4, 1e-3
+EPOCHS, BATCH, LR, STEPS, DECAY = 40, 64, 0.01, [25, 30, 35], 1e-4
+CPU = torch.device("cpu")
+PKD = "mv:3,residual:3,iframe"
 COLUMNS = [
     *("recipe", "baseline", "split", "exit", "top1_pct", "std_over_runs_pct"),
     *("difference_pct", "low_pct", "high_pct", "runs", "num_videos", "command"),
@@ -43,7 +47,6 @@ COLUMNS = [
 
 class Bank(NamedTuple):
     train: list[Features]
-    heldout: Features
     test: Features
 
 
@@ -80,19 +83,13 @@ def labels_only(epoch, streams, labels, own):
     return [F.one_hot(labels, streams.shape[2]).float()] * len(own)
 
 
-def stream(*names: str, epochs: int = 3) -> Callable:
-    """One stream after the other, `epochs` each, the last until the end."""
+def scheduled(words: str, temperature: float = 1.0) -> Callable:
+    """The streams, or their sum, as a Schedule says; only their softmax knows the temperature."""
+    schedule = Schedule(words, EPOCHS)
 
     def teacher(epoch, streams, labels, own):
-        name = names[min(epoch // epochs, len(names) - 1)]
-        return [F.softmax(streams[:, STREAMS.index(name)], 1)] * len(own)
-
-    return teacher
-
-
-def fused(temperature: float = 1.0) -> Callable:
-    def teacher(epoch, streams, labels, own):
-        return [F.softmax(streams.sum(1) / temperature, 1)] * len(own)
+        logits = teacher_logits(schedule[epoch], streams)
+        return [F.softmax(logits / temperature, 1)] * len(own)
 
     return teacher
 
@@ -117,29 +114,30 @@ def half_labels(other: Callable) -> Callable:
 
 
 def deeper_exit(epoch, streams, labels, own):
-    """Half labels, half the next exit; the last exit from the fused streams."""
+    """The next exit; the last exit learns from the fused streams."""
     deeper = [F.softmax(logits.detach(), 1) for logits in own[1:]]
     return [*deeper, F.softmax(streams.sum(1), 1)]
 
 
-ORDERS = {
-    "PKD": ("mv", "residual", "iframe"),
-    "order mv, I, R": ("mv", "iframe", "residual"),
-    "order R, mv, I": ("residual", "mv", "iframe"),
-    "order R, I, mv": ("residual", "iframe", "mv"),
-    "order I, mv, R": ("iframe", "mv", "residual"),
-    "order I, R, mv": ("iframe", "residual", "mv"),
+fused = scheduled("fused")
+SCHEDULES = {
+    "PKD": PKD,
+    "order mv, I, R": "mv:3,iframe:3,residual",
+    "order R, mv, I": "residual:3,mv:3,iframe",
+    "order R, I, mv": "residual:3,iframe:3,mv",
+    "order I, mv, R": "iframe:3,mv:3,residual",
+    "order I, R, mv": "iframe:3,residual:3,mv",
+    **{f"{name} alone": name for name in STREAMS},
 }
 RECIPES = {
     "CE": Recipe(labels_only),
-    **{name: Recipe(stream(*order)) for name, order in ORDERS.items()},
-    **{f"{name} alone": Recipe(stream(name)) for name in STREAMS},
-    "fused": Recipe(fused()),
-    "fused, temperature 2": Recipe(fused(2.0)),
+    **{name: Recipe(scheduled(words)) for name, words in SCHEDULES.items()},
+    "fused": Recipe(fused),
+    "fused, temperature 2": Recipe(scheduled("fused", temperature=2.0)),
     "mean of streams": Recipe(mean),
     "confident streams": Recipe(confident),
-    "labels + fused": Recipe(half_labels(fused())),
-    "labels + PKD": Recipe(half_labels(stream("mv", "residual", "iframe"))),
+    "labels + fused": Recipe(half_labels(fused)),
+    "labels + PKD": Recipe(half_labels(scheduled(PKD))),
     "labels + confident": Recipe(half_labels(confident)),
     "labels + deeper exit": Recipe(half_labels(deeper_exit)),
     "CE standardised": Recipe(labels_only, "standardised"),
@@ -147,11 +145,11 @@ RECIPES = {
     "CE standardised pooled": Recipe(labels_only, "standardised pooled"),
     "CE standardised hidden": Recipe(labels_only, "standardised hidden"),
     "CE standardised pooled hidden": Recipe(labels_only, "standardised pooled hidden"),
-    "PKD standardised": Recipe(stream("mv", "residual", "iframe"), "standardised"),
-    "PKD pooled": Recipe(stream("mv", "residual", "iframe"), "pooled"),
-    "PKD standardised pooled": Recipe(stream("mv", "residual", "iframe"), "standardised pooled"),
-    "fused standardised pooled": Recipe(fused(), "standardised pooled"),
-    "labels + fused, standardised pooled": Recipe(half_labels(fused()), "standardised pooled"),
+    "PKD standardised": Recipe(scheduled(PKD), "standardised"),
+    "PKD pooled": Recipe(scheduled(PKD), "pooled"),
+    "PKD standardised pooled": Recipe(scheduled(PKD), "standardised pooled"),
+    "fused standardised pooled": Recipe(fused, "standardised pooled"),
+    "labels + fused, standardised pooled": Recipe(half_labels(fused), "standardised pooled"),
 }
 
 
@@ -161,28 +159,27 @@ def read_bank(root: Path, split: str, digest: str | None) -> Bank:
     Raises ValueError when a part is missing, or there are several banks of it.
     """
     parts = {}
-    for about in sorted(root.glob("*/about.json")):
-        content = json.loads(about.read_text())
-        owner, _, part = content["name"].partition(" ")
-        if owner != split or (digest and content["identity"]["backbone"] != digest):
+    for folder, about in read_banks(root).items():
+        owner, _, part = about["name"].partition(" ") if about else ("", "", "")
+        if owner != split or (digest and about["identity"]["backbone"] != digest):
             continue
         if part in parts:
             raise ValueError(
-                f"{parts[part]} and {about.parent} both hold {split}'s {part}: name the backbone's"
+                f"{parts[part]} and {folder} both hold {split}'s {part}: name the backbone's"
                 " digest (in about.json) with --digests, or remove one"
             )
-        parts[part] = about.parent
-    missing = {"train", "heldout", "test"} - parts.keys()
+        parts[part] = folder
+    missing = {"train", "heldout", "test"} - parts.keys()  # all that a ready bank holds
     if missing:
         raise ValueError(
             f"{root} has no views of {split}'s {', '.join(sorted(missing))}: fill it with"
             " python -m training.views"
         )
     loaded = {
-        part: [Features(**load_checkpoint(file)) for file in sorted(folder.glob("view_*.pt"))]
-        for part, folder in parts.items()
+        part: [Features(**load_checkpoint(f)) for f in sorted(parts[part].glob("view_*.pt"))]
+        for part in Bank._fields
     }
-    return Bank(loaded["train"], loaded["heldout"][0], loaded["test"][0])
+    return Bank(loaded["train"], loaded["test"][0])
 
 
 def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Module]:
@@ -192,19 +189,12 @@ def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Modul
     heads = nn.ModuleList(
         Head(recipe.head, squeeze.shape[1], classes, segments) for squeeze in bank.train[0].squeezes
     )
-    matrices = [p for p in heads.parameters() if p.ndim > 1]
-    biases = [p for p in heads.parameters() if p.ndim == 1]
-    optimizer = torch.optim.Adam(
-        [{"params": matrices, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0.0}],
-        lr=LR,
-        eps=ADAM_EPS,
-    )
+    optimizer = make_optimizer(heads, LR, DECAY)
     for epoch in range(EPOCHS):
         view = bank.train[epoch % len(bank.train)]
-        for group in optimizer.param_groups:
-            group["lr"] = LR * 0.1 ** sum(epoch >= step for step in STEPS)
+        set_lr(optimizer, step_lr(LR, STEPS, epoch))
         for rows in torch.randperm(len(view.labels)).split(BATCH):
-            own = [head(s[rows].float()) for head, s in zip(heads, view.squeezes)]
+            own = [head(s) for head, s in zip(heads, view.exit_inputs(CPU, rows))]
             targets = recipe.teacher(epoch, view.streams[rows], view.labels[rows], own)
             optimizer.zero_grad()
             sum(map(F.cross_entropy, own, targets)).backward()
@@ -215,7 +205,7 @@ def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Modul
 @torch.no_grad()
 def correct(heads: list[nn.Module], features: Features) -> np.ndarray:
     """(n, exits) 1.0 where an exit is right."""
-    logits = [head(squeeze.float()) for head, squeeze in zip(heads, features.squeezes)]
+    logits = [head(squeeze) for head, squeeze in zip(heads, features.exit_inputs(CPU))]
     return torch.stack([x.argmax(1) == features.labels for x in logits], 1).numpy().astype(float)
 
 

@@ -111,7 +111,7 @@ def train_classifiers(
     torch.manual_seed(args.random_seed)
     net = TeamNetIC(frozen.backbone, args.exits).train()
     net.heads.to(frozen.device)
-    optimizer = make_optimizer(net, args.lr, args.wd)
+    optimizer = make_optimizer(net.heads, args.lr, args.wd)
     start, best = 0, {}
     checkpoint = load_last(folder.path)
     if checkpoint:
@@ -171,10 +171,10 @@ def train_classifiers(
     }
 
 
-def make_optimizer(net: TeamNetIC, lr: float, weight_decay: float) -> torch.optim.Adam:
+def make_optimizer(heads: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
     """Adam on the heads; weight decay on their matrices only."""
-    matrices = [p for p in net.heads.parameters() if p.ndim > 1]
-    biases = [p for p in net.heads.parameters() if p.ndim == 1]
+    matrices = [p for p in heads.parameters() if p.ndim > 1]
+    biases = [p for p in heads.parameters() if p.ndim == 1]
     groups = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": biases, "weight_decay": 0.0},
