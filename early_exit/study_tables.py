@@ -80,12 +80,10 @@ def savings_table(study: Study) -> list[list[str]]:
         wanted = full.set_index(run)["top1_pct"]
         for combination, name in COMBINATIONS.items():
             curve = where(everyone, method=method, combination=combination)
-            missing = (
-                wanted.reindex(pd.MultiIndex.from_frame(curve[run])) - curve["top1_pct"].values
-            )
+            curve = curve.join(wanted.rename("wanted"), on=run)
             row = [label(method), name]
             for drop in drops:
-                good = curve[missing.values <= drop]
+                good = curve[curve["wanted"] - curve["top1_pct"] <= drop]
                 least = 100 * good.groupby(run)["gmacs"].min() / study.costs[FULL]
                 row.append(spread(least.reindex(wanted.index).fillna(100), 1))
             table.append(row)
