@@ -42,7 +42,13 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def half_written(path: Path) -> list[Path]:
+    """What killed writers of `path`, whose name may hold wildcards, left beside it."""
+    return list(path.parent.glob(f".{path.stem}.*{path.suffix}"))
+
+
 def _temporary(path: Path) -> Path:
+    # half_written knows the form of this name.
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     return Path(name)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from coviar.files import half_written
 from training import options, views
 from training.checkpoint import load_backbone, weights_digest
 from training.frozen import PARTS, Frozen, add_frozen_options, fill_share
@@ -158,8 +159,8 @@ def _why_useless(about: dict | None, backbones: dict[str | None, list[Path]]) ->
 
 def _remove(folder: Path) -> None:
     """Delete what views.py wrote, and the folder, unless something else is in it."""
-    for pattern in ("view_*.pt", ".view_*.pt", ABOUT, f".{Path(ABOUT).stem}.*"):
-        for file in folder.glob(pattern):
+    for name in ("view_*.pt", ABOUT):
+        for file in (*folder.glob(name), *half_written(folder / name)):
             file.unlink()
     try:
         folder.rmdir()

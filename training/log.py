@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from coviar.files import whole_file
+from coviar.files import half_written, whole_file
 from training import distributed
 from training.lock import RunLock
 
@@ -123,12 +123,11 @@ class RunFolder:
     def _start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         self._lock = RunLock(self.path)
         self.check(args, parser)
-        for name in map(Path, ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS)):
+        for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
             if args.overwrite:
                 (self.path / name).unlink(missing_ok=True)
-            # What a process that was killed had begun to write.
-            for half_written in self.path.glob(f".{name.stem}.*{name.suffix}"):
-                half_written.unlink()
+            for file in half_written(self.path / name):
+                file.unlink()
         if not (self.path / "args.json").is_file():
             write_json(self.path / "env.json", environment())
             write_json(self.path / "args.json", _plain(args))
