@@ -12,19 +12,13 @@
 # the interpreter (default python3); DATA and RUNS are where videos and runs go.
 set -eu
 cd "$(dirname "$0")/.."
-export PYTHON="${PYTHON:-python3}"
-DATA=${DATA:-data/ucf101_7}
-RUNS=${RUNS:-runs}
-RESULTS=${RESULTS:-results/ucf101_7}
-SPLITS=${SPLITS:-split1 split2 split3}
+# shellcheck source=multirunner/ucf101_7_common.sh
+. multirunner/ucf101_7_common.sh
 
 jobs() {
-    sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
-        --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS" --results "$RESULTS" --init '' \
-        --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
-        --all-flags '--precision bf16' \
+    create_jobs "$RUNS" --results "$RESULTS" --init '' \
         --backbone-flags '--lr 0.01 --batch-size 8 --epochs 48 --lr-schedule cosine --warmup 3 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2' \
-        --frozen-flags '--views 10 --select-on last' --exit-flags '--exits 1 2 3 4'
+        --frozen-flags '--views 10 --select-on last'
 }
 case ${1-} in
     --jobs) jobs; exit ;;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # shellcheck disable=SC1091
-# Made by: sh multirunner/create_all_jobs.sh --data ucf101_7 --splits 'split1 split2 split3' --data-root data/ucf101_7 --lists 'data/ucf101_7/{data}_{split}_{part}.txt' --runs runs --results results/ucf101_7 --init '' --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' --all-flags '--precision bf16' --backbone-flags '--lr 0.01 --batch-size 8 --epochs 48 --lr-schedule cosine --warmup 3 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2' --frozen-flags '--views 10 --select-on last' --exit-flags '--exits 1 2 3 4'
+# Made by: sh multirunner/create_all_jobs.sh --data ucf101_7 --splits 'split1 split2 split3' --data-root data/ucf101_7 --lists 'data/ucf101_7/{data}_{split}_{part}.txt' --runs runs --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' --all-flags '--precision bf16' --exit-flags '--exits 1 2 3 4' --results results/ucf101_7 --init '' --backbone-flags '--lr 0.01 --batch-size 8 --epochs 48 --lr-schedule cosine --warmup 3 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2' --frozen-flags '--views 10 --select-on last'
 #
 #     sh THIS_FILE [--dry-run] [--keep-going]                    # one job after the other
 #     sh multirunner/multirunner.sh HOSTS_FILE THIS_FILE         # on several hosts

@@ -9,39 +9,27 @@
 # PYTHON, DATA, RUNS, RESULTS and SPLITS as in ucf101_7.sh.
 set -eu
 cd "$(dirname "$0")/.."
-export PYTHON="${PYTHON:-python3}"
-DATA=${DATA:-data/ucf101_7}
-RUNS=${RUNS:-runs}
-RESULTS=${RESULTS:-results/ucf101_7}
-SPLITS=${SPLITS:-split1 split2 split3}
+# shellcheck source=multirunner/ucf101_7_common.sh
+. multirunner/ucf101_7_common.sh
 BACKBONE="$RUNS/{data}/team_net/{split}_seed1/best.pt"
 words=$* # for the job files; no blanks in them
 last='--select-on last' bank="--cache-dir $RUNS/ucf101_7/views"
 
-# Jobs below $RUNS/NAME, up to the logits: WISE is fitted where it is compared.
-jobs() { # NAME OPTIONS_OF_CREATE_ALL_JOBS...
-    name=$1
-    shift
-    sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
-        --lists "$DATA/{data}_{split}_{part}.txt" --runs "$RUNS/$name" \
-        --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
-        --all-flags '--precision bf16' "$@" | sed '/^# stage: wise/,$d'
-}
+# The jobs of a job file up to the logits: WISE is fitted where it is compared.
+# shellcheck disable=SC2086 # $words are several words
+run() { sed '/^# stage: wise/,$d' | sh -s -- $words; }
 
 # Exits on the study's backbones.
-# shellcheck disable=SC2086 # $words are several words
 exits() { # NAME METHODS FROZEN_FLAGS
-    jobs "$1" --backbone "$BACKBONE" --methods "$2" --exit-flags '--exits 1 2 3 4' \
-        --frozen-flags "--views 10 $3" | sh -s -- $words
+    create_jobs "$RUNS/$1" --backbone "$BACKBONE" --methods "$2" --frozen-flags "--views 10 $3" | run
 }
 
 # Backbones trained on from the study's for 16 epochs, and exits on them.
-# shellcheck disable=SC2086
 longer() { # NAME BACKBONE_FLAGS
-    jobs "$1" --init "$BACKBONE" --methods 'team_ce prog_kd' --exit-flags '--exits 1 2 3 4' \
+    create_jobs "$RUNS/$1" --init "$BACKBONE" --methods 'team_ce prog_kd' \
         --frozen-flags "--views 10 $last" \
         --backbone-flags "--lr 0.005 --batch-size 8 --epochs 16 --lr-schedule cosine --warmup 1 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2${2:+ $2}" |
-        sh -s -- $words
+        run
 }
 
 # The exits of $RUNS once more, with the backbone in fp32.
