@@ -104,7 +104,7 @@ def _read_container(path: str, data: np.ndarray) -> tuple:
     """(start, end) of each packet of a container's first video stream, and the global header."""
     packets = []
     try:
-        with av.open(path, options=CONTAINER_OPTIONS) as container:
+        with av.open(path, container_options=CONTAINER_OPTIONS) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: there is no video in this file")
             stream = container.streams.video[0]

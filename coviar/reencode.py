@@ -97,7 +97,7 @@ def reencode_in_memory(
 ) -> tuple:
     """What `reencode` would write, as (bytes, number of pictures); errors alike."""
     try:
-        with av.open(os.fspath(source), options=CONTAINER_OPTIONS) as container:
+        with av.open(os.fspath(source), container_options=CONTAINER_OPTIONS) as container:
             if not container.streams.video:
                 raise ValueError("there is no video in this file")
             count, packets = _encode(container, size, gop, q)
