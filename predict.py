@@ -29,7 +29,13 @@ from MACs.team_net import exit_gmacs
 from models import STREAMS
 from models.policy import Policy
 from training.log import print_result
-from training.options import add_device_options, choose_device, make_parser, positive_int
+from training.options import (
+    add_device_options,
+    choose_device,
+    make_parser,
+    positive_int,
+    resolve_precision,
+)
 from training.trained import load_trained
 
 
@@ -168,6 +174,7 @@ def load(args, parser):
     """The network with its policy and class names; ends in parser.error when they do not fit."""
     with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
         device = choose_device(args.gpus, parser)
+        resolve_precision(args)
     try:
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
@@ -211,7 +218,15 @@ def main(args, parser):
         gmacs += found["gmacs"]
     if not args.json:
         mean = round(gmacs / sum(exits.values()), 4) if exits else None
-        print_result({"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean})
+        print_result(
+            {
+                "videos": len(videos),
+                "failed": failed,
+                "exits": exits,
+                "mean_gmacs": mean,
+                "precision": args.precision,
+            }
+        )
     return 1 if failed else 0
 
 

@@ -41,6 +41,8 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     device = options.choose_device(args.gpus, parser)
     distributed.start(device)
     check_backbone_options(args, parser)
+    options.resolve_precision(args)
+    args.precision = distributed.on_main(lambda: args.precision)
     folder = RunFolder(options.run_path(args, method))
     if args.evaluate:
         result = evaluate_backbone(args, parser, folder, device)
@@ -245,6 +247,7 @@ def test_result(
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
         "skipped_videos": splits.skipped,
+        "precision": args.precision,
         "protocol": protocol(args, splits),
     }
 

@@ -74,6 +74,7 @@ def run_classifiers(
         )
     options.resolve_recipe(args)
     options.check_files(args, parser)
+    options.resolve_precision(args)
     try:
         teachers = Schedule(schedule, args.epochs)
     except ValueError as error:
@@ -290,5 +291,6 @@ def test_result(net: TeamNetIC, frozen: Frozen) -> dict:
         "test_fused_pct": 100 * fused.float().mean().item(),
         "test_videos": len(features.labels),
         "skipped_videos": frozen.splits.skipped,
+        "precision": frozen.args.precision,
         "protocol": protocol(frozen.args, frozen.splits),
     }

@@ -77,6 +77,7 @@ class Frozen:
     def __init__(self, args: argparse.Namespace, parser: argparse.ArgumentParser):
         """Ends in parser.error when backbone, options and lists do not belong together."""
         self.device = options.choose_device(args.gpus, parser)
+        options.resolve_precision(args)
         self.path = options.find_backbone(args, parser)
         try:
             checkpoint = load_checkpoint(self.path)

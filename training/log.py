@@ -22,7 +22,7 @@ from training.lock import RunLock
 # What may differ between the first start of a run and its resumption: none of it changes a result.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
-    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps"),
+    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
 }
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
@@ -102,6 +102,8 @@ class RunFolder:
             if key not in FREE_ON_RESUME and not _same(before.get(key), now.get(key))
         ]
         if changed:
+            if now.get("precision_asked") == "auto" and before["precision"] != now["precision"]:
+                changed.append(f"--precision auto is {now['precision']} on this machine")
             parser.error(
                 f"{self.path} was started with other options ({'; '.join(changed)});"
                 " use those, or another --checkpoint_dir, or --overwrite"
