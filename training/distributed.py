@@ -49,9 +49,15 @@ def start(device: torch.device) -> None:
 
 def stop() -> None:
     """Part from the other processes, at the end of a script that went well."""
-    if dist.is_initialized():
-        barrier()
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    flag = torch.zeros(1, dtype=torch.int32)
+    work = dist.all_reduce(flag, async_op=True)
+    work.wait()
+    # Up to torch 2.7 this holds the interpreter's lock and waits for gloo's threads. A thread that
+    # drops the last reference to a tensor needs the lock: `flag` and `work` outlive the group.
+    dist.destroy_process_group()
+    del flag, work
 
 
 def is_parted(error: RuntimeError) -> bool:
