@@ -1,4 +1,4 @@
-"""All settings are in pyproject.toml; this only refuses an installation that leaves the checkout."""
+"""Refuses an installation that leaves the checkout; all settings are in pyproject.toml."""
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
