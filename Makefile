@@ -21,7 +21,7 @@ RUNS = runs/demo
 OUT = $(RUNS)/report.html
 REPORT_ARGS =
 report: $(VENV)/ready
-	$(PY) -m early_exit.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
+	$(PY) -m study.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
 
 # The notebook is run, not written back; RESULTS reaches it through the environment.
 figures: $(VENV)/ready

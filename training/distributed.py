@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,13 +52,12 @@ def stop() -> None:
     """Part from the other processes, at the end of a script that went well."""
     if not dist.is_initialized():
         return
-    flag = torch.zeros(1, dtype=torch.int32)
-    work = dist.all_reduce(flag, async_op=True)
-    work.wait()
-    # Up to torch 2.7 this holds the interpreter's lock and waits for gloo's threads. A thread that
-    # drops the last reference to a tensor needs the lock: `flag` and `work` outlive the group.
+    barrier()
+    if torch.__version__ < "2.8":
+        # There the call below holds the interpreter's lock while it waits for gloo's threads, and
+        # one that still drops a tensor of any_of needs the lock: let them finish.
+        time.sleep(0.5)
     dist.destroy_process_group()
-    del flag, work
 
 
 def is_parted(error: RuntimeError) -> bool:
