@@ -22,13 +22,11 @@ from tqdm import tqdm
 from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
-from early_exit.policy import POLICY_NAME, load_policy
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
-from models.policy import Policy
-from training.log import print_result
 from training.options import (
     add_device_options,
     choose_device,
@@ -36,6 +34,7 @@ from training.options import (
     positive_int,
     resolve_precision,
 )
+from training.provenance import print_result
 from training.trained import load_trained
 
 
@@ -172,10 +171,10 @@ def sentences(found, costs):
 
 def load(args, parser):
     """The network with its policy and class names; ends in parser.error when they do not fit."""
-    with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
-        device = choose_device(args.gpus, parser)
-        resolve_precision(args)
     try:
+        with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
+            device = choose_device(args.gpus)
+            resolve_precision(args)
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
             num_classes = trained.net.backbone.config["num_classes"]
@@ -218,15 +217,8 @@ def main(args, parser):
         gmacs += found["gmacs"]
     if not args.json:
         mean = round(gmacs / sum(exits.values()), 4) if exits else None
-        print_result(
-            {
-                "videos": len(videos),
-                "failed": failed,
-                "exits": exits,
-                "mean_gmacs": mean,
-                "precision": args.precision,
-            }
-        )
+        done = {"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean}
+        print_result({**done, "precision": args.precision})
     return 1 if failed else 0
 
 

@@ -23,6 +23,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import FrozenBatchNorm2d, Permute, StochasticDepth
 
@@ -90,9 +91,19 @@ def counted(function: Callable, *inputs, pointwise: bool = False):
     """
     root = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     flops = FlopCounterMode(display=False)
-    with torch.no_grad(), _Pointwise(root) as others, flops:
+    with torch.no_grad(), _Pointwise(root) as others, flops, _Decompose():
         result = function(*inputs)
     return result, flops.get_total_flops() // FLOPS_PER_MAC + pointwise * others.macs
+
+
+class _Decompose(TorchDispatchMode):
+    """Takes operators apart into those with a price. In inference mode torch 2.4 does not, and
+    counts a convolution as 0."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        with self:
+            result = function.decompose(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
 
 class _Pointwise(TorchFunctionMode):

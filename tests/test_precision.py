@@ -7,8 +7,8 @@ import pytest
 
 import train_team_ce
 from models import precision
-from training.log import RunFolder
 from training.options import resolve_precision
+from training.run_folder import RunFolder
 
 AVX2 = "processor : 0\nmodel name : A CPU\nflags : fpu sse2 avx avx2 fma\n"
 
@@ -62,30 +62,29 @@ def test_words_are_resolved_and_bf16_without_arithmetic_warns(processor, recwarn
         precision.resolve("fp16")
 
 
-def resolved(word):
+def run_folder(path, word):
     args = argparse.Namespace(precision=word, resume=True, overwrite=False)
     resolve_precision(args)
     resolve_precision(args)  # does nothing
-    return args
+    return RunFolder(path, vars(args), {"precision": "fp32"})
 
 
 def test_a_run_is_not_resumed_in_another_precision(processor, tmp_path, capsys):
-    folder, parser = RunFolder(tmp_path / "run"), argparse.ArgumentParser()
     processor(with_flags("amx_bf16"))
-    folder.start(resolved("auto"), parser)
+    folder = run_folder(tmp_path, "auto")
+    folder.start()
     folder.release()
     assert "--precision auto: bf16 on this CPU" in capsys.readouterr().out
-    recorded = json.loads((folder.path / "args.json").read_text())
+    recorded = json.loads((tmp_path / "args.json").read_text())
     assert recorded["precision"] == "bf16" and recorded["precision_asked"] == "auto"
-    folder.check(resolved("auto"), parser)
-    folder.check(resolved("bf16"), parser)  # the same under its own name
+    run_folder(tmp_path, "auto").check()
+    run_folder(tmp_path, "bf16").check()  # the same under its own name
     processor(AVX2)
-    with pytest.raises(SystemExit):
-        folder.check(resolved("auto"), parser)
-    error = capsys.readouterr().err
-    assert "--precision: was bf16, now fp32; --precision auto is fp32 on this machine" in error
+    words = "--precision: was bf16, now fp32; --precision auto is fp32 on this machine"
+    with pytest.raises(ValueError, match=words):
+        run_folder(tmp_path, "auto").check()
     with pytest.warns(UserWarning, match="emulates"):
-        folder.check(resolved("bf16"), parser)
+        run_folder(tmp_path, "bf16").check()
 
 
 @pytest.mark.parametrize("flags, expected", [((), "fp32"), (("avx512_bf16",), "bf16")])
