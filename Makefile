@@ -60,6 +60,7 @@ LIBRARY_TESTS = tests/test_coviar_*.py tests/test_macs*.py tests/test_models*.py
 oldest:
 	$(MAKE) versions VERSIONS=oldest TESTS='$(LIBRARY_TESTS)'
 
+clean:
 	rm -rf runs/demo data/toy
 
 .PHONY: demo report figures test lint venv versions oldest clean

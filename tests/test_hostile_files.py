@@ -33,7 +33,7 @@ def last_of(path):
 
 
 def result_of(path):
-    return RunFolder(path.parent).result
+    return RunFolder(path.parent, {}).result
 
 
 READERS = {
