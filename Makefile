@@ -45,6 +45,7 @@ $(VENV)/ready: pyproject.toml
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf $(VENV); \
 	    echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV): several GB where PyTorch comes with GPU libraries, some minutes"
 	$(PY) -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
 	touch $@
 
