@@ -29,11 +29,14 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from coviar.decode import CorruptVideoWarning, decode
+from coviar.files import VIDEO_SUFFIXES
 from coviar.index import read_index
-from coviar.reencode import SUFFIXES, find_videos, positive
+from coviar.reencode import find_videos, positive
 
 STATES = ("ok", "damaged", "unusable")
-_LISTED_PATH = re.compile(rf"(.+?({'|'.join(map(re.escape, SUFFIXES))}))(\s|$)", re.IGNORECASE)
+_LISTED_PATH = re.compile(
+    rf"(.+?({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))(\s|$)", re.IGNORECASE
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -92,7 +95,7 @@ def read_paths(list_path: Path, data_root: Path) -> list:
             continue
         match = _LISTED_PATH.match(line)
         path = data_root / (match[1] if match else line.split()[0])
-        others = (path.with_suffix(suffix) for suffix in sorted(SUFFIXES, key=".mp4".__ne__))
+        others = (path.with_suffix(suffix) for suffix in VIDEO_SUFFIXES)
         paths.append(next((p for p in (path, *others) if p.is_file()), path))
     return paths
 
@@ -100,7 +103,7 @@ def read_paths(list_path: Path, data_root: Path) -> list:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not args.source.exists():
         parser.error(f"{args.source} does not exist")
-    is_list = not args.source.is_dir() and args.source.suffix.lower() not in SUFFIXES
+    is_list = not args.source.is_dir() and args.source.suffix.lower() not in VIDEO_SUFFIXES
     if args.data_root and not is_list:
         parser.error("--data-root is for a list file")
     if args.source.is_dir():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
-# Where one video exists in several formats the first of these is taken: re-encoded ones first.
-EXTENSIONS = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
+from coviar.files import VIDEO_SUFFIXES
 
 
 def without_extension(name):
     """`name` without the extension of a video; other dots are part of the name."""
     stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+    return stem if extension.lower() in VIDEO_SUFFIXES else name
 
 
 class VideoFinder:
@@ -54,8 +53,8 @@ def _read_folder(folder):
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             stem, extension = os.path.splitext(entry.name)
-            if extension.lower() in EXTENSIONS:
-                videos[stem].append((EXTENSIONS.index(extension.lower()), entry.name))
+            if extension.lower() in VIDEO_SUFFIXES:
+                videos[stem].append((VIDEO_SUFFIXES.index(extension.lower()), entry.name))
             elif entry.is_dir():
                 folders[entry.name] = entry.name
     first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
