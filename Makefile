@@ -11,6 +11,7 @@
 
 PYTHON = python3
 PIP_ARGS =
+PINS =
 VENV = .venv
 PY = $(VENV)/bin/python
 
@@ -45,13 +46,14 @@ $(VENV)/ready: pyproject.toml
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf $(VENV); \
 	    echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PY) -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	@echo "installing into $(VENV): several GB where PyTorch comes with GPU libraries, some minutes"
+	$(PY) -m pip install --quiet $(PIP_ARGS) $(PINS) -e '.[dev]'
 	touch $@
 
-# VERSIONS="oldest py39": only these; TESTS as above.
+# VERSIONS="oldest py39": only these. The script calls make, which hands on TESTS and PIP_ARGS.
 VERSIONS = oldest py39 newest
 versions:
-	PIP_ARGS='$(PIP_ARGS)' TESTS='$(TESTS)' sh .ci/versions.sh $(VERSIONS)
+	sh .ci/versions.sh $(VERSIONS)
 
 # Where libraries matter: codec, re-encoding, counting, checkpoints, training, figures, notebook.
 LIBRARY_TESTS = tests/test_coviar_*.py tests/test_macs*.py tests/test_models*.py \
