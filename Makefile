@@ -1,7 +1,7 @@
 # make demo   the whole study on a small data set, into runs/demo/
 # make report RUNS=runs/demo OUT=runs/demo/report.html   one page of the results in RUNS
 # make figures RESULTS=results/ucf101_7   every figure and table of studies, into figures/
-# make test   all tests
+# make test   all tests, one process a core; make test-network those that need the package index
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
 # make clean  remove what the demo made
@@ -24,8 +24,12 @@ report: .venv/ready
 figures: .venv/ready
 	.venv/bin/jupyter-execute trade_off_all.ipynb
 
+# A file's tests share what is costly to make, so each file stays with one process.
 test: .venv/ready
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --durations=10
+
+test-network: .venv/ready
+	$(PY) -m pytest -m network
 
 lint: .venv/ready
 	$(PY) -m ruff check .
@@ -47,4 +51,4 @@ venv: .venv/ready
 clean:
 	rm -rf runs/demo data/toy
 
-.PHONY: demo report figures test lint venv clean
+.PHONY: demo report figures test test-network lint venv clean
