@@ -47,7 +47,8 @@ def axes_of(figure):
 
 
 def caption(figure):
-    return figure.get_supxlabel().replace("\n", " ")
+    (text,) = figure.texts  # get_supxlabel is from matplotlib 3.8
+    return text.get_text().replace("\n", " ")
 
 
 def spread(numbers, digits=2):
