@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import thop
 import torch
 from torch import nn
 
@@ -32,7 +33,6 @@ def thop_macs(network, *inputs):
     for module in network.eval().modules():
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
             module.register_forward_hook(add)
-    thop = pytest.importorskip("thop")
     macs = thop.profile(network, inputs, verbose=False)[0]
     return macs, 4 * values
 
