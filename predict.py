@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from coviar.command import run
+from coviar.convert import FITS
 from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
@@ -84,6 +86,13 @@ def get_args_parser():
         action="store_true",
         help="load what can be loaded without re-encoding, even if its picture size or GOPs are not"
         " those of the training videos: faster, and less like them",
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        default=FITS[0],
+        help="how a picture of another shape than the training videos' is re-encoded: stretched (as"
+        " published), padded with black, or cropped to its middle",
     )
     group.add_argument("--top", type=positive_int, default=5, help="classes to name (default 5)")
     group.add_argument("--json", action="store_true", help="one JSON object per video and line")
@@ -180,7 +189,9 @@ def load(args, parser):
             num_classes = trained.net.backbone.config["num_classes"]
             trained.class_names = read_class_names(args.classes, num_classes)
         policy = choose_policy(args, parser, trained)
-        return Predictor(trained, policy, precision=args.precision, device=device, as_is=args.as_is)
+        return Predictor(
+            trained, policy, precision=args.precision, device=device, as_is=args.as_is, fit=args.fit
+        )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
@@ -223,5 +234,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())
