@@ -66,8 +66,10 @@ def read_rows(list_path: str | os.PathLike) -> Iterator[Row | ListError]:
     is_first = True
     for number, line in enumerate(_read_lines(list_path), 1):
         line = line.strip()
-        if not line or (is_first and _is_header(line)):
-            is_first = is_first and not line
+        if not line:
+            continue
+        if is_first and _is_header(line):
+            is_first = line.startswith("sep=")
             continue
         mark = re.match(r"#?\s?", line)[0] if line.startswith("#") else ""
         if not mark:
