@@ -123,10 +123,10 @@ def check_batches(num_videos: int, settings: BatchSettings) -> None:
         sizes = range(settings.batch_size + 1, num_videos + settings.batch_size + 1)
         other = next((f" ({n} does)" for n in sizes if not has_single_value(n)), "")
         raise ValueError(
-            f"--batch-size {settings.batch_size} with {num_videos} training videos leaves a pass of one"
-            f" clip, and BatchNorm needs more than one value per channel at --num_segments 1 and"
-            f" --crop-size {settings.crop_size}: choose a batch size that does not leave one{other},"
-            " more segments or a larger crop"
+            f"--batch-size {settings.batch_size} with {num_videos} training videos leaves a pass of"
+            " one clip, and BatchNorm needs more than one value per channel at --num_segments 1"
+            f" and --crop-size {settings.crop_size}: choose a batch size that does not leave"
+            f" one{other}, more segments or a larger crop"
         )
 
 

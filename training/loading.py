@@ -182,8 +182,8 @@ def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[s
     copies = [group for group in copies if len(group) > 1]
     if copies:
         warnings.warn(
-            f"{settings.train_list} holds {sum(map(len, copies)) - len(copies)} equal copies of other"
-            f" videos in it, first {_pair(*copies[0][:2])}; they are held out together",
+            f"{settings.train_list} holds {sum(map(len, copies)) - len(copies)} equal copies of"
+            f" other videos in it, first {_pair(*copies[0][:2])}; they are held out together",
             stacklevel=2,
         )
     return copies
