@@ -29,6 +29,7 @@ from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
+from training.agreement import check_classes
 from training.options import (
     add_device_options,
     choose_device,
@@ -153,11 +154,14 @@ def picture_paths(show, videos, parser):
         return {videos[0]: show}
     if show.exists() and not show.is_dir():
         parser.error(f"--show {show} is neither a .png file nor a folder")
-    paths, taken = {}, Counter()
+    paths, taken = {}, set()
     for video in videos:
-        taken[video.stem] += 1
-        number = f"_{taken[video.stem]}" if taken[video.stem] > 1 else ""
-        paths[video] = show / f"{video.stem}{number}.png"
+        name, number = video.stem, 1
+        while name.casefold() in taken:  # some file systems have no letter case
+            number += 1
+            name = f"{video.stem}_{number}"
+        taken.add(name.casefold())
+        paths[video] = show / f"{name}.png"
     return paths
 
 
@@ -187,7 +191,9 @@ def load(args, parser):
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
             num_classes = trained.net.backbone.config["num_classes"]
-            trained.class_names = read_class_names(args.classes, num_classes)
+            names = read_class_names(args.classes, num_classes)
+            check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
+            trained.class_names = names
         policy = choose_policy(args, parser, trained)
         return Predictor(
             trained, policy, precision=args.precision, device=device, as_is=args.as_is, fit=args.fit
