@@ -24,14 +24,20 @@ from coviar.convert import FITS
 from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
-from early_exit.policy import POLICY_NAME, load_policy
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
-from models.policy import Policy
-from training.log import print_result
-from training.options import add_device_options, choose_device, make_parser, positive_int
+from training.agreement import check_classes
+from training.options import (
+    add_device_options,
+    choose_device,
+    make_parser,
+    positive_int,
+    resolve_precision,
+)
+from training.provenance import print_result
 from training.trained import load_trained
 
 
@@ -148,11 +154,14 @@ def picture_paths(show, videos, parser):
         return {videos[0]: show}
     if show.exists() and not show.is_dir():
         parser.error(f"--show {show} is neither a .png file nor a folder")
-    paths, taken = {}, Counter()
+    paths, taken = {}, set()
     for video in videos:
-        taken[video.stem] += 1
-        number = f"_{taken[video.stem]}" if taken[video.stem] > 1 else ""
-        paths[video] = show / f"{video.stem}{number}.png"
+        name, number = video.stem, 1
+        while name.casefold() in taken:  # some file systems have no letter case
+            number += 1
+            name = f"{video.stem}_{number}"
+        taken.add(name.casefold())
+        paths[video] = show / f"{name}.png"
     return paths
 
 
@@ -175,13 +184,16 @@ def sentences(found, costs):
 
 def load(args, parser):
     """The network with its policy and class names; ends in parser.error when they do not fit."""
-    with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
-        device = choose_device(args.gpus, parser)
     try:
+        with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
+            device = choose_device(args.gpus)
+            resolve_precision(args)
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
             num_classes = trained.net.backbone.config["num_classes"]
-            trained.class_names = read_class_names(args.classes, num_classes)
+            names = read_class_names(args.classes, num_classes)
+            check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
+            trained.class_names = names
         policy = choose_policy(args, parser, trained)
         return Predictor(
             trained, policy, precision=args.precision, device=device, as_is=args.as_is, fit=args.fit
@@ -222,7 +234,8 @@ def main(args, parser):
         gmacs += found["gmacs"]
     if not args.json:
         mean = round(gmacs / sum(exits.values()), 4) if exits else None
-        print_result({"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean})
+        done = {"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean}
+        print_result({**done, "precision": args.precision})
     return 1 if failed else 0
 
 

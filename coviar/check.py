@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import warnings
 from collections import Counter
@@ -36,11 +35,9 @@ from coviar.decode import CorruptVideoWarning, decode
 from coviar.files import VIDEO_SUFFIXES
 from coviar.index import read_index
 from coviar.reencode import check_source, describe_suffixes, find_videos, other_files, positive
+from dataset_team.lists import ListError, read_paths
 
 STATES = ("ok", "convert", "damaged", "unusable")
-_LISTED_PATH = re.compile(
-    rf"(.+?({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))(\s|$)", re.IGNORECASE
-)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -103,22 +100,6 @@ def _reason(error: Exception, path: Path) -> str:
     return str(error).replace(f"{path}: ", "")
 
 
-def read_paths(list_path: Path, data_root: Path) -> list:
-    """The video of each line of a list file (its first column); blank lines and # are skipped.
-
-    Where the file named is not there, one of the same name and another suffix is taken.
-    """
-    paths = []
-    for line in list_path.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LISTED_PATH.match(line)
-        path = data_root / (match[1] if match else line.split()[0])
-        others = (path.with_suffix(suffix) for suffix in VIDEO_SUFFIXES)
-        paths.append(next((p for p in (path, *others) if p.is_file()), path))
-    return paths
-
-
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not args.source.exists():
         parser.error(f"{args.source} does not exist")
@@ -128,7 +109,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.source.is_dir():
         paths = [args.source / name for name in find_videos(args.source)]
     elif is_list:
-        paths = read_paths(args.source, args.data_root or args.source.parent)
+        try:
+            paths = read_paths(args.source, args.data_root or args.source.parent)
+        except (ListError, OSError) as error:
+            parser.error(str(error))
     else:
         paths = [args.source]
     if not paths:

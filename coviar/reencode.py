@@ -201,12 +201,23 @@ def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.Cod
 
 
 def find_videos(source: Path) -> list:
-    """Paths, relative to the folder `source`, of its videos (known by their suffix), sorted."""
-    found = []
-    for folder, _, names in os.walk(source, followlinks=True):
-        for name in names:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                found.append((Path(folder) / name).relative_to(source))
+    """Paths, relative to the folder `source`, of its videos (known by their suffix), sorted.
+
+    Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
+    """
+    found, visited, to_visit = [], set(), [source]
+    while to_visit:  # real folders before linked ones: a folder is entered once, by its own path
+        for folder, children, names in os.walk(to_visit.pop(0)):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                children.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            paths = (Path(folder, child) for child in sorted(children))
+            to_visit += [path for path in paths if path.is_symlink()]
+            for name in names:
+                if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                    found.append(Path(folder, name).relative_to(source))
     return sorted(found)
 
 

@@ -17,9 +17,9 @@ from coviar.container import REMEDY
 from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
+from early_exit.policy import Policy, confidence
 from early_exit.wise import FULL
 from models.inference import prepare_for_inference
-from models.policy import Policy, confidence
 from training.trained import Trained
 
 

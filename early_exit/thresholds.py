@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.policy import confidence
+from early_exit.confidence import confidence
 
 # Even steps, then finer ones towards 1, where the confidences of a good network crowd; 1 = nobody.
 DEFAULT_THRESHOLDS = tuple(
@@ -39,7 +39,7 @@ class Sweep(NamedTuple):
 
 
 def confidences(combined: np.ndarray, kind: str = "max", temperature: float = 1.0) -> np.ndarray:
-    """(n, D) float64 confidences of combined logits (n, D, C); see models.policy.confidence."""
+    """(n, D) float64 confidences of combined logits (n, D, C); see early_exit.confidence."""
     return confidence(torch.from_numpy(combined), kind, temperature).numpy()
 
 

@@ -28,6 +28,7 @@ from scipy.optimize import minimize
 from coviar.files import whole_file
 from models import STREAMS
 
+WISE_NAME = "wise.json"
 COMBINATIONS = ("vanilla", "constant", "wise")
 SOLVERS = ("exact", "sgd")
 FULL = "full"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
-from models.policy import Policy, confidence
 from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classifier
+
+if TYPE_CHECKING:
+    from early_exit.policy import Policy
 
 
 class ExitOutput(NamedTuple):
@@ -126,23 +128,19 @@ class _Deciding:
 
     def at_exit(self, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Decide those who are sure enough; returns who of the present clips stays, (n,) bool."""
-        combined, sure = self._combine(seen)
-        leaves = sure > self.policy.thresholds[self.point]
+        combined, leaves = self._at_point(seen)
         self._record(combined[leaves], self.rows[leaves])
         self.rows = self.rows[~leaves]
         self.point += 1
         return ~leaves
 
     def at_end(self, seen: Sequence[torch.Tensor]) -> None:
-        combined, _ = self._combine(seen)
-        self._record(combined, self.rows)
+        self._record(self._at_point(seen)[0], self.rows)
 
-    def _combine(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        weights = self.policy.weights[self.point]  # 0 for what has not been seen
-        combined = sum(weight * logits for weight, logits in zip(weights, seen))
-        sure = confidence(combined, self.policy.confidence, self.policy.temperature)
+    def _at_point(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        combined, sure, leaves = self.policy.at(self.point, seen)
         self.decisions.confidence[self.rows, self.point] = sure
-        return combined, sure
+        return combined, leaves
 
     def _record(self, combined: torch.Tensor, rows: torch.Tensor) -> None:
         self.decisions.logits[rows] = combined

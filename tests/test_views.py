@@ -3,8 +3,6 @@
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 
 from dataset_team.dataset import Sample
 from dataset_team.transforms import normalise
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
-from training import bank
+from training import views as command
+from training.bank import FrozenNetwork, Views, compute_view
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from training.views import FrozenNetwork, Views, compute_view
 
+pytestmark = pytest.mark.usefixtures("tiny_resnets")
 SIZE = 32
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -116,7 +114,7 @@ def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, 
     with open(video, "ab") as file:
         file.write(b"2")
     others.append(folder())
-    monkeypatch.setattr("training.views.FEATURES_VERSION", -1)
+    monkeypatch.setattr("training.bank.FEATURES_VERSION", -1)
     others.append(folder())
     assert len({base, *others}) == 8
 
@@ -180,7 +178,7 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
     first, second = FakeDataset(video), FakeDataset(video)
     views = make_views(network, first, tmp_path)
     order = iter([[4, 3, 0, 1, 2], [0, 1, 2]])
-    monkeypatch.setattr("training.views.random.sample", lambda missing, count: next(order))
+    monkeypatch.setattr("training.bank.random.sample", lambda missing, count: next(order))
     compute = network.compute
 
     def compute_and_wait(dataset, view):
@@ -196,8 +194,8 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
 
 
 def fill(options, *more):
-    parser = bank.get_fill_parser()
-    return bank.fill(parser.parse_args([*options, *map(str, more)]), parser)
+    args = command.get_fill_parser().parse_args([*options, *map(str, more)])
+    return command.fill(args)
 
 
 def contents(cache_dir):
@@ -249,15 +247,15 @@ def test_impossible_shards_are_refused(frozen_toy, words, capsys):
     assert "write 1/4 to 4/4" in capsys.readouterr().err
 
 
-def test_a_killed_shard_goes_on(frozen_toy, whole_bank, tmp_path):
+def test_a_killed_shard_goes_on(server, frozen_toy, whole_bank, tmp_path):
     options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
-    command = [sys.executable, "-m", "training.views", *options, "--feature-batch", "1"]
-    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL)
+    job = server.start("-m", "training.views", *options, "--feature-batch", "1")
+    end = time.monotonic() + 60
     while not list(tmp_path.glob("*/view_*.pt")):
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        assert time.monotonic() < end, job.output()
+        time.sleep(0.001)
+    job.kill(signal.SIGKILL)
+    assert job.wait() == [-signal.SIGKILL], "ended before it could be killed"
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/view_*.pt")}
     assert 0 < len(done) < 6
     fill(options)
@@ -267,7 +265,8 @@ def test_a_killed_shard_goes_on(frozen_toy, whole_bank, tmp_path):
 
 
 def prune(*options):
-    return bank.prune(bank.get_prune_parser().parse_args(["--prune", *map(str, options)]))
+    args = command.get_prune_parser().parse_args(["--prune", *map(str, options)])
+    return command.prune(args.checkpoint_dir, args.cache_dir, args.dry_run)
 
 
 def test_prune_removes_what_no_backbone_uses(frozen_toy, tmp_path, capsys):
