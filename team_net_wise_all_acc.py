@@ -125,8 +125,6 @@ def make_policy(
         full = 100 * study.combined(args.select_on, "vanilla")[1][:, -1].mean()
         counts = np.unique(study.logits.part(args.select_on).labels, return_counts=True)[1]
         is_chance = full <= 100 * counts.max() / counts.sum()
-            labels
-        )
         goal, words = Goal(min_top1_pct=full - args.max_drop), f"max-drop {args.max_drop:g}"
         if is_chance:
             words += " (the full network does not beat naming the largest class)"
