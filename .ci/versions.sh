@@ -4,8 +4,8 @@
 #     sh .ci/versions.sh NAME...        as `make versions` does
 #     sh .ci/versions.sh --python NAME  only print the Python that NAME asks for, such as 3.9
 #
-# TESTS are pytest's arguments, PIP_ARGS pip's. .venvs/NAME is made anew when pyproject.toml or the
-# constraints have changed. All NAMEs are tried; the exit code is 1 when any failed.
+# .venvs/NAME is made anew when pyproject.toml or the constraints have changed. All NAMEs are tried;
+# the exit code is 1 when any failed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -37,11 +37,11 @@ test_on() {
     if ! cat pyproject.toml "$constraints" | cmp -s - "$venv/made-from"; then
         rm -rf "$venv"
         echo "+ $venv: Python $version, $constraints"
-        make venv VENV="$venv" PYTHON="$python" PIP_ARGS="${PIP_ARGS-} -c $constraints" || return
+        make venv VENV="$venv" PYTHON="$python" PINS="-c $constraints" || return
         cat pyproject.toml "$constraints" >"$venv/made-from"
     fi
     echo "+ $venv: make test"
-    make test VENV="$venv" TESTS="${TESTS-}"
+    make test VENV="$venv"
 }
 
 if [ "${1-}" = --python ]; then

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from coviar.compiled import jit
 
 VOP = 0xB6
 I_PICTURE, P_PICTURE, B_PICTURE, S_PICTURE = range(4)
@@ -32,6 +33,7 @@ class VideoLayer(NamedTuple):
     time_bits: int
     sprite: bool
     quarter_sample: bool
+    interlaced: bool
 
 
 class _Bits:
@@ -56,7 +58,7 @@ def is_header_code(code: int) -> bool:
     return code <= 0x1F or code in (0xB0, 0xB2, 0xB5)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def find_start_codes(data):
     """Offsets of every 00 00 01 in `data` (uint8 array), as int64."""
     found = np.empty(data.size // 3 + 1, np.int64)  # untouched pages cost nothing
@@ -103,7 +105,9 @@ def parse_layer(data: bytes) -> VideoLayer:
     width = bits.read(13)
     bits.read(1)
     height = bits.read(13)
-    bits.read(1 + 1 + 1)  # marker, interlaced, no overlapped motion compensation
+    bits.read(1)
+    interlaced = bool(bits.read(1))
+    bits.read(1)  # no overlapped motion compensation
     sprite = bits.read(1 if version == 1 else 2)
     if sprite == _STATIC_SPRITE:
         bits.read(4 * 14)
@@ -118,7 +122,7 @@ def parse_layer(data: bytes) -> VideoLayer:
                     if bits.read(8) == 0:
                         break
     quarter_sample = version != 1 and bool(bits.read(1))
-    return VideoLayer(width, height, time_bits, bool(sprite), quarter_sample)
+    return VideoLayer(width, height, time_bits, bool(sprite), quarter_sample, interlaced)
 
 
 def picture_kind(data: bytes, time_bits: int) -> int:

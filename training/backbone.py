@@ -275,6 +275,7 @@ def test_result(
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
         "skipped_videos": splits.skipped,
+        "precision": settings.precision,
         "protocol": splits.protocol,
     }
 

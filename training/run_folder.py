@@ -15,7 +15,7 @@ from training.provenance import environment
 # What may differ between the first start of a run and its resumption: none of it changes a result.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
-    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps"),
+    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
 }
 LISTS = ("train_list", "test_list")  # known by their content, wherever they are
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
@@ -71,6 +71,9 @@ class RunFolder:
             for key in LISTS
             if lists and lists_before and lists[key] != lists_before[key]
         ]
+        ours = self.options.get("precision")
+        if self.options.get("precision_asked") == "auto" and before["precision"] != ours:
+            changed.append(f"--precision auto is {ours} on this machine")
         if changed:
             raise ValueError(
                 f"{self.path} was started with other options ({'; '.join(changed)});"

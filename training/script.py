@@ -33,6 +33,7 @@ from training.options import (
     check_backbone_options,
     choose_device,
     find_backbone,
+    resolve_precision,
     resolve_recipe,
     run_path,
 )
@@ -92,6 +93,7 @@ def open_frozen(args: argparse.Namespace) -> Frozen:
 
     Raises ValueError or FileNotFoundError when they do not belong together.
     """
+    resolve_precision(args)
     return Frozen(
         find_backbone(args),
         pick(DataSettings, args),
@@ -116,6 +118,8 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         for name, value in NETWORK_DEFAULTS.items() if not args.evaluate else ():
             setattr(args, name, value if asked[name] is None else asked[name])
     distributed.start(device)
+    resolve_precision(args)
+    args.precision = distributed.on_main(lambda: args.precision)
     folder, data = run_folder(args, parser, method), pick(DataSettings, args)
     with refusing(parser):
         check_backbone_options(args)
@@ -158,6 +162,7 @@ def run_exits(
     with refusing(parser):
         resolve_recipe(args)
         check_files(args)
+        resolve_precision(args)
         teachers = Schedule(schedule, args.epochs)
         folder = run_folder(args, parser, method)
         result = None if args.evaluate else folder.finished()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -55,6 +57,15 @@ class StopSignals:
 
 
 def ignore_in_worker(_: int) -> None:
-    """For loader workers: a scheduler signals the whole group, but their parent ends them."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """For loader workers: a scheduler signals the whole group, but only their parent ends them."""
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS does not tell who sent a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Python sends workers a SIGTERM when it ends with a loader still in use, and waits."""
+    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+        pass
+    os._exit(0)
