@@ -23,6 +23,8 @@ import argparse
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
 from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
@@ -121,8 +123,8 @@ def make_policy(
     """Thresholds for the goal, chosen on --select-on, with all that is needed to use them."""
     if args.budget_gmacs is None:
         full = 100 * study.combined(args.select_on, "vanilla")[1][:, -1].mean()
-        labels = study.logits.part(args.select_on).labels
-        is_chance = full <= 100 * float(labels.bincount().max()) / len(labels)
+        counts = np.unique(study.logits.part(args.select_on).labels, return_counts=True)[1]
+        is_chance = full <= 100 * counts.max() / counts.sum()
         goal, words = Goal(min_top1_pct=full - args.max_drop), f"max-drop {args.max_drop:g}"
         if is_chance:
             words += " (the full network does not beat naming the largest class)"
@@ -137,7 +139,7 @@ def make_policy(
         **{
             "rule": rule,
             "goal": words,
-            "reached": choice.reached and not is_chance,
+            "reached": bool(choice.reached and not is_chance),
             "select_on": args.select_on,
         },
         "backbone_digest": study.logits.meta.get("backbone_digest"),
