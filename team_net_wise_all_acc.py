@@ -32,7 +32,8 @@ from early_exit.policy import CONFIDENCES, POLICY_NAME, Policy, save_policy
 from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
 from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
-from study.run_tables import ALL, COLUMNS, RunTables, write_rows
+from study.columns import ALL, RUN_COLUMNS
+from study.run_tables import RunTables, write_rows
 from training.options import add_logits_options, logits_path, make_parser
 from training.provenance import command_line, print_result
 
@@ -213,7 +214,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in tables.items():
-        write_rows(path.with_name(name), COLUMNS[name], rows)
+        write_rows(path.with_name(name), RUN_COLUMNS[name], rows)
     print_policies(policy_rows, study.points)
     total = [row for row in study.policy_rows(saved) if row["exit"] == ALL]
     print_result(
