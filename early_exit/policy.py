@@ -25,11 +25,20 @@ class Decisions(NamedTuple):
     labels: np.ndarray
 
 
+def combined_logits(policy: Policy, logits: np.ndarray) -> np.ndarray:
+    """(n, D, C) float64 combined logits of the policy's decision points, of logits (n, K, C)."""
+    return combine(logits, np.array(policy.weights), policy.pool, policy.output_temperatures)
+
+
+def policy_confidences(policy: Policy, combined: np.ndarray) -> np.ndarray:
+    """(n, D) confidences of combined logits (n, D, C)."""
+    return confidences(combined, policy.confidence, policy.temperature, policy.gate)
+
+
 def decide(policy: Policy, logits: np.ndarray) -> Decisions:
     """What the policy decides from logits (n, K, C), outputs: the policy's exits, then streams."""
-    combined = combine(logits, np.array(policy.weights))
-    sure = confidences(combined, policy.confidence, policy.temperature)
-    points = leave_at(sure, policy.thresholds)
+    combined = combined_logits(policy, logits)
+    points = leave_at(policy_confidences(policy, combined), policy.thresholds)
     return Decisions(points, combined[np.arange(len(points)), points].argmax(axis=1))
 
 
@@ -46,13 +55,13 @@ def load_policy(path: str | os.PathLike) -> Policy:
         raise FileNotFoundError(f"{path}: no such policy; team_net_wise_all_acc.py writes them")
     try:
         content = json.loads(path.read_text())
-        return Policy(
-            **{
-                **content,
-                "exits": tuple(content["exits"]),
-                "thresholds": tuple(map(float, content["thresholds"])),
-                "weights": tuple(tuple(map(float, row)) for row in content["weights"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return Policy(**{key: _tuples(value) for key, value in content.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a policy file ({error})") from error
+
+
+def _tuples(value: object) -> object:
+    """The value with tuples for JSON's lists; dicts, which hold plain values, stay as they are."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return value

@@ -156,8 +156,9 @@ class Predictor:
             found = logits.softmax(1)[0], 0, confidence(logits)
         else:
             decisions = self.net.early_exit(*clip, self.policy)
-            probabilities = (decisions.logits / self.policy.temperature).softmax(1)[0]
-            found = probabilities, int(decisions.point), decisions.confidence[0]
+            point = int(decisions.point)
+            probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
+            found = probabilities, point, decisions.confidence[0]
         self._wait()
         return found
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.policy import Policy, confidence
+from models import STREAMS
+from models.policy import Policy
 from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classifier
 
 
@@ -81,6 +82,8 @@ class TeamNetIC(nn.Module):
         """
         if not set(policy.exits) <= set(self.exits):
             raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
+        if len(policy.weights[0]) != len(policy.exits) + len(STREAMS):
+            raise ValueError("the policy is one of outside logits, this network has three streams")
         decided = _Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
         features, squeeze = self.backbone.enter(iframe, mv, residual), None
         seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here
@@ -116,6 +119,7 @@ class _Deciding:
     def __init__(self, policy: Policy, batch: int, num_classes: int, device: torch.device):
         self.policy = policy
         self.point = 0
+        self.combined: list[torch.Tensor] = []  # by decision point, of the clips still here
         self.rows = torch.arange(batch, device=device)
         self.decisions = Decisions(
             label=torch.full((batch,), -1, device=device),
@@ -130,6 +134,7 @@ class _Deciding:
         leaves = sure > self.policy.thresholds[self.point]
         self._record(combined[leaves], self.rows[leaves])
         self.rows = self.rows[~leaves]
+        self.combined = [logits[~leaves] for logits in self.combined]
         self.point += 1
         return ~leaves
 
@@ -138,9 +143,9 @@ class _Deciding:
         self._record(combined, self.rows)
 
     def _combine(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        weights = self.policy.weights[self.point]  # 0 for what has not been seen
-        combined = sum(weight * logits for weight, logits in zip(weights, seen))
-        sure = confidence(combined, self.policy.confidence, self.policy.temperature)
+        combined = self.policy.combine(self.point, seen)
+        self.combined.append(combined)
+        sure = self.policy.confidence_of(self.combined)
         self.decisions.confidence[self.rows, self.point] = sure
         return combined, sure
 
