@@ -53,7 +53,7 @@ class Fit(NamedTuple):
 
 
 def num_exits(outputs: Sequence[str]) -> int:
-    """E of K outputs: those before TEAM-Net's three streams, or all but the last, the full network."""
+    """E of K outputs: those before TEAM-Net's three streams, or all but the full network."""
     is_team_net = tuple(outputs[-len(STREAMS) :]) == STREAMS
     return len(outputs) - (len(STREAMS) if is_team_net else 1)
 

@@ -187,7 +187,7 @@ class Policy:
             for row in self.weights:
                 if min(row) < 0 or not sum(row) > 0:
                     raise ValueError(
-                        "a pool of probabilities needs weights of 0 or more, not all 0"
+                        "a probability pool needs weights of 0 or more, not all 0"
                     )
 
     def _check_gate(self, exits: int) -> None:
