@@ -4,47 +4,65 @@
 # make test   all tests
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
+# make versions   the tests on the oldest versions, Python 3.9 and the newest, each in .venvs/
+# make oldest     the same on the oldest versions only, for the tests that depend on libraries
 # make clean  remove what the demo made
 .POSIX:
 
 PYTHON = python3
 PIP_ARGS =
-PY = .venv/bin/python
+PINS =
+VENV = .venv
+PY = $(VENV)/bin/python
 
-demo: .venv/ready
+demo: $(VENV)/ready
 	PYTHON=$(PY) sh multirunner/demo.sh
 
 RUNS = runs/demo
 OUT = $(RUNS)/report.html
 REPORT_ARGS =
-report: .venv/ready
-	$(PY) -m early_exit.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
+report: $(VENV)/ready
+	$(PY) -m study.report $(RUNS) --out $(OUT) $(REPORT_ARGS)
 
 # The notebook is run, not written back; RESULTS reaches it through the environment.
-figures: .venv/ready
-	.venv/bin/jupyter-execute trade_off_all.ipynb
+figures: $(VENV)/ready
+	$(VENV)/bin/jupyter-execute trade_off_all.ipynb
 
-test: .venv/ready
-	$(PY) -m pytest
+# TESTS="tests/test_macs.py -k name": only these. Without a value: all.
+TESTS =
+test: $(VENV)/ready
+	$(PY) -m pytest $(TESTS)
 
-lint: .venv/ready
+lint: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	shellcheck .ci/run multirunner/*.sh
+	shellcheck .ci/run .ci/*.sh multirunner/*.sh
 
-venv: .venv/ready
+venv: $(VENV)/ready
 
 # A Debian Python without ensurepip still makes an environment that another pip can fill.
-.venv/ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
-	    { echo "Python 3.9 or newer is needed; name one with: make $@ PYTHON=python3.11"; exit 1; }
-	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv \
-	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf .venv; \
-	    echo "could not make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PY) -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) .ci/check_python.py
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
+	    && $(PYTHON) -m pip --python $(PY) install pip; } || { rm -rf $(VENV); \
+	    echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV): several GB where PyTorch comes with GPU libraries, some minutes"
+	$(PY) -m pip install --quiet $(PIP_ARGS) $(PINS) -e '.[dev]'
 	touch $@
+
+# VERSIONS="oldest py39": only these. The script calls make, which hands on TESTS and PIP_ARGS.
+VERSIONS = oldest py39 newest
+versions:
+	sh .ci/versions.sh $(VERSIONS)
+
+# Where libraries matter: codec, re-encoding, counting, checkpoints, training, figures, notebook.
+LIBRARY_TESTS = tests/test_coviar_*.py tests/test_macs*.py tests/test_models*.py \
+    tests/test_checkpoint.py tests/test_distributed.py tests/test_training.py tests/test_wise.py \
+    tests/test_predict.py tests/test_figures.py tests/test_notebook.py tests/test_environments.py
+oldest:
+	$(MAKE) versions VERSIONS=oldest TESTS='$(LIBRARY_TESTS)'
 
 clean:
 	rm -rf runs/demo data/toy
 
-.PHONY: demo report figures test lint venv clean
+.PHONY: demo report figures test lint venv versions oldest clean

@@ -22,14 +22,13 @@ from tqdm import tqdm
 from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
-from early_exit.policy import POLICY_NAME, load_policy
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
-from models.policy import Policy
-from training.log import print_result
 from training.options import add_device_options, choose_device, make_parser, positive_int
+from training.provenance import print_result
 from training.trained import load_trained
 
 
@@ -166,9 +165,9 @@ def sentences(found, costs):
 
 def load(args, parser):
     """The network with its policy and class names; ends in parser.error when they do not fit."""
-    with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
-        device = choose_device(args.gpus, parser)
     try:
+        with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
+            device = choose_device(args.gpus)
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
             num_classes = trained.net.backbone.config["num_classes"]

@@ -7,14 +7,14 @@ The loop is train_team_net.py's; the published recipe is another one. The run fo
 <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
-from training.backbone import run_backbone
-from training.backbone_options import add_backbone_options
 from training.options import (
+    add_backbone_options,
     add_data_options,
     add_optimizer_options,
     add_run_options,
     make_parser,
 )
+from training.script import run_backbone
 
 RECIPES = {
     "default": {"lr": 0.01, "batch_size": 32, "epochs": 50, "lr_steps": [30, 40, 45], "wd": 5e-4}

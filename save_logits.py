@@ -11,23 +11,23 @@ Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them
 
 import torch
 
-from early_exit.logits import LogitsFile, Part
+from early_exit.logits import LOGITS_NAME, LogitsFile, Part
 from models import STREAMS
 from training import distributed
+from training.bank import fill_share
 from training.checkpoint import BEST
-from training.classifiers import load_classifiers
-from training.frozen import Frozen, add_frozen_options, fill_share
-from training.loading import protocol
-from training.log import command_line, print_result
 from training.options import (
     METHODS,
     add_data_options,
     add_device_options,
+    add_frozen_options,
     add_location_options,
-    check_files,
     make_parser,
     run_path,
 )
+from training.provenance import command_line, print_result
+from training.script import check_files, open_frozen, refusing
+from training.trained import put_exits_on
 
 
 def get_args_parser():
@@ -53,11 +53,12 @@ def collect(net, views, count):
 
 
 def main(args, parser):
-    check_files(args, parser)
     folder = run_path(args, args.method)
-    frozen = Frozen(args, parser)
+    with refusing(parser):
+        check_files(args)
+        frozen = open_frozen(args)
     try:
-        net = load_classifiers(folder / BEST, frozen)
+        net = put_exits_on(frozen.backbone, frozen.digest, folder / BEST).to(frozen.device)
     except (ValueError, FileNotFoundError) as error:
         parser.error(f"{error}; train the exits first, with the same options")
     distributed.start(frozen.device)
@@ -87,7 +88,7 @@ def save(args, frozen, net, folder, counts, banks):
             "split": args.split,
             "seed": args.random_seed,
             "method": args.method,
-            "protocol": protocol(args, frozen.splits),
+            "protocol": frozen.splits.protocol,
             "command": command_line(),
             "model": frozen.backbone.config,
             "crop_size": frozen.crop_size,
@@ -101,10 +102,11 @@ def save(args, frozen, net, folder, counts, banks):
         class_names=frozen.class_names,
         parts=parts,
     )
-    logits.save(folder / "logits.pt")
+    path = folder / LOGITS_NAME
+    logits.save(path)
     print_result(
         {
-            "logits": str(folder / "logits.pt"),
+            "logits": str(path),
             "videos": {name: len(part.names) for name, part in parts.items()},
             "views": {name: len(part.logits) for name, part in parts.items()},
         }

@@ -25,15 +25,14 @@ from pathlib import Path
 
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
-from early_exit.logits import LogitsFile, file_digest
-from early_exit.options import WISE_NAME, add_logits_options, load_logits
-from early_exit.policy import POLICY_NAME, save_policy
-from early_exit.tables import ALL, COLUMNS, Study, write_rows
+from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
+from early_exit.policy import CONFIDENCES, POLICY_NAME, Policy, save_policy
 from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
+from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
-from models.policy import CONFIDENCES, Policy
-from training.log import command_line, print_result
-from training.options import make_parser
+from study.run_tables import ALL, COLUMNS, RunTables, write_rows
+from training.options import add_logits_options, logits_path, make_parser
+from training.provenance import command_line, print_result
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -102,7 +101,7 @@ def temperature_option(text: str) -> float | None:
     return value
 
 
-def load_study(path: Path, logits: LogitsFile) -> Study:
+def load_study(path: Path, logits: LogitsFile) -> RunTables:
     """The run's logits with the WISE weights beside them; ValueError when these are of others."""
     betas, provenance = wise.load_weights(path.with_name(WISE_NAME), logits.outputs)
     if provenance.get("logits_sha256") != file_digest(path):
@@ -113,11 +112,11 @@ def load_study(path: Path, logits: LogitsFile) -> Study:
     meta = logits.meta
     costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
-    return Study(logits, betas, costs, wise_protocol, command_line())
+    return RunTables(logits, betas, costs, wise_protocol, command_line())
 
 
 def make_policy(
-    study: Study, combination: str, rule: str, temperature: float, args: argparse.Namespace
+    study: RunTables, combination: str, rule: str, temperature: float, args: argparse.Namespace
 ) -> Policy:
     """Thresholds for the goal, chosen on --select-on, with all that is needed to use them."""
     if args.budget_gmacs is None:
@@ -169,7 +168,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     check(args, parser)
-    path, logits = load_logits(args, parser)
+    try:
+        path = logits_path(args, LOGITS_NAME)
+        logits = LogitsFile.load(path)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     if args.select_on not in logits.parts:
         parser.error(
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "

@@ -7,17 +7,15 @@ Knowledge distillation without a curriculum. The run folder is
 <checkpoint_dir>/<data>/i_frame/<split>_seed<k>/.
 """
 
-from training.classifiers import (
-    add_classifier_options,
-    add_distillation_options,
-    run_classifiers,
-)
 from training.options import (
     add_data_options,
+    add_distillation_options,
+    add_exit_options,
     add_optimizer_options,
     add_run_options,
     make_parser,
 )
+from training.script import run_exits
 
 RECIPES = {
     "default": {"lr": 0.01, "batch_size": 64, "epochs": 30, "lr_steps": [15, 20, 25], "wd": 1e-4},
@@ -29,7 +27,7 @@ SCHEDULE = "iframe"
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
-    add_classifier_options(parser)
+    add_exit_options(parser)
     add_distillation_options(parser)
     add_optimizer_options(parser, RECIPES)
     add_run_options(parser)
@@ -37,7 +35,7 @@ def get_args_parser():
 
 
 def main(args, parser):
-    run_classifiers(args, parser, method="i_frame", schedule=SCHEDULE)
+    run_exits(args, parser, method="i_frame", schedule=SCHEDULE)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ The teachers are the frozen backbone's own streams: motion vectors, then residua
 run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
 """
 
-from training.classifiers import (
-    add_classifier_options,
-    add_distillation_options,
-    run_classifiers,
-)
 from training.options import (
     add_data_options,
+    add_distillation_options,
+    add_exit_options,
     add_optimizer_options,
     add_run_options,
     make_parser,
 )
+from training.script import run_exits
 
 RECIPES = {
     "default": {"lr": 0.01, "batch_size": 64, "epochs": 40, "lr_steps": [25, 30, 35], "wd": 1e-4},
@@ -31,7 +29,7 @@ SCHEDULE = "mv:3,residual:3,iframe"
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
-    add_classifier_options(parser)
+    add_exit_options(parser)
     add_distillation_options(parser, SCHEDULE)
     parser.add_argument("--method", default="prog_kd", help="name of the run folder (prog_kd)")
     add_optimizer_options(parser, RECIPES)
@@ -40,7 +38,7 @@ def get_args_parser():
 
 
 def main(args, parser):
-    run_classifiers(args, parser, method=args.method, schedule=args.schedule)
+    run_exits(args, parser, method=args.method, schedule=args.schedule)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ The frozen backbone is the run of the same data and split, or --pretrained FILE.
 <checkpoint_dir>/<data>/team_ce/<split>_seed<k>/.
 """
 
-from training.classifiers import add_classifier_options, run_classifiers
 from training.options import (
     add_data_options,
+    add_exit_options,
     add_optimizer_options,
     add_run_options,
     make_parser,
 )
+from training.script import run_exits
 
 RECIPES = {
     "default": {"lr": 0.02, "batch_size": 128, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4}
@@ -24,7 +25,7 @@ SCHEDULE = "labels"  # no teacher: the loss of every epoch is cross entropy agai
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
-    add_classifier_options(parser)
+    add_exit_options(parser)
     parser.set_defaults(temperature=1.0)
     add_optimizer_options(parser, RECIPES)
     add_run_options(parser)
@@ -32,7 +33,7 @@ def get_args_parser():
 
 
 def main(args, parser):
-    run_classifiers(args, parser, method="team_ce", schedule=SCHEDULE)
+    run_exits(args, parser, method="team_ce", schedule=SCHEDULE)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ entropy of their summed logits. Defaults are the published recipe of the data se
 is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
 """
 
-from training.backbone import run_backbone
-from training.backbone_options import add_backbone_options
 from training.options import (
+    add_backbone_options,
     add_data_options,
     add_optimizer_options,
     add_run_options,
     make_parser,
 )
+from training.script import run_backbone
 
 RECIPES = {
     "default": {"lr": 0.02, "batch_size": 16, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4},

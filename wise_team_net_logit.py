@@ -17,10 +17,10 @@ import numpy as np
 import scipy
 
 from early_exit import wise
-from early_exit.logits import LogitsError, LogitsFile, file_digest
-from early_exit.options import WISE_NAME, add_logits_options, load_logits
-from training.log import environment, print_result
-from training.options import make_parser
+from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
+from early_exit.wise import WISE_NAME
+from training.options import add_logits_options, logits_path, make_parser
+from training.provenance import environment, print_result
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -91,7 +91,11 @@ def print_weights(logits: LogitsFile, weights: np.ndarray) -> None:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not args.alpha >= 0:
         parser.error(f"--alpha {args.alpha} is below 0")
-    path, logits = load_logits(args, parser)
+    try:
+        path = logits_path(args, LOGITS_NAME)
+        logits = LogitsFile.load(path)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     try:
         rows, labels = logits.samples(args.fit_on)
     except LogitsError as error:

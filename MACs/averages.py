@@ -20,7 +20,7 @@ POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "prot
 def read(path: str | os.PathLike) -> list[dict]:
     """One row per run and policy of a policies.csv: top-1 and mean gmacs per video, in both units.
 
-    The file is one run's, or a study's (`python -m early_exit.collect`) with many. Raises
+    The file is one run's, or a study's (`python -m study.collect`) with many. Raises
     ValueError when a policy's shares do not add up to all videos.
     """
     policies: dict[tuple, dict] = {}

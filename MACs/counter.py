@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 FLOPS_PER_MAC = 2
@@ -25,9 +26,20 @@ def count_macs(function: Callable, *inputs, pointwise: bool = False) -> int:
 def counted(function: Callable, *inputs, pointwise: bool = False):
     """The result of `function(*inputs)` and its MACs."""
     extra = POINTWISE_FLOPS if pointwise else None
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=extra) as counter:
+    flops = FlopCounterMode(display=False, custom_mapping=extra)
+    with torch.no_grad(), flops, _Decompose():
         result = function(*inputs)
-    return result, counter.get_total_flops() // FLOPS_PER_MAC
+    return result, flops.get_total_flops() // FLOPS_PER_MAC
+
+
+class _Decompose(TorchDispatchMode):
+    """Takes operators apart into those with a price. In inference mode torch 2.4 does not, and
+    counts a convolution as 0."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        with self:
+            result = function.decompose(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
 
 def _price(macs_per_value: int) -> Callable:

@@ -31,12 +31,12 @@ from benchmarks.timing import interleaved_medians, machine
 from coviar import read_index
 from coviar.files import whole_file
 from dataset_team.dataset import load_test_view
+from early_exit.policy import Policy
 from MACs.team_net import exit_gmacs
 from models.inference import PRECISIONS, prepare_for_inference
-from models.policy import Policy
 from models.team_net import ARCHS
 from models.team_net_ic import TeamNetIC
-from training.log import command_line
+from training.provenance import command_line
 
 NOBODY, EVERYBODY = 2.0, -1.0  # thresholds for a confidence in [0, 1]
 SETTING = ["arch", "motion_arch", "num_segments", "crop_size", "precision", "threads"]

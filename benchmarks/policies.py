@@ -25,12 +25,11 @@ from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
 from dataset_team.transforms import normalise
 from early_exit.calibrate import RULES
-from early_exit.logits import LogitsFile
-from early_exit.options import LOGITS_NAME
+from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.policy import Policy
 from early_exit.wise import COMBINATIONS
 from MACs.team_net import exit_gmacs
 from models.inference import PRECISIONS, prepare_for_inference
-from models.policy import Policy
 from models.team_net_ic import TeamNetIC
 from team_net_wise_all_acc import load_study, make_policy
 from training.options import make_parser, positive_int

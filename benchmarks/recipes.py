@@ -6,7 +6,7 @@ Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe r
 Adam (lr .01, batch 64, x .1 at epochs 25, 30, 35, weight decay 1e-4), the published budget of PKD,
 and keeps the last epoch: nothing is chosen. Printed are test top-1 per exit, mean and standard
 deviation over splits and seeds, and the paired difference to the first recipe with the 95 %
-interval of a bootstrap over whole recordings (early_exit.compare); the CSV file has each split's
+interval of a bootstrap over whole recordings (study.compare); the CSV file has each split's
 as well. Before that, what the teachers themselves get right.
 
 The evidence for what the training scripts offer, and for what they do not.
@@ -24,17 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from early_exit.compare import paired_difference, recording_of
-from early_exit.tables import write_rows
 from models import STREAMS
 from models.team_net import new_classifier
+from study.compare import paired_difference, recording_of
+from study.run_tables import write_rows
+from training.bank import Features, read_banks
 from training.checkpoint import load_checkpoint
-from training.classifiers import make_optimizer
 from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
-from training.log import command_line, print_result
+from training.exits import make_optimizer
 from training.options import make_parser
-from training.views import Features, read_banks
+from training.provenance import command_line, print_result
 
 EPOCHS, BATCH, LR, STEPS, DECAY = 40, 64, 0.01, [25, 30, 35], 1e-4
 CPU = torch.device("cpu")

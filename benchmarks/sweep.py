@@ -33,9 +33,9 @@ from pathlib import Path
 
 import torch
 
-from early_exit.tables import write_rows
-from training.log import command_line
+from study.run_tables import write_rows
 from training.options import METHODS, make_parser, positive_int, resolve_recipe
+from training.provenance import command_line
 
 COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]
 COLUMNS += ["protocol", "command"]

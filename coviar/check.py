@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import warnings
 from collections import Counter
@@ -29,11 +28,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from coviar.decode import CorruptVideoWarning, decode
+from coviar.files import VIDEO_SUFFIXES
 from coviar.index import read_index
-from coviar.reencode import SUFFIXES, find_videos, positive
+from coviar.reencode import find_videos, positive
+from dataset_team.lists import ListError, read_paths
 
 STATES = ("ok", "damaged", "unusable")
-_LISTED_PATH = re.compile(rf"(.+?({'|'.join(map(re.escape, SUFFIXES))}))(\s|$)", re.IGNORECASE)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -81,32 +81,19 @@ def check(path: Path) -> Finding:
     return Finding("damaged" if places else "ok", *facts, ", ".join(places))
 
 
-def read_paths(list_path: Path, data_root: Path) -> list:
-    """The video of each line of a list file (its first column); blank lines and # are skipped.
-
-    Where the file named is not there, one of the same name and another suffix is taken.
-    """
-    paths = []
-    for line in list_path.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LISTED_PATH.match(line)
-        path = data_root / (match[1] if match else line.split()[0])
-        others = (path.with_suffix(suffix) for suffix in sorted(SUFFIXES, key=".mp4".__ne__))
-        paths.append(next((p for p in (path, *others) if p.is_file()), path))
-    return paths
-
-
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not args.source.exists():
         parser.error(f"{args.source} does not exist")
-    is_list = not args.source.is_dir() and args.source.suffix.lower() not in SUFFIXES
+    is_list = not args.source.is_dir() and args.source.suffix.lower() not in VIDEO_SUFFIXES
     if args.data_root and not is_list:
         parser.error("--data-root is for a list file")
     if args.source.is_dir():
         paths = [args.source / name for name in find_videos(args.source)]
     elif is_list:
-        paths = read_paths(args.source, args.data_root or args.source.parent)
+        try:
+            paths = read_paths(args.source, args.data_root or args.source.parent)
+        except (ListError, OSError) as error:
+            parser.error(str(error))
     else:
         paths = [args.source]
     if not paths:

@@ -1,13 +1,24 @@
-"""Files that are written whole or not at all."""
+"""Which files are videos by their name, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+# The containers and raw streams that FFmpeg reads pictures from. Where one video exists in several
+# formats, the first of these is taken: re-encoded ones come first.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".3g2"),
+    *(".264", ".265", ".amv", ".asf", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265"),
+    *(".hevc", ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".mj2", ".mjpeg", ".mjpg", ".mod"),
+    *(".mpe", ".mpv", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb"),
+    *(".tod", ".trp", ".ts", ".vob", ".vro", ".wtv", ".xvid", ".y4m"),
+)
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk full, quota used up, file too large
 
@@ -58,3 +69,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_json(path: str | os.PathLike, content: dict) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

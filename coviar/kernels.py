@@ -12,14 +12,14 @@ bits (numba widens integers to 64).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True)
+from coviar.compiled import jit
+
 _f32, _i32, _u8, _u32, _u64 = np.float32, np.int32, np.uint8, np.uint32, np.uint64
 
 
-@_jit
+@jit
 def identity_map(out):
     """Fill a map (h, w) with each pixel's own place."""
     for y in range(out.shape[0]):
@@ -28,7 +28,7 @@ def identity_map(out):
             row[x] = x | y << 16
 
 
-@_jit
+@jit
 def move_blocks(vectors, previous, out):
     """out = previous, with each moved block of `vectors` (n, 20) copied from its source.
 
@@ -58,7 +58,7 @@ def move_blocks(vectors, previous, out):
                     target[to + x] = source[start + x]
 
 
-@_jit
+@jit
 def pack_window(luma, blue, red, left, top, out):
     """Convert the window at (left, top) of 4:2:0 planes to the packed picture `out`.
 
@@ -95,7 +95,7 @@ def pack_window(luma, blue, red, left, top, out):
             )
 
 
-@_jit
+@jit
 def _copy_row(row, left, flip, out):
     """out = row[left : left + out.size], mirrored if `flip`."""
     start, end = _u64(left), _u64(left + out.size - 1)
@@ -107,7 +107,7 @@ def _copy_row(row, left, flip, out):
             out[x] = row[start + x]
 
 
-@_jit
+@jit
 def unpack_window(packed, left, top, flip, rgb, out):
     """Write the window (left, top) of a packed picture to `out` (h, w, 3) uint8, BGR or RGB."""
     height, width = out.shape[0], out.shape[1]
@@ -122,7 +122,7 @@ def unpack_window(packed, left, top, flip, rgb, out):
             out_row[3 * x + 2] = row[x] >> third
 
 
-@_jit
+@jit
 def difference(places, reference, window, left, top, flip, encode, mv, residual):
     """Motion vectors and residual of a window of a picture, mirrored if `flip`.
 
@@ -151,7 +151,7 @@ def difference(places, reference, window, left, top, flip, encode, mv, residual)
         _put_vectors(mv_x, mv_y, encode, flat_mv[y * width * 2 : (y + 1) * width * 2])
 
 
-@_jit
+@jit
 def _subtract(pixels, others, encode, out):
     offset, low, high = (
         (_i32(128), _i32(0), _i32(255)) if encode else (_i32(0), _i32(-255), _i32(255))
@@ -166,7 +166,7 @@ def _subtract(pixels, others, encode, out):
         out[3 * x + 2] = min(max(_i32(_i32(third) + offset), low), high)
 
 
-@_jit
+@jit
 def _put_vectors(mv_x, mv_y, encode, out):
     if encode:  # 127.5 / 20 is exact in binary; the conversion to int truncates toward zero
         for x in range(mv_x.size):

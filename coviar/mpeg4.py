@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from coviar.compiled import jit
 
 VOP = 0xB6
 I_PICTURE, P_PICTURE, B_PICTURE, S_PICTURE = range(4)
@@ -56,7 +57,7 @@ def is_header_code(code: int) -> bool:
     return code <= 0x1F or code in (0xB0, 0xB2, 0xB5)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def find_start_codes(data):
     """Offsets of every 00 00 01 in `data` (uint8 array), as int64."""
     found = np.empty(data.size // 3 + 1, np.int64)  # untouched pages cost nothing

@@ -25,14 +25,10 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from coviar.files import whole_file
+from coviar.files import VIDEO_SUFFIXES, whole_file
 from coviar.index import CONTAINER_OPTIONS
 
 REPORT = "reencode.json"
-SUFFIXES = {
-    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-}
 # What the field trains on, after CoViAR.
 SIZE = (340, 256)  # width, height
 GOP = 12
@@ -162,7 +158,7 @@ def find_videos(source: Path) -> list:
     found = []
     for folder, _, names in os.walk(source, followlinks=True):
         for name in names:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 found.append((Path(folder) / name).relative_to(source))
     return sorted(found)
 
@@ -179,7 +175,7 @@ def plan(source: Path, target: Path) -> dict:
     else:
         raise ValueError(f"IN ({source}) does not exist")
     if not videos:
-        raise ValueError(f"IN ({source}) holds no video; looked for {' '.join(sorted(SUFFIXES))}")
+        raise ValueError(f"IN ({source}) holds no video; looked for {' '.join(VIDEO_SUFFIXES)}")
     outputs = {}
     for name, path in videos.items():
         output = target / name.with_suffix(".mp4")

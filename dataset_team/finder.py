@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
-# Where one video exists in several formats the first of these is taken: re-encoded ones first.
-EXTENSIONS = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
+from coviar.files import VIDEO_SUFFIXES
+from dataset_team.list_file import without_extension
 
-
-def without_extension(name):
-    """`name` without the extension of a video; other dots are part of the name."""
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+Names = dict[str, str]  # what is looked for: the entry of the folder
 
 
 class VideoFinder:
@@ -22,11 +18,11 @@ class VideoFinder:
     underscore do not matter either: UCF-101's HandStandPushups is HandstandPushups on disk.
     """
 
-    def __init__(self, root):
+    def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
-        self._folders = {}
+        self._folders: dict[str, dict[bool, tuple[Names, Names]]] = {}
 
-    def find(self, name):
+    def find(self, name: str) -> str | None:
         """The path of a video, with or without extension in its name; None if there is none."""
         *parents, stem = without_extension(name).split("/")
         folder = self.root
@@ -36,7 +32,7 @@ class VideoFinder:
                 return None
         return self._entry(folder, stem, is_video=True)
 
-    def _entry(self, folder, wanted, is_video):
+    def _entry(self, folder: str, wanted: str, is_video: bool) -> str | None:
         if folder not in self._folders:
             self._folders[folder] = _read_folder(folder)
         exact, alike = self._folders[folder][is_video]
@@ -44,20 +40,20 @@ class VideoFinder:
         return entry and os.path.join(folder, entry)
 
 
-def _alike(name):
+def _alike(name: str) -> str:
     return name.casefold().replace(" ", "_")
 
 
-def _read_folder(folder):
+def _read_folder(folder: str) -> dict[bool, tuple[Names, Names]]:
     """{is_video: ({name: entry}, {name without case and blanks: entry})} of one folder."""
     folders, videos = {}, defaultdict(list)
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             stem, extension = os.path.splitext(entry.name)
-            if extension.lower() in EXTENSIONS:
-                videos[stem].append((EXTENSIONS.index(extension.lower()), entry.name))
-            elif entry.is_dir():
+            if entry.is_dir():
                 folders[entry.name] = entry.name
+            elif extension.lower() in VIDEO_SUFFIXES:
+                videos[stem].append((VIDEO_SUFFIXES.index(extension.lower()), entry.name))
     first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
     return {
         is_video: (exact, {_alike(name): entry for name, entry in exact.items()})

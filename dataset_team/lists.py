@@ -1,31 +1,34 @@
 """List files: which videos, of which class.
 
     python -m dataset_team.lists ucf101 ucfTrainTestlist lists
+    python -m dataset_team.lists folders clips lists
+    python -m dataset_team.lists convert tsn_train.txt lists/train.txt --data-root clips
 
-makes the three-column lists of a data set from its official split files. A line holds
-`Class/video.avi ClassName label`; blank lines are skipped, and lines that start with #. A class
-name may hold blanks where it is also the name of the video's folder.
+make three-column lists: from the official split files of a data set, from own videos in one folder
+per class, from a list of another program. A line holds `Class/video.avi ClassName label`; blank
+lines are skipped, and comments, which start with # and a blank. list_file.py says what else is
+read.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import random
 import re
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from coviar.files import whole_file
 from dataset_team import official_lists
-from dataset_team.finder import VideoFinder, without_extension
+from dataset_team.finder import VideoFinder
+from dataset_team.identity import real_file
+from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
 from dataset_team.registry import DATASETS
-
-THREE_COLUMNS = re.compile(r"(?P<name>\S+)\s+(?P<class_name>\S+)\s+(?P<label>\S+)")
-BLANKS_INSIDE = re.compile(
-    r"(?P<name>(?:.*/)?(?P<class_name>[^/]+)/[^/]+?)\s+(?P=class_name)\s+(?P<label>\S+)"
-)
 
 # Videos cut from one recording share a group:
 # v_Class_g01_c02 of UCF-101, Film_class_f_cm_np1_fr_goo_0 of HMDB-51.
@@ -45,16 +48,14 @@ class Record(NamedTuple):
     group: str | None  # recording the video was cut from, None where the name does not tell
 
 
-class ListError(ValueError):
-    """A list file that cannot be used; the message names file, lines and remedy."""
-
-
-def read_list(list_path, data_root, data_name=None):
+def read_list(
+    list_path: str | os.PathLike, data_root: str | os.PathLike, data_name: str | None = None
+) -> list[Record]:
     """Read and check a list file; return its Records in order.
 
     Videos are looked up under `data_root` as finder.VideoFinder does. Raises ListError naming every
     bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
-    outside `data_name`'s classes, video listed twice, video not found.
+    outside `data_name`'s classes, video listed twice (one file under two names too), not found.
     """
     if not Path(data_root).is_dir():
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
@@ -62,19 +63,30 @@ def read_list(list_path, data_root, data_name=None):
     finder = VideoFinder(data_root)
     seen = _Seen(num_classes)
     records, problems = [], []
-    for line_number, line in _lines(list_path):
+    for row in read_rows(list_path):
+        if isinstance(row, ListError):
+            problems.append(str(row))
+            continue
         try:
-            name, class_name, label = _parse_line(line)
-            seen.check(name, class_name, label, line_number)
+            name = relative_name(row.name, data_root)
             path = finder.find(name)
+            if row.mark and path is None:
+                _check_comment(row, finder)
+                continue
+            if row.label is None:
+                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
+            seen.check(name, row.class_name, row.label, row.line)
             if path is None:
                 raise ListError(
                     f"no video {name}.* under {data_root} (check --data-root; "
                     "python -m coviar.reencode brings videos there)"
                 )
-            records.append(Record(name, path, class_name, label, group_of(name)))
+            seen.check_file(name, path, row.line)
+            records.append(Record(name, path, row.class_name, row.label, group_of(name)))
         except ListError as error:
-            problems.append(f"{list_path}:{line_number}: {error}")
+            problems.append(f"{list_path}:{row.line}: {error}")
+        except OSError as error:
+            problems.append(f"{list_path}:{row.line}: {row.name} cannot be looked up: {error}")
     if problems:
         raise ListError(shorten(problems))
     if not records:
@@ -82,49 +94,97 @@ def read_list(list_path, data_root, data_name=None):
     return records
 
 
-def read_class_names(list_path, num_classes):
+def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Path]:
+    """The videos of a list whose rows need no class; where one is not found, the path as listed.
+
+    Raises ListError naming the lines that cannot be read.
+    """
+    finder = VideoFinder(data_root)
+    paths, problems = [], []
+    for row in read_rows(list_path):
+        if isinstance(row, ListError):
+            problems.append(str(row))
+            continue
+        listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
+        found = _find_listed(finder, row.path) or listed
+        if not row.mark or os.path.exists(found):
+            paths.append(Path(found))
+    if problems:
+        raise ListError(shorten(problems))
+    return paths
+
+
+def _find_listed(finder: VideoFinder, path: str) -> str | None:
+    try:
+        if os.path.isabs(path):
+            folder, name = os.path.split(path)
+            return VideoFinder(folder).find(name)
+        return finder.find(path)
+    except OSError:
+        return None
+
+
+def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str]:
     """Class names by label, of a list file whose videos need not be there.
 
     A label without a video is named by its number. Raises ListError naming a line that is malformed
     or contradicts an earlier one, or has a label outside the classes.
     """
     seen = _Seen(num_classes)
-    for line_number, line in _lines(list_path):
+    for row in read_rows(list_path):
+        if isinstance(row, ListError):
+            raise row
+        if row.mark:
+            continue
         try:
-            seen.check(*_parse_line(line), line_number)
+            if row.label is None:
+                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
+            seen.check(row.name, row.class_name, row.label, row.line)
         except ListError as error:
-            raise ListError(f"{list_path}:{line_number}: {error}") from error
+            raise ListError(f"{list_path}:{row.line}: {error}") from error
     return [seen.class_of.get(label, str(label)) for label in range(num_classes)]
 
 
-def _lines(list_path):
-    """(number, line) of every line that says something."""
-    for line_number, line in enumerate(Path(list_path).read_text(encoding="utf-8").splitlines(), 1):
-        line = line.strip()
-        if line and not line.startswith("#"):
-            yield line_number, line
+def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> str:
+    """16 hex digits of what a list says: videos, classes, labels and their order.
+
+    The list's path, separators and comments do not change it. Raises ListError, naming the line.
+    """
+    digest = hashlib.sha256()
+    for row in read_rows(list_path):
+        if isinstance(row, ListError):
+            raise row
+        if row.mark == "# ":
+            continue
+        try:
+            name = relative_name(row.name, data_root)
+        except ListError as error:
+            raise ListError(f"{list_path}:{row.line}: {error}") from error
+        digest.update(f"{name}\t{row.class_name}\t{row.label}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
-def _parse_line(line):
-    match = THREE_COLUMNS.fullmatch(line) or BLANKS_INSIDE.fullmatch(line)
-    if not match:
-        raise ListError(f"expected 'Class/video.avi ClassName label', found {line!r}")
-    label = match["label"]
-    if not (label.isascii() and label.isdigit()):
-        raise ListError(f"the label must be a number from 0 on, found {label!r}")
-    return without_extension(match["name"]), match["class_name"], int(label)
+def _check_comment(row: Row, finder: VideoFinder) -> None:
+    """Raise ListError for a row with # in front that may be a video that is missing."""
+    is_comment = row.mark == "# " or row.label is None or finder.find(row.name.lstrip("#"))
+    if not is_comment:
+        raise ListError(
+            f"no video {row.name}.* under {finder.root}, nor one without the #; if the line is a "
+            "comment, begin it with # and a blank"
+        )
 
 
 class _Seen:
     """What earlier lines said, to tell a line that contradicts them."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int | None):
         self.num_classes = num_classes
-        self.line_of = {}
-        self.label_of = {}
-        self.class_of = {}
+        self.line_of: dict[str, int] = {}
+        self.label_of: dict[str, int] = {}
+        self.class_of: dict[int, str] = {}
+        self.first_of: dict[tuple[int, int], tuple[str, int]] = {}  # by real file: name, line
 
-    def check(self, name, class_name, label, line_number):
+    def check(self, name: str, class_name: str, label: int, line: int) -> None:
         if self.num_classes is not None and label >= self.num_classes:
             raise ListError(f"label {label} is outside 0..{self.num_classes - 1}")
         if name in self.line_of:
@@ -136,17 +196,24 @@ class _Seen:
                 f"class {class_name!r} with label {label}, but earlier lines have "
                 f"{class_name!r} with label {known_label} and label {label} for {known_class!r}"
             )
-        self.line_of[name] = line_number
+        self.line_of[name] = line
+
+    def check_file(self, name: str, path: str, line: int) -> None:
+        first, first_line = self.first_of.setdefault(real_file(path), (name, line))
+        if first != name:
+            raise ListError(
+                f"{name} is listed twice: it is the same file as {first} of line {first_line}"
+            )
 
 
-def shorten(problems):
+def shorten(problems: Sequence[str]) -> str:
     """The first ten of a list of problems, a line each, and how many more there are."""
     more = len(problems) - MAX_PROBLEMS_SHOWN
-    shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"... and {more} more"] if more > 0 else [])
+    shown = [*problems[:MAX_PROBLEMS_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
     return "\n".join(shown)
 
 
-def group_of(name):
+def group_of(name: str) -> str | None:
     """The recording a video was cut from, read from its name; None where the name does not tell."""
     stem = name.rsplit("/", 1)[-1]
     if match := UCF_GROUP.search(stem):
@@ -156,19 +223,29 @@ def group_of(name):
     return None
 
 
-def split_heldout(records, fraction=0.15, seed=0):
+def split_heldout(
+    records: Sequence[Record],
+    fraction: float = 0.15,
+    seed: int = 0,
+    copies: Iterable[Collection[str]] = (),
+) -> tuple[list[Record], list[Record]]:
     """Split records into (training, held-out), both in list order, class by class.
 
     Whole (class, group)s go to one side, single videos where there are no groups, so that clips of
-    one recording are never on both. Each class gives about `fraction` of its videos, at least one
-    group. Raises ListError for a class that has only one group. Depends on the seed and on the
-    names of the videos, not on their order.
+    one recording are never on both. `copies` are sets of names of equal videos: their groups go
+    together. Each class gives about `fraction` of its videos, at least one group. Raises ListError
+    for a class that has only one group. Depends on the seed and on the names of the videos, not on
+    their order.
     """
     if not 0 < fraction < 1:
         raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
-    classes = defaultdict(lambda: defaultdict(list))
+    classes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    group_named = {}
     for record in records:
+        group_named[record.name] = record.class_name, record.group or record.name
         classes[record.class_name][record.group or record.name].append(record.name)
+    for names in copies:
+        _join_groups(classes, group_named, [name for name in names if name in group_named])
     heldout = set()
     for class_name, groups in classes.items():
         if len(groups) < 2:
@@ -181,22 +258,47 @@ def split_heldout(records, fraction=0.15, seed=0):
     return train, [record for record in records if record.name in heldout]
 
 
-def _pick_groups(groups, fraction, rng):
+def _join_groups(
+    classes: dict[str, dict[str, list[str]]],
+    group_named: dict[str, tuple[str, str]],
+    names: Sequence[str],
+) -> None:
+    """Make one group of those that hold the videos `names`, in each class."""
+    kept: dict[str, str] = {}
+    for name in names:
+        class_name, group = group_named[name]
+        first = kept.setdefault(class_name, group)
+        if group != first:
+            moved = classes[class_name].pop(group)
+            classes[class_name][first] += moved
+            group_named.update(dict.fromkeys(moved, (class_name, first)))
+
+
+def _pick_groups(groups: dict[str, list[str]], fraction: float, rng: random.Random) -> list[str]:
     """Names of about `fraction` of the videos: whole groups in random order while they fit."""
     order = sorted(groups)
     rng.shuffle(order)
     wanted = fraction * sum(len(names) for names in groups.values())
-    picked = []
+    picked: list[str] = []
     for group in order[:-1]:
         if len(picked) + len(groups[group]) / 2 <= wanted:
             picked += groups[group]
     return picked or min((groups[group] for group in order), key=len)
 
 
-def write_list(path, entries):
-    """Write official_lists.Entry's as a list file, whole."""
+def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
+    """Write Entry's as a list file, whole; with tabs where a name or class holds blanks.
+
+    Raises ListError for a name that no line of text can hold.
+    """
+    lines = []
+    for entry in entries:
+        words = entry.name, entry.class_name, str(entry.label)
+        if not "".join(words).isprintable() or '"' in "".join(words):
+            raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
+        line = ("\t" if " " in "".join(words) else " ").join(words)
+        lines.append(f"{line}\n")
     with whole_file(path) as temporary:
-        lines = [f"{entry.name} {entry.class_name} {entry.label}\n" for entry in entries]
         temporary.write_text("".join(lines), encoding="utf-8")
 
 

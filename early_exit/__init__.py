@@ -1,1 +1,1 @@
-"""From logits to decisions: logits files, WISE weights, exit thresholds, policies, report."""
+"""From logits to decisions: logits files, WISE weights, exit thresholds, policies."""

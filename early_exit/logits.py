@@ -29,6 +29,7 @@ from early_exit.wise import num_exits
 from models import STREAMS
 from training.tensor_file import load_tensors, save_tensors
 
+LOGITS_NAME = "logits.pt"
 PARTS = ("train", "train_views", "heldout", "test")
 # What the scripts and tables need to know of where the logits come from.
 REQUIRED_META = (

@@ -65,7 +65,7 @@ def _meta(path: Path, shape: tuple[int, ...]) -> dict:
 
 
 def _read(path: Path) -> dict:
-    """The arrays of one file, checked; groups is None, exit_names and gmacs are made up if absent."""
+    """The arrays of one file, checked, with defaults for what may be absent."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of logits")
     try:

@@ -17,9 +17,10 @@ from coviar.index import REMEDY
 from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
+from early_exit.confidence import confidence
+from early_exit.policy import Policy
 from early_exit.wise import FULL
 from models.inference import prepare_for_inference
-from models.policy import Policy, confidence
 from training.trained import Trained
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.policy import Gate, Temperature, confidence_at
+from early_exit.confidence import Gate, Temperature, confidence_at
 
 # Even steps, then finer ones towards 1, where the confidences of a good network crowd; 1 = nobody.
 DEFAULT_THRESHOLDS = tuple(
@@ -41,7 +41,7 @@ class Sweep(NamedTuple):
 def confidences(
     combined: np.ndarray, kind: str = "max", temperature: Temperature = 1.0, gate: Gate = ()
 ) -> np.ndarray:
-    """(n, D) float64 confidences of combined logits (n, D, C); see models.policy.confidence_at."""
+    """(n, D) float64 confidences of combined logits (n, D, C), see `confidence_at`."""
     seen = list(torch.from_numpy(combined).unbind(1))
     points = [
         confidence_at(seen[: d + 1], len(seen), kind, temperature, gate) for d in range(len(seen))

@@ -29,9 +29,10 @@ from scipy.special import log_softmax, logsumexp
 
 from coviar.files import whole_file
 from models import STREAMS
-from models.policy import POOLS
 
+WISE_NAME = "wise.json"
 COMBINATIONS = ("vanilla", "constant", "wise")
+POOLS = ("logits", "probability")
 SOLVERS = ("exact", "sgd")
 FULL = "full"
 SGD_STEPS, SGD_LR = 500, 0.1

@@ -263,7 +263,7 @@ def _imagenet_resnet(arch: str) -> nn.Module:
         return torchvision.models.get_model(arch, weights=weights)
     except OSError as error:  # no network, refused, timed out
         folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise RuntimeError(
+        raise ValueError(
             f"cannot download the ImageNet weights of {arch} ({error}). Fetch {weights.url} on a "
             f"machine with network access and put it into {folder}, or train without "
             "--pretrained imagenet"

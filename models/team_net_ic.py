@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
-from models import STREAMS
-from models.policy import Policy
 from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classifier
+
+if TYPE_CHECKING:
+    from early_exit.policy import Policy
 
 
 class ExitOutput(NamedTuple):
@@ -82,8 +83,8 @@ class TeamNetIC(nn.Module):
         """
         if not set(policy.exits) <= set(self.exits):
             raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
-        if len(policy.weights[0]) != len(policy.exits) + len(STREAMS):
-            raise ValueError("the policy is one of outside logits, this network has three streams")
+        if len(policy.weights[0]) != len(policy.exits) + len(self.backbone.streams):
+            raise ValueError("the policy is of outside logits, this network has three streams")
         decided = _Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
         features, squeeze = self.backbone.enter(iframe, mv, residual), None
         seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here
@@ -119,7 +120,6 @@ class _Deciding:
     def __init__(self, policy: Policy, batch: int, num_classes: int, device: torch.device):
         self.policy = policy
         self.point = 0
-        self.combined: list[torch.Tensor] = []  # by decision point, of the clips still here
         self.rows = torch.arange(batch, device=device)
         self.decisions = Decisions(
             label=torch.full((batch,), -1, device=device),
@@ -130,24 +130,19 @@ class _Deciding:
 
     def at_exit(self, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Decide those who are sure enough; returns who of the present clips stays, (n,) bool."""
-        combined, sure = self._combine(seen)
-        leaves = sure > self.policy.thresholds[self.point]
+        combined, leaves = self._at_point(seen)
         self._record(combined[leaves], self.rows[leaves])
         self.rows = self.rows[~leaves]
-        self.combined = [logits[~leaves] for logits in self.combined]
         self.point += 1
         return ~leaves
 
     def at_end(self, seen: Sequence[torch.Tensor]) -> None:
-        combined, _ = self._combine(seen)
-        self._record(combined, self.rows)
+        self._record(self._at_point(seen)[0], self.rows)
 
-    def _combine(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        combined = self.policy.combine(self.point, seen)
-        self.combined.append(combined)
-        sure = self.policy.confidence_of(self.combined)
+    def _at_point(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        combined, sure, leaves = self.policy.at(self.point, seen)
         self.decisions.confidence[self.rows, self.point] = sure
-        return combined, sure
+        return combined, leaves
 
     def _record(self, combined: torch.Tensor, rows: torch.Tensor) -> None:
         self.decisions.logits[rows] = combined

@@ -315,5 +315,5 @@ job runs/hmdb51/prog_kd/split3_seed4711/trade_off.csv python team_net_wise_all_a
 job runs/hmdb51/prog_kd_anti/split3_seed4711/trade_off.csv python team_net_wise_all_acc.py --checkpoint_dir runs --data-name hmdb51 --split split3 --random_seed 4711 --method prog_kd_anti
 job runs/hmdb51/i_frame/split3_seed4711/trade_off.csv python team_net_wise_all_acc.py --checkpoint_dir runs --data-name hmdb51 --split split3 --random_seed 4711 --method i_frame
 # stage: collect
-job - python -m early_exit.collect runs/ucf101 --out results/ucf101
-job - python -m early_exit.collect runs/hmdb51 --out results/hmdb51
+job - python -m study.collect runs/ucf101 --out results/ucf101
+job - python -m study.collect runs/hmdb51 --out results/hmdb51

@@ -248,6 +248,6 @@ each_exit all_accuracy
 echo '# stage: collect'
 split=''
 for name in $data; do
-    printf 'job - python -m early_exit.collect %s --out %s\n' \
+    printf 'job - python -m study.collect %s --out %s\n' \
         "$(quote "$runs/$name")" "$(path "$results")"
 done

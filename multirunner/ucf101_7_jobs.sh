@@ -165,4 +165,4 @@ job runs/ucf101_7/prog_kd/split3_seed4711/trade_off.csv python team_net_wise_all
 job runs/ucf101_7/prog_kd_anti/split3_seed4711/trade_off.csv python team_net_wise_all_acc.py --checkpoint_dir runs --data-name ucf101_7 --split split3 --random_seed 4711 --method prog_kd_anti
 job runs/ucf101_7/i_frame/split3_seed4711/trade_off.csv python team_net_wise_all_acc.py --checkpoint_dir runs --data-name ucf101_7 --split split3 --random_seed 4711 --method i_frame
 # stage: collect
-job - python -m early_exit.collect runs/ucf101_7 --out results/ucf101_7
+job - python -m study.collect runs/ucf101_7 --out results/ucf101_7

@@ -53,7 +53,7 @@ fp32() {
 compare() { # NAME WORDS...
     name=$1
     shift
-    "$PYTHON" -m early_exit.compare "$@" --resample group --out "$RESULTS/comparisons/$name.csv"
+    "$PYTHON" -m study.compare "$@" --resample group --out "$RESULTS/comparisons/$name.csv"
 }
 
 # The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.

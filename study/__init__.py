@@ -1,1 +1,1 @@
-"""From many runs to tables and figures."""
+"""From many runs to tables, figures and the page: collect, compare, report."""

@@ -165,7 +165,9 @@ def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
 def promised(population: Population, method: Method, rng: np.random.Generator) -> list[dict]:
     """What every draw of every size does, for each drop and guarantee."""
     number = population.recordings.max() + 1
-    fixed = None if method.fits else family(population, *method.make(population, None), method.count)
+    fixed = (
+        None if method.fits else family(population, *method.make(population, None), method.count)
+    )
     rows = []
     for size in SIZES:
         for draw in range(DRAWS):

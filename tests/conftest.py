@@ -9,8 +9,8 @@ from synthetic_study import make_runs, run_main
 from training_server import Server
 
 from dataset_team import toy
-from early_exit import collect
 from models.team_net import TeamNet
+from study import collect
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent

@@ -11,10 +11,10 @@ import pytest
 from conftest import REPO
 from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
 
-from early_exit import collect, study_tables, summary
-from early_exit.collect import STUDY_COLUMNS, THRESHOLDS, gather, thin
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
+from study import collect, summary, tables
+from study.collect import STUDY_COLUMNS, THRESHOLDS, gather, thin
 
 
 def rows_of(path, **where):
@@ -120,7 +120,7 @@ def test_networks_that_backbones_started_from_are_shown_apart(runs, tmp_path):
     }
     assert fused == {"pretrain": 60, "team_net": 80}
     run_main(collect, runs, "--out", tmp_path / "study")
-    table = study_tables.backbone_table(summary.read_study(tmp_path / "study"))
+    table = tables.backbone_table(summary.read_study(tmp_path / "study"))
     assert [row[:3] for row in table[1:]] == [["pretrain", "1", "60.0"], ["team_net", "1", "80.0"]]
 
 
@@ -194,7 +194,7 @@ def test_a_table_of_other_columns_is_refused(runs):
 
 
 def run_collect(*arguments):
-    command = [sys.executable, "-m", "early_exit.collect", *map(str, arguments)]
+    command = [sys.executable, "-m", "study.collect", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
 
 

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from early_exit import compare, wise
-from early_exit.compare import Side, paired_difference
+from early_exit import wise
 from early_exit.logits import Part
+from study import compare
+from study.compare import Side, paired_difference
 from tests.synthetic_logits import make_logits_file
 
 
@@ -133,14 +134,14 @@ def test_rows_and_csv(tmp_path):
     worse = [save(tmp_path, "bad", seed=s, quality=0.3) for s in (1, 2)]
     save(tmp_path, "good", seed=3)  # has no partner
     out = tmp_path / "comparisons.csv"
-    command = ["-m", "early_exit.compare", tmp_path, "--out", out]
+    command = ["-m", "study.compare", tmp_path, "--out", out]
     command += ["--pair", "good/vanilla", "bad/vanilla", "--pair", "good/wise", "good/vanilla"]
     run = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 and {row["runs"] for row in rows[:4]} == {"2"}
-    assert rows[0]["command"].startswith("python -m early_exit.compare ")
+    assert rows[0]["command"].startswith("python -m study.compare ")
 
     def top1(logits):
         return 100 * logits.samples("test")[0][:, 1].argmax(1).__eq__(logits.parts["test"].labels)

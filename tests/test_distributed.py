@@ -164,7 +164,7 @@ def test_synced_norm_is_batch_norm_over_all(monkeypatch):
     gradients and running statistics of the doubled batch."""
     torch.manual_seed(0)
     plain, synced = torch.nn.BatchNorm2d(3), torch.nn.Sequential(torch.nn.BatchNorm2d(3))
-    use_synced_norm(synced)
+    use_synced_norm(synced, torch.device("cpu"))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr("training.synced_norm.dist.all_reduce", lambda values: values.mul_(2))
     x = torch.randn(4, 3, 5, 5) * 2 + 1

@@ -4,9 +4,8 @@ import numpy as np
 import torch
 
 from early_exit import wise
-from early_exit.policy import decide, load_policy, save_policy
+from early_exit.policy import Policy, decide, load_policy, save_policy
 from early_exit.thresholds import confidences, distinct_thresholds
-from models.policy import Policy
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 

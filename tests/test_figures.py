@@ -11,8 +11,8 @@ from conftest import REPO
 from matplotlib.collections import PathCollection
 from synthetic_study import METHODS, SEEDS, SPLITS
 
-from early_exit import drawing, figures, study_tables, summary
-from early_exit.drawing import COLOURS
+from study import drawing, figures, summary, tables
+from study.drawing import COLOURS
 
 COMBINATIONS = ("vanilla", "constant", "wise")
 PEERS = REPO / "results" / "peers.csv"
@@ -47,7 +47,8 @@ def axes_of(figure):
 
 
 def caption(figure):
-    return figure.get_supxlabel().replace("\n", " ")
+    (text,) = figure.texts  # get_supxlabel is from matplotlib 3.8
+    return text.get_text().replace("\n", " ")
 
 
 def spread(numbers, digits=2):
@@ -55,7 +56,7 @@ def spread(numbers, digits=2):
 
 
 def test_tables_are_means_over_seeds_and_splits(study, rows):
-    exits = {(row[0], row[1]): row[2:] for row in study_tables.exit_table(study)[1:]}
+    exits = {(row[0], row[1]): row[2:] for row in tables.exit_table(study)[1:]}
     assert len(exits) == len(METHODS) * len(POINTS)
     for method in METHODS:
         for point in POINTS:
@@ -69,7 +70,7 @@ def test_tables_are_means_over_seeds_and_splits(study, rows):
             cost = values(rows["exits"], "gmacs", exit=point)[0]
             expected = [*map(spread, numbers), f"{cost:.3f}", spread(leaving)]
             assert exits[summary.METHODS[method], point] == expected
-    for row in study_tables.policy_table(study)[1:]:
+    for row in tables.policy_table(study)[1:]:
         where = {"method": next(m for m, name in summary.METHODS.items() if name == row[0])}
         where["combination"] = row[1].lower()
         where.update(rule=row[2].replace(" ", "_"), exit="all")
@@ -86,7 +87,7 @@ def test_gains_pair_runs_of_the_same_split_and_seed(study, rows):
         return value
 
     pairs = [(split, seed) for split in SPLITS for seed in SEEDS]
-    table = study_tables.gain_table(study)
+    table = tables.gain_table(study)
     for combination, row in zip(COMBINATIONS, table[1:]):
         for point, cell in zip(POINTS, row[2:]):
             found = [
@@ -317,7 +318,7 @@ def test_one_run_of_one_method_can_be_drawn(study):
     draws = (figures.trade_off, figures.accuracy_per_exit, figures.gains, figures.exit_shares)
     for draw in (*draws, figures.weights, figures.confusion):
         assert "n = 1 runs per method" in caption(draw(one))
-    assert "±" not in study_tables.to_markdown(study_tables.exit_table(one))
+    assert "±" not in tables.to_markdown(tables.exit_table(one))
 
 
 def test_too_many_methods_for_the_palette():
@@ -336,7 +337,7 @@ def test_saved_as_picture_and_for_print(study, tmp_path):
 
 
 def test_savings_are_the_cheapest_good_thresholds_of_each_run(study, rows):
-    for row in study_tables.savings_table(study)[1:]:
+    for row in tables.savings_table(study)[1:]:
         method = next(m for m, name in summary.METHODS.items() if name == row[0])
         combination = row[1].lower()
         for drop, cell in enumerate(row[2:]):
@@ -357,12 +358,12 @@ def test_savings_are_the_cheapest_good_thresholds_of_each_run(study, rows):
 
 def test_table_formats():
     table = [["method", "top-1 %"], ["a_b & c", "1.00 ± 0.50"]]
-    assert study_tables.to_markdown(table).splitlines() == [
+    assert tables.to_markdown(table).splitlines() == [
         "| method  | top-1 %     |",
         "|---------|-------------|",
         "| a_b & c | 1.00 ± 0.50 |",
     ]
-    latex = study_tables.to_latex(table, "50 % of A_1")
+    latex = tables.to_latex(table, "50 % of A_1")
     assert r"\caption{50 \% of A\_1}" in latex
     assert r"a\_b \& c & 1.00 $\pm$ 0.50 \\" in latex
     assert latex.count(r"\\") == 2 and r"\begin{tabular}{lr}" in latex
@@ -371,17 +372,17 @@ def test_table_formats():
 
 
 def test_captions_say_goal_spread_and_n(study):
-    caption = study_tables.table_caption(study, "policies")
+    caption = tables.table_caption(study, "policies")
     for words in ("toy. Test top-1 in percent and cost", "max-drop 1, chosen on heldout", "n = 4"):
         assert words in caption
-    assert "max-drop" not in study_tables.table_caption(study, "accuracy")
+    assert "max-drop" not in tables.table_caption(study, "accuracy")
 
 
 def test_tables_are_saved_as_markdown_and_latex(study, tmp_path):
-    table = study_tables.accuracy_table(study)
-    markdown, latex = study_tables.save_table(table, "What it shows.", tmp_path / "new", "accuracy")
-    assert markdown.read_text() == f"{study_tables.to_markdown(table)}\n\nWhat it shows.\n"
-    assert latex.read_text() == study_tables.to_latex(table, "What it shows.")
+    table = tables.accuracy_table(study)
+    markdown, latex = tables.save_table(table, "What it shows.", tmp_path / "new", "accuracy")
+    assert markdown.read_text() == f"{tables.to_markdown(table)}\n\nWhat it shows.\n"
+    assert latex.read_text() == tables.to_latex(table, "What it shows.")
     assert latex.name == "accuracy.tex"
 
 
@@ -389,7 +390,5 @@ def test_studies_are_found_in_results_and_below(synthetic_study, tmp_path):
     assert summary.find_studies(synthetic_study.parent) == [synthetic_study]
     assert summary.find_studies(synthetic_study) == [synthetic_study]
     assert summary.find_studies(tmp_path) == []
-    with pytest.raises(
-        FileNotFoundError, match="exits.csv is missing; python -m early_exit.collect"
-    ):
+    with pytest.raises(FileNotFoundError, match="exits.csv is missing; python -m study.collect"):
         summary.read_study(tmp_path)

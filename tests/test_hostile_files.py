@@ -14,7 +14,7 @@ from early_exit.logits import LogitsFile
 from early_exit.policy import load_policy
 from early_exit.wise import load_weights
 from training.checkpoint import load_backbone, load_checkpoint, load_last
-from training.log import RunFolder
+from training.run_folder import RunFolder
 from training.tensor_file import load_tensors
 
 
@@ -33,7 +33,7 @@ def last_of(path):
 
 
 def result_of(path):
-    return RunFolder(path.parent).result
+    return RunFolder(path.parent, {}).result
 
 
 READERS = {

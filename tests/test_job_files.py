@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from early_exit.compare import Side
-from training import bank
+from study.compare import Side
+from training import views
 from training.options import METHODS, resolve_recipe
 
 MULTIRUNNER = REPO / "multirunner"
@@ -94,7 +94,7 @@ def parse(words):
     else:
         module, words = words[0].removesuffix(".py"), words[1:]
     if module == "training.views":
-        return module, bank.get_fill_parser().parse_args(words)
+        return module, views.get_fill_parser().parse_args(words)
     return module, importlib.import_module(module).get_args_parser().parse_args(words)
 
 
@@ -115,7 +115,7 @@ def test_every_command_is_known_to_its_script_and_makes_its_result(command):
     for stage, result, words in jobs:
         module, args = parse(words)
         if stage in ("bank", "collect"):
-            assert module == {"bank": "training.views", "collect": "early_exit.collect"}[stage]
+            assert module == {"bank": "training.views", "collect": "study.collect"}[stage]
             assert result == "-"
             continue
         if stage == "backbone":

@@ -41,6 +41,15 @@ def test_macs_of_layers_by_hand():
         assert count_macs(lambda a, b: a @ b, torch.empty(2, 3), torch.empty(3, 4)) == 24
 
 
+def test_inference_mode_changes_no_count():
+    with torch.inference_mode(), torch.device("meta"):
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+        assert (
+            count_macs(net, torch.empty(2, 3, 8, 8))
+            == 2 * 6 * 6 * 4 * 3 * 3 * 3 + 2 * 4 * 6 * 6 * 5
+        )
+
+
 @pytest.mark.parametrize("is_shift", [False, True])
 def test_full_network_is_the_sum_of_its_convolutions(is_shift):
     config = {"num_classes": 5, "num_segments": 3, "arch": "resnet18", "is_shift": is_shift}

@@ -255,7 +255,7 @@ def test_imagenet_weights_offline_say_how_to_go_on(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(RuntimeError, match=f"Fetch https://.*resnet18.*{tmp_path}.*train without"):
+    with pytest.raises(ValueError, match=f"Fetch https://.*resnet18.*{tmp_path}.*train without"):
         make_net(pretrained="imagenet")
 
 

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from early_exit.policy import Policy, confidence
 from models.fused import FusedConv
 from models.inference import prepare_for_inference
-from models.policy import Policy, confidence
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 

@@ -25,11 +25,10 @@ from dataset_team.toy import CLASSES, make_toy
 from dataset_team.transforms import normalise
 from early_exit import wise
 from early_exit.logits import LogitsFile
-from early_exit.policy import decide, save_policy
+from early_exit.policy import Policy, decide, save_policy
 from early_exit.thresholds import confidences
 from MACs.team_net import exit_gmacs
 from models import official
-from models.policy import Policy
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 from tests.coviar_videos import pictures, write_video

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks import recipes
+from training.bank import Features
 from training.checkpoint import save_checkpoint
-from training.views import Features
 
 CLASSES, SEGMENTS, SIZES = 3, 2, (4, 8, 4, 8)
 

@@ -19,10 +19,10 @@ from coviar_videos import pictures as moving_tiles
 from coviar_videos import write_video
 from synthetic_study import METHODS, make_run, run_main
 
-from early_exit import report as report_script
-from early_exit.report_data import section_data
-from early_exit.report_examples import WIDTH, choose, pictures
-from early_exit.summary import read_study
+from study.report import __main__ as report_script
+from study.report.data import section_data
+from study.report.examples import WIDTH, choose, pictures
+from study.summary import read_study
 
 
 def rows_of(path, **where):

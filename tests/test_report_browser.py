@@ -9,7 +9,7 @@ import pytest
 from coviar_videos import pictures, write_video
 from synthetic_study import run_main
 
-from early_exit import report as report_script
+from study.report import __main__ as report_script
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}

@@ -1,27 +1,26 @@
 """Run folders: nothing is overwritten unasked, a resumed log has no gap and no double line."""
 
-import argparse
 import json
 
 import pytest
 
-from training.log import RunFolder
+from training.run_folder import RunFolder
 
 
-def arguments(**changes):
-    given = {"lr": 0.1, "workers": 2, "resume": False, "overwrite": False}
-    return argparse.Namespace(**{**given, **changes})
+def run_folder(path, defaults=None, **changes):
+    options = {"lr": 0.1, "workers": 2, "resume": False, "overwrite": False}
+    return RunFolder(path, {**options, **changes}, defaults or {})
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder(tmp_path / "run")
+    return run_folder(tmp_path / "run")
 
 
 def open_folder(folder, **changes):
-    args, parser = arguments(**changes), argparse.ArgumentParser()
-    folder.check(args, parser)
-    folder.start(args, parser)
+    folder = run_folder(folder.path, **changes)
+    folder.check()
+    folder.start()
     folder.release()
 
 
@@ -31,18 +30,16 @@ def test_first_start_records_arguments_and_environment(folder):
     assert json.loads((folder.path / "env.json").read_text())["torch"]
 
 
-def test_second_start_is_refused(folder, capsys):
+def test_second_start_is_refused(folder):
     open_folder(folder)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="already holds a run; --resume"):
         open_folder(folder)
-    assert "already holds a run; --resume" in capsys.readouterr().err
 
 
-def test_resume_with_other_options_is_refused(folder, capsys):
+def test_resume_with_other_options_is_refused(folder):
     open_folder(folder)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="--lr: was 0.1, now 0.2"):
         open_folder(folder, lr=0.2, resume=True)
-    assert "--lr: was 0.1, now 0.2" in capsys.readouterr().err
 
 
 def test_resume_may_change_what_changes_no_result(folder):
@@ -50,14 +47,11 @@ def test_resume_may_change_what_changes_no_result(folder):
     open_folder(folder, workers=8, resume=True)
 
 
-def test_a_run_of_before_an_option_was_there_has_its_default(folder, capsys):
+def test_a_run_from_before_an_option_was_there_has_its_default(folder):
     open_folder(folder)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--new", default=1)
-    folder.check(arguments(resume=True, new=1), parser)
-    with pytest.raises(SystemExit):
-        folder.check(arguments(resume=True, new=2), parser)
-    assert "--new: was 1, now 2" in capsys.readouterr().err
+    run_folder(folder.path, {"new": 1}, resume=True, new=1).check()
+    with pytest.raises(ValueError, match="--new: was 1, now 2"):
+        run_folder(folder.path, {"new": 1}, resume=True, new=2).check()
 
 
 def test_overwrite_clears_the_run(folder):

@@ -12,7 +12,7 @@ import torch
 
 import train_i_frame
 from benchmarks import sweep
-from training import bank, classifiers
+from training import exits, views
 from training.checkpoint import load_checkpoint
 
 
@@ -28,8 +28,8 @@ def test_killed_exits_go_on_to_the_same_weights(frozen_toy, tmp_path, monkeypatc
     train(options, *place, "--checkpoint_dir", tmp_path / "unbroken")
 
     seconds = iter(range(0, 1000, 3))
-    monkeypatch.setattr(classifiers.time, "monotonic", lambda: next(seconds))
-    train_one_epoch, epochs = classifiers.train_one_epoch, []
+    monkeypatch.setattr(exits.time, "monotonic", lambda: next(seconds))
+    train_one_epoch, epochs = exits.train_one_epoch, []
 
     def train_until_killed(*args):
         epochs.append(args[-1])
@@ -37,7 +37,7 @@ def test_killed_exits_go_on_to_the_same_weights(frozen_toy, tmp_path, monkeypatc
             raise SystemExit("killed")
         return train_one_epoch(*args)
 
-    monkeypatch.setattr(classifiers, "train_one_epoch", train_until_killed)
+    monkeypatch.setattr(exits, "train_one_epoch", train_until_killed)
     broken = [*place, "--checkpoint_dir", tmp_path / "broken", "--resume"]
     with pytest.raises(SystemExit, match="killed"):
         train(options, *broken)
@@ -59,8 +59,8 @@ def run_here(command, threads):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         if command[:2] == ["-m", "training.views"]:
-            parser = bank.get_fill_parser()
-            bank.print_result(bank.fill(parser.parse_args(command[2:]), parser))
+            args = views.get_fill_parser().parse_args(command[2:])
+            views.print_result(views.fill(args))
         else:
             module = importlib.import_module(command[0].removesuffix(".py"))
             parser = module.get_args_parser()

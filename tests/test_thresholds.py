@@ -16,7 +16,7 @@ from synthetic_logits import make_logits_file
 from early_exit import calibrate, wise
 from early_exit.calibrate import Goal
 from early_exit.logits import LogitsFile, file_digest
-from early_exit.policy import decide, load_policy
+from early_exit.policy import confidence, decide, load_policy
 from early_exit.thresholds import (
     DEFAULT_THRESHOLDS,
     confidences,
@@ -25,7 +25,6 @@ from early_exit.thresholds import (
     sweep,
 )
 from MACs.team_net import exit_gmacs
-from models.policy import confidence
 from team_net_wise_all_acc import get_args_parser, main
 
 COSTS = [2.0, 5.0, 11.0]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from models.team_net import BackboneOutput, TeamNet
-from training.classifiers import keep_best
 from training.engine import (
     clip_loss,
     cosine_lr,
@@ -20,6 +19,7 @@ from training.engine import (
     set_lr,
     step_lr,
 )
+from training.exits import keep_best
 from training.loading import Batch, ViewSampler, epoch_order
 
 

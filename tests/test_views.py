@@ -18,9 +18,9 @@ from dataset_team.dataset import Sample
 from dataset_team.transforms import normalise
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
-from training import bank
+from training import views as command
+from training.bank import FrozenNetwork, Views, compute_view
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from training.views import FrozenNetwork, Views, compute_view
 
 SIZE = 32
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -116,7 +116,7 @@ def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, 
     with open(video, "ab") as file:
         file.write(b"2")
     others.append(folder())
-    monkeypatch.setattr("training.views.FEATURES_VERSION", -1)
+    monkeypatch.setattr("training.bank.FEATURES_VERSION", -1)
     others.append(folder())
     assert len({base, *others}) == 8
 
@@ -180,7 +180,7 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
     first, second = FakeDataset(video), FakeDataset(video)
     views = make_views(network, first, tmp_path)
     order = iter([[4, 3, 0, 1, 2], [0, 1, 2]])
-    monkeypatch.setattr("training.views.random.sample", lambda missing, count: next(order))
+    monkeypatch.setattr("training.bank.random.sample", lambda missing, count: next(order))
     compute = network.compute
 
     def compute_and_wait(dataset, view):
@@ -196,8 +196,8 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
 
 
 def fill(options, *more):
-    parser = bank.get_fill_parser()
-    return bank.fill(parser.parse_args([*options, *map(str, more)]), parser)
+    args = command.get_fill_parser().parse_args([*options, *map(str, more)])
+    return command.fill(args)
 
 
 def contents(cache_dir):
@@ -267,7 +267,8 @@ def test_a_killed_shard_goes_on(frozen_toy, whole_bank, tmp_path):
 
 
 def prune(*options):
-    return bank.prune(bank.get_prune_parser().parse_args(["--prune", *map(str, options)]))
+    args = command.get_prune_parser().parse_args(["--prune", *map(str, options)])
+    return command.prune(args.checkpoint_dir, args.cache_dir, args.dry_run)
 
 
 def test_prune_removes_what_no_backbone_uses(frozen_toy, tmp_path, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,9 +50,14 @@ def start(device: torch.device) -> None:
 
 def stop() -> None:
     """Part from the other processes, at the end of a script that went well."""
-    if dist.is_initialized():
-        barrier()
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    barrier()
+    if torch.__version__ < "2.8":
+        # There the call below holds the interpreter's lock while it waits for gloo's threads, and
+        # one that still drops a tensor of any_of needs the lock: let them finish.
+        time.sleep(0.5)
+    dist.destroy_process_group()
 
 
 def is_parted(error: RuntimeError) -> bool:

@@ -111,6 +111,7 @@ def train_one_epoch(
     network: nn.Module,
     loader: DataLoader,
     state: TrainingState,
+    *,
     device: torch.device,
     precision: str,
     loss_function: Callable[[BackboneOutput, torch.Tensor], torch.Tensor],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import math
@@ -23,10 +22,30 @@ from training import distributed
 from training.stopping import ignore_in_worker
 
 
+@dataclass(frozen=True)
+class DataSettings:
+    """Which videos a run trains on and is tested on, and how they are cut; see the options."""
+
+    data_name: str
+    data_root: Path
+    train_list: Path
+    test_list: Path
+    split: str
+    heldout: float
+    select_on: str  # heldout, test or last
+    independent_crops: bool
+    no_flip: bool
+    clips: int
+    crops: int
+    on_bad_video: str  # error or skip
+    index_dir: Path | None
+
+
 @dataclass
 class Splits:
     """The data sets of one run. `heldout` is None where models are chosen on test."""
 
+    settings: DataSettings
     train: VideoDataset
     heldout: VideoDataset | None
     test: VideoDataset
@@ -54,6 +73,16 @@ class Splits:
     def selection_name(self) -> str:
         return "test" if self.heldout is None else "heldout"
 
+    @property
+    def protocol(self) -> str:
+        """The evaluation protocol in words, for every table a number ends up in."""
+        crops = f"{self.settings.clips} clip x {self.settings.crops} crop"
+        select_on = self.settings.select_on
+        chosen = "last epoch kept" if select_on == "last" else f"selected on {select_on}"
+        words = f"{crops}, {self.test.num_segments} segments, {chosen}"
+        left_out = len(self.test.skipped)
+        return f"{words}, {left_out} unreadable test videos left out" if left_out else words
+
 
 class Batch(NamedTuple):
     """Normalised float inputs (b, t, c, h, w) and labels (b,) on the device; indices on the CPU."""
@@ -64,50 +93,51 @@ class Batch(NamedTuple):
 
 
 def open_splits(
-    args: argparse.Namespace, num_segments: int, crop_size: int, data_seed: int
+    settings: DataSettings, num_segments: int, crop_size: int, data_seed: int
 ) -> Splits:
     """Read the lists and index the videos.
 
     Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
     video stands in both lists.
     """
-    return distributed.main_first(_open_splits, args, num_segments, crop_size, data_seed)
+    return distributed.main_first(_open_splits, settings, num_segments, crop_size, data_seed)
 
 
 def _open_splits(
-    args: argparse.Namespace, num_segments: int, crop_size: int, data_seed: int
+    settings: DataSettings, num_segments: int, crop_size: int, data_seed: int
 ) -> Splits:
-    train_records = read_list(args.train_list, args.data_root, args.data_name)
-    test_records = read_list(args.test_list, args.data_root, args.data_name)
+    train_records = read_list(settings.train_list, settings.data_root, settings.data_name)
+    test_records = read_list(settings.test_list, settings.data_root, settings.data_name)
     shared = {record.name for record in train_records} & {record.name for record in test_records}
     if shared:
         raise ValueError(
-            f"{len(shared)} video(s) stand in both {args.train_list} and {args.test_list},"
+            f"{len(shared)} video(s) stand in both {settings.train_list} and {settings.test_list},"
             f" first {min(shared)}; a test video must not train"
         )
     all_records = train_records + test_records
-    _check_labels_agree(train_records, test_records, args.test_list)
+    _check_labels_agree(train_records, test_records, settings.test_list)
     heldout_records = None
-    if args.select_on != "test":
-        if not args.heldout:
+    if settings.select_on != "test":
+        if not settings.heldout:
             raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
-        train_records, heldout_records = split_heldout(train_records, args.heldout)
+        train_records, heldout_records = split_heldout(train_records, settings.heldout)
 
     common = {
         "num_segments": num_segments,
         "crop_size": crop_size,
         "data_seed": data_seed,
-        "flip": not args.no_flip,
-        "independent_crops": args.independent_crops,
-        "index_cache": index_cache(args),
-        "on_bad_video": args.on_bad_video,
+        "flip": not settings.no_flip,
+        "independent_crops": settings.independent_crops,
+        "index_cache": index_cache(settings),
+        "on_bad_video": settings.on_bad_video,
     }
-    views = {"clips": args.clips, "crops": args.crops}
+    views = {"clips": settings.clips, "crops": settings.crops}
     return Splits(
+        settings=settings,
         train=VideoDataset(train_records, train=True, **common),
         heldout=heldout_records and VideoDataset(heldout_records, train=False, **common),
         test=VideoDataset(test_records, train=False, **views, **common),
-        class_names=class_names(args.data_name, all_records),
+        class_names=class_names(settings.data_name, all_records),
     )
 
 
@@ -122,21 +152,12 @@ def _check_labels_agree(train_records: list, test_records: list, test_list: Path
             )
 
 
-def index_cache(args: argparse.Namespace) -> Path:
+def index_cache(settings: DataSettings) -> Path:
     """The file of picture positions: beside the data, or in --index-dir."""
-    if args.index_dir is None:
-        return args.data_root / ".coviar_index.npz"
-    name = str(args.data_root.resolve()).strip("/").replace("/", "_")
-    return args.index_dir / f"{name}.npz"
-
-
-def protocol(args: argparse.Namespace, splits: Splits) -> str:
-    """The evaluation protocol in words, for every table a number ends up in."""
-    crops = f"{args.clips} clip x {args.crops} crop"
-    chosen = "last epoch kept" if args.select_on == "last" else f"selected on {args.select_on}"
-    words = f"{crops}, {splits.test.num_segments} segments, {chosen}"
-    left_out = len(splits.test.skipped)
-    return f"{words}, {left_out} unreadable test videos left out" if left_out else words
+    if settings.index_dir is None:
+        return settings.data_root / ".coviar_index.npz"
+    name = str(settings.data_root.resolve()).strip("/").replace("/", "_")
+    return settings.index_dir / f"{name}.npz"
 
 
 class ViewSampler(Sampler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -10,6 +11,14 @@ import torch
 from training import distributed
 
 METHODS = ("team_ce", "prog_kd", "prog_kd_anti", "i_frame")
+# Of the scripts that read what a run has saved, where no flag of the run is given.
+RUN_DEFAULTS = {
+    "checkpoint_dir": Path("runs"),
+    "data_name": "ucf101",
+    "split": "split1",
+    "random_seed": 1,
+    "method": "team_ce",
+}
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
@@ -37,8 +46,15 @@ def non_negative_int(text: str) -> int:
 
 def positive_float(text: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number from 0 on")
     return value
 
 
@@ -105,6 +121,34 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_device_options(group)
 
 
+def add_logits_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("logits (--logits FILE, or the flags of a run)")
+    group.add_argument("--logits", type=Path, help="a file written by save_logits.py")
+    group.add_argument("--checkpoint_dir", type=Path, help="root of the run folders (default runs)")
+    group.add_argument("--data-name", help="(default ucf101)")
+    group.add_argument("--split", help="(default split1)")
+    group.add_argument("--random_seed", type=int, help="(default 1)")
+    group.add_argument("--method", help=f"{', '.join(METHODS)}, or your own (default team_ce)")
+
+
+def logits_path(args: argparse.Namespace, name: str) -> Path:
+    """The file of `--logits`, or `name` in the folder of the run that the other flags name.
+
+    Raises ValueError when both are given.
+    """
+    given = [flag for flag in RUN_DEFAULTS if getattr(args, flag) is not None]
+    if args.logits and given:
+        raise ValueError(
+            f"--logits names the file, so leave out {', '.join('--' + flag for flag in given)}"
+        )
+    if args.logits:
+        return args.logits
+    for flag, value in RUN_DEFAULTS.items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, value)
+    return run_path(args, args.method) / name
+
+
 def add_location_options(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--checkpoint_dir",
@@ -148,8 +192,188 @@ def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, di
         nargs="+",
         help=f"epochs after which lr falls to a tenth {default('lr_steps')}",
     )
-    group.add_argument("--wd", type=float, help=f"weight decay {default('wd')}")
+    group.add_argument("--wd", type=non_negative_float, help=f"weight decay {default('wd')}")
     parser.set_defaults(recipes=recipes)
+
+
+def add_backbone_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--arch", default="resnet50", help="I-frame stream, any torchvision resnet")
+    group.add_argument("--motion-arch", default="resnet18", help="MV and residual streams")
+    group.add_argument("--num_segments", type=positive_int, default=8, help="T (default 8)")
+    group.add_argument("--crop-size", type=positive_int, default=224, help="pixels")
+    group.add_argument("--is_shift", action="store_true", help="temporal shift module (TSM)")
+    group.add_argument("--dropout", type=fraction, default=0.5, help="before classifiers")
+    group.add_argument(
+        "--pretrained",
+        help="imagenet, or a checkpoint of these scripts or of the published code"
+        " (a classifier for other classes is replaced); default: from scratch",
+    )
+    add_scratch_options(parser)
+    add_process_options(parser)
+
+
+def add_scratch_options(parser: argparse.ArgumentParser) -> None:
+    """What helps training from scratch on small data; the defaults are the published recipe."""
+    group = parser.add_argument_group("training from scratch (defaults: the published recipe)")
+    group.add_argument(
+        "--classifier-lr-scale",
+        type=positive_float,
+        nargs=2,
+        default=[5.0, 10.0],
+        metavar=("WEIGHT", "BIAS"),
+        help="of the streams' classifiers, times lr (default 5 10; 1 1 from scratch)",
+    )
+    group.add_argument("--lr-schedule", choices=("step", "cosine"), default="step")
+    group.add_argument(
+        "--warmup",
+        type=non_negative_int,
+        default=0,
+        help="epochs of linear rise before the cosine",
+    )
+    group.add_argument(
+        "--stream-loss",
+        type=non_negative_float,
+        default=0.0,
+        help="weight of the streams' own cross entropy: better streams are better teachers",
+    )
+    group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    group.add_argument(
+        "--label-smoothing", type=fraction, default=0.0, help="of the training labels"
+    )
+    group.add_argument(
+        "--mixup",
+        type=positive_float,
+        metavar="ALPHA",
+        help="mix clips and labels by shares from Beta(ALPHA, ALPHA) (try 0.4; default: do not)",
+    )
+    group.add_argument(
+        "--ema",
+        type=fraction,
+        default=0.0,
+        metavar="DECAY",
+        help="evaluate and keep the running mean of the weights, which forgets by this per step"
+        " (try 0.99; default 0: the weights as they are)",
+    )
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """For several processes (torchrun --nproc_per_node=N ...), small GPUs and long epochs."""
+    group = parser.add_argument_group(
+        "processes",
+        "torchrun --nproc_per_node=N SCRIPT ... trains in N processes. --batch-size and --lr are"
+        " those of an optimizer step, whatever N and --accumulate: a batch is divided, the rate"
+        " stays. Change --lr by the factor that you change --batch-size by (Goyal et al. 2017).",
+    )
+    group.add_argument(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="divide a batch into N passes as well, for GPUs that cannot hold it (default 1)",
+    )
+    group.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="BatchNorm statistics over the processes' clips of a pass, not over each one's own",
+    )
+    group.add_argument(
+        "--save-steps",
+        type=positive_int,
+        metavar="N",
+        help="write a checkpoint every N steps, not only after each epoch",
+    )
+
+
+def add_frozen_options(parser: argparse.ArgumentParser) -> None:
+    """The frozen backbone and how its views are made."""
+    group = parser.add_argument_group("frozen backbone")
+    group.add_argument(
+        "--pretrained",
+        help="backbone checkpoint, ours or a published one (default: best.pt of the run of the"
+        " same data and split under --checkpoint_dir)",
+    )
+    for flag, words in (
+        ("--arch", "I-frame stream"),
+        ("--motion-arch", "MV and residual streams"),
+    ):
+        group.add_argument(flag, help=f"{words}; read from the backbone, an error if it differs")
+    group.add_argument("--num_segments", type=positive_int, help="T; likewise")
+    group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
+    group.add_argument("--dropout", type=fraction, help="likewise (no effect in eval mode)")
+    group.add_argument("--crop-size", type=positive_int, help="likewise, in pixels")
+    group.add_argument(
+        "--views",
+        type=non_negative_int,
+        default=10,
+        help="augmented views of each training video in the bank; epochs take them in turn."
+        " 0: a fresh view every epoch, and no bank (default 10)",
+    )
+    group.add_argument(
+        "--cache-dir", type=Path, help="of the bank (default <checkpoint_dir>/<data>/views)"
+    )
+    group.add_argument(
+        "--bank-dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the training views' squeeze vectors: float16 halves the disk and rounds by 0.05%%,"
+        " less than the network's own bf16; other views are float32 always (default float16)",
+    )
+    group.add_argument(
+        "--data-seed", type=int, default=0, help="of the views; the same for all methods and seeds"
+    )
+    group.add_argument(
+        "--feature-batch", type=positive_int, default=16, help="clips per forward pass"
+    )
+
+
+def add_exit_options(parser: argparse.ArgumentParser) -> None:
+    """Exits, views and backbone of the IC scripts."""
+    add_frozen_options(parser)
+    group = parser.add_argument_group("exits")
+    group.add_argument(
+        "--exits",
+        type=int,
+        nargs="+",
+        choices=(1, 2, 3, 4),
+        default=[1, 2, 3],
+        help="TEAM blocks that get an exit (default 1 2 3)",
+    )
+
+
+def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | None = None) -> None:
+    """Temperature, and the curriculum where the script lets it be chosen."""
+    group = parser.add_argument_group("distillation")
+    if schedule:
+        group.add_argument(
+            "--schedule",
+            default=schedule,
+            help="teachers in turn with their epochs, the last one without; of mv, residual,"
+            " iframe, fused, labels, and of weakest, middle, strongest, which are the streams by"
+            f" their top-1 where epochs are chosen (default {schedule})",
+        )
+    group.add_argument(
+        "--T",
+        "--temperature",
+        dest="temperature",
+        type=positive_float,
+        default=1.0,
+        help="softmax temperature of student and teacher (default 1)",
+    )
+
+
+def check_backbone_options(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that exclude each other; after `distributed.start`."""
+    if args.warmup and args.lr_schedule == "step":
+        raise ValueError("--warmup goes with --lr-schedule cosine")
+    if args.warmup >= args.epochs:
+        raise ValueError(f"--warmup {args.warmup} does not fit into --epochs {args.epochs}")
+    parts = args.accumulate * distributed.world_size()
+    if args.batch_size < parts:
+        raise ValueError(
+            f"--batch-size {args.batch_size} cannot be divided into --accumulate {args.accumulate}"
+            f" passes times {distributed.world_size()} process(es)"
+        )
 
 
 def resolve_recipe(args: argparse.Namespace) -> None:
@@ -161,26 +385,17 @@ def resolve_recipe(args: argparse.Namespace) -> None:
     del args.recipes
 
 
-def check_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End in parser.error, before anything long starts, when named files are not there."""
-    if not args.data_root.is_dir():
-        parser.error(f"--data-root {args.data_root} is no folder")
-    for flag in ("train_list", "test_list"):
-        path = getattr(args, flag)
-        if not path.is_file():
-            parser.error(f"--{flag.replace('_', '-')} {path} is no file")
-
-
-def choose_device(gpus: list[int] | None, parser: argparse.ArgumentParser) -> torch.device:
+def choose_device(gpus: list[int] | None) -> torch.device:
     """The device of `--gpus ID ...`, the CPU where the machine has no GPU.
 
     One process takes the named or first GPU; torchrun's k-th on a host takes the k-th of them.
+    Raises ValueError when there is no such device.
     """
     number = distributed.local_rank()
     if gpus and not distributed.launched() and len(gpus) > 1:
-        parser.error(
+        raise ValueError(
             f"--gpus takes one id, since one process drives one device; got {gpus}. For"
-            f" more: torchrun --nproc_per_node={len(gpus)} {parser.prog} ..."
+            f" more: torchrun --nproc_per_node={len(gpus)} SCRIPT ..."
         )
     if not torch.cuda.is_available():
         if gpus:
@@ -188,9 +403,9 @@ def choose_device(gpus: list[int] | None, parser: argparse.ArgumentParser) -> to
         return torch.device("cpu")
     ids = gpus or range(torch.cuda.device_count())
     if number >= len(ids):
-        parser.error(f"process {number} of this host has no GPU: {len(ids)} are named or there")
+        raise ValueError(f"process {number} of this host has no GPU: {len(ids)} are named or there")
     if ids[number] >= torch.cuda.device_count():
-        parser.error(
+        raise ValueError(
             f"--gpus {ids[number]}: this machine has {torch.cuda.device_count()} CUDA device(s)"
         )
     return torch.device("cuda", ids[number])
@@ -201,16 +416,16 @@ def run_path(args: argparse.Namespace, method: str) -> Path:
     return args.checkpoint_dir / args.data_name / method / f"{args.split}_seed{args.random_seed}"
 
 
-def find_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
+def find_backbone(args: argparse.Namespace) -> Path:
     """The backbone the exits stand on: --pretrained, else the run of the same data and split.
 
     A run of the same seed is preferred; a single run of another seed serves all seeds (the paper
-    has one backbone per split). Ends in parser.error when there is none, or no single one.
+    has one backbone per split). Raises FileNotFoundError when there is none, or no single one.
     """
     if args.pretrained:
         path = Path(args.pretrained)
         if not path.is_file():
-            parser.error(f"--pretrained {path} is no file")
+            raise FileNotFoundError(f"--pretrained {path} is no file")
         return path
     own = run_path(args, "team_net") / "best.pt"
     if own.is_file():
@@ -219,7 +434,7 @@ def find_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if len(others) == 1:
         return others[0]
     found = f"more than one: {', '.join(map(str, others))}" if others else "none"
-    parser.error(
+    raise FileNotFoundError(
         f"a trained backbone is needed; looked for {own} and for one of another seed, found"
         f" {found}. Train one with train_team_net.py, or name one with --pretrained FILE"
     )

@@ -1,21 +1,12 @@
-"""How a training ends before it is done: asked by a signal, or by an error that has a remedy.
-
-Exit codes of the training scripts: 0 done, 1 failed, 2 refused (options, or a folder in use),
-75 stopped by a signal and to be started again with --resume.
-"""
+"""How a signal ends a training before it is done: at a moment from which it can go on."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
-
-from coviar.files import NO_ROOM
-from training import distributed
-from training.checkpoint import CheckpointError
-from training.lock import LockedError
-from training.log import RunFolder
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # of schedulers that want the machine back
@@ -65,45 +56,16 @@ class StopSignals:
             self.check()
 
 
-@contextlib.contextmanager
-def running(
-    folder: RunFolder, args: argparse.Namespace, parser: argparse.ArgumentParser
-) -> Iterator[StopSignals]:
-    """A run at work in its folder. What a user can do something about ends it with one line, and
-    with the exit code for it, instead of a traceback."""
-    with StopSignals() as stop:
-        try:
-            folder.start(args, parser)
-            yield stop
-        except (LockedError, CheckpointError) as error:
-            parser.error(str(error))
-        except Stopped as stopped:
-            parser.exit(
-                REQUEUE,
-                f"{stopped.name}: stopped; the same command with --resume goes on from"
-                f" {folder.path} (exit code {REQUEUE})\n",
-            )
-        except FloatingPointError as error:
-            parser.exit(1, f"{parser.prog}: error: {error}\n")
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            parser.exit(1, f"{parser.prog}: error: {error.strerror}; make room, then --resume\n")
-        except RuntimeError as error:
-            if not distributed.is_parted(error):
-                raise
-            reason = str(error).splitlines()[0]
-            parser.exit(
-                1,
-                f"{parser.prog}: error: another process of this training is gone ({reason}); see"
-                " above why. The last checkpoint is intact: the same command with --resume goes"
-                " on\n",
-            )
-        finally:
-            folder.release()
-
-
 def ignore_in_worker(_: int) -> None:
-    """For loader workers: a scheduler signals the whole group, but their parent ends them."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """For loader workers: a scheduler signals the whole group, but only their parent ends them."""
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS does not tell who sent a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Python sends workers a SIGTERM when it ends with a loader still in use, and waits."""
+    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -55,8 +55,11 @@ class SumOverProcesses(torch.autograd.Function):
         return gradient
 
 
-def use_synced_norm(model: nn.Module) -> None:
-    """Turn every nn.BatchNorm2d of the model into a synced one, in place."""
+def use_synced_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with every nn.BatchNorm2d synced: by PyTorch on CUDA, by ours on the CPU."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d
+    return model

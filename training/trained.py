@@ -43,7 +43,8 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
     file = path / BEST if path.is_dir() else path
     content = load_checkpoint(file)
     if "heads" in content:
-        net, facts, digest = _put_on_backbone(content, file, pretrained)
+        backbone, facts, digest = _find_backbone(content, file, pretrained)
+        net, facts = put_exits_on(backbone, digest, file, content), {**facts, **content}
     else:
         if pretrained is not None:
             raise ValueError(f"{file} is a whole network: leave out the backbone {pretrained}")
@@ -65,20 +66,30 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
     )
 
 
-def _put_on_backbone(
-    content: dict, file: Path, pretrained: Path | None
-) -> tuple[TeamNetIC, dict, str]:
-    """The exits of a best.pt on their backbone, what both files record, and the digest."""
+def put_exits_on(
+    backbone: TeamNet, digest: str, path: Path, content: dict | None = None
+) -> TeamNetIC:
+    """The exits of an IC run's best.pt at `path` on the backbone with this digest, in eval mode.
+
+    content: the checkpoint, where it has been read. Raises FileNotFoundError, and ValueError when
+    the exits were trained on another backbone.
+    """
+    content = content or load_checkpoint(path)
+    if content["backbone_digest"] != digest:
+        raise ValueError(
+            f"the exits in {path} stand on the backbone {content['backbone']} as it was then"
+            f" (digest {content['backbone_digest']}), not on one with the digest {digest}; name the"
+            " right one with --pretrained, or train the exits again"
+        )
+    net = TeamNetIC(backbone, content["exits"]).eval()
+    net.heads.load_state_dict(content["heads"])
+    return net
+
+
+def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[TeamNet, dict, str]:
+    """The first candidate whose weights have the recorded digest, its checkpoint, the digest."""
     if "backbone_digest" not in content:
         raise ValueError(f"{file} does not say its backbone; name the run's {BEST} instead")
-    backbone, facts = _find_backbone(content, file, pretrained)
-    net = TeamNetIC(backbone, content["exits"])
-    net.heads.load_state_dict(content["heads"])
-    return net, {**facts, **content}, content["backbone_digest"]
-
-
-def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[TeamNet, dict]:
-    """The first candidate whose weights have the recorded digest, and its checkpoint."""
     if pretrained is not None:
         candidates = [Path(pretrained)]
     else:
@@ -96,7 +107,7 @@ def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[
             continue
         digest = weights_digest(backbone.state_dict())
         if digest == content["backbone_digest"]:
-            return backbone, facts
+            return backbone, facts, digest
         looked.append(f"{candidate} has the digest {digest}")
     raise ValueError(
         f"the exits in {file} stand on a backbone with the digest {content['backbone_digest']},"

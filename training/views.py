@@ -1,292 +1,192 @@
-"""Frozen views: what the exits see of each video, computed once and kept on disk.
+"""The bank as a command: fill it before the exits train, and remove what no backbone needs.
 
     python -m training.views --data-name ucf101 --data-root data/ucf101 \\
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
     python -m training.views --prune --dry-run
 
-The backbone is frozen and in eval mode while exits train, so an exit's input is a fixed function
-of the clip view: all methods and seeds train from one pass over the data. The first command makes
-that pass before any of them starts (see bank.py); without it, whoever lacks a view computes it.
+The first command computes the frozen views of every video, on any number of processes and hosts;
+without it, the first script that lacks a view computes it. The second removes the banks of
+backbones that are gone.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
+import argparse
 import os
-import random
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
+from coviar.files import half_written
+from training import options
+from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
+from training.checkpoint import load_backbone, weights_digest
+from training.frozen import PARTS
+from training.provenance import print_result
+from training.script import check_files, open_frozen, refusing
 
-from dataset_team.dataset import VideoDataset
-from models.inference import prepare_for_inference
-from models.team_net import TeamNet
-from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from training.loading import ViewSampler, make_loader, to_device
-from training.log import write_json
-
-# To be raised with every change that gives other features for the same weights and videos: it
-# stands in the digest, so that banks of older code are not used.
-FEATURES_VERSION = 2
-BANK_DTYPES = {"float16": torch.float16, "float32": torch.float32}
-ABOUT = "about.json"
-KEPT_BYTES = 2**30  # of views in memory; reading them anew each epoch is slower than to train
+COMMAND = "python -m training.views"
 
 
-@dataclass
-class Features:
-    """One view of every video of a data set, rows in the data set's order.
-
-    squeezes: per TEAM block k (n, T * d_k), float16 or float32; streams: float32 logits
-    (n, 3, classes), order I, MV, R; labels: (n,) int64; names: n strings.
-    """
-
-    squeezes: tuple[torch.Tensor, ...]
-    streams: torch.Tensor
-    labels: torch.Tensor
-    names: list[str]
-
-    def exit_inputs(
-        self, device: torch.device, rows: torch.Tensor | None = None
-    ) -> list[torch.Tensor]:
-        """The squeeze vectors of these rows (default all), float32 on the device."""
-        chosen = self.squeezes if rows is None else [squeeze[rows] for squeeze in self.squeezes]
-        return [squeeze.to(device).float() for squeeze in chosen]
-
-    def rounded(self, dtype: torch.dtype) -> Features:
-        """With squeeze vectors of another type. Raises ValueError where they do not fit into it."""
-        squeezes = tuple(squeeze.to(dtype) for squeeze in self.squeezes)
-        for before, after in zip(self.squeezes, squeezes):
-            overflow = torch.isinf(after) & ~torch.isinf(before)
-            if overflow.any():
-                name = self.names[overflow.any(1).nonzero()[0].item()]
-                raise ValueError(
-                    f"a squeeze vector of {name} reaches {before.abs().max():.0f}, which {dtype}"
-                    " cannot hold: use --bank-dtype float32"
-                )
-        return replace(self, squeezes=squeezes)
-
-
-@torch.no_grad()
-def compute_view(
-    network: TeamNet,
-    dataset: VideoDataset,
-    view: int,
-    *,
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    rows: np.ndarray | None = None,
-) -> Features:
-    """Run a network of `prepare_for_inference`, on `device`, over one view of every video, or of
-    the videos `rows` only."""
-    sampler = ViewSampler(len(dataset), view, rows)
-    loader = make_loader(dataset, sampler, batch_size, workers, device)
-    computed: list[tuple[torch.Tensor, ...]] = []
-    seen: list[torch.Tensor] = []
-    for sample in tqdm(loader, desc=f"view {view}", leave=False, disable=None):
-        batch = to_device(sample, device)
-        output = network(*batch.inputs)
-        streams = torch.stack([output.iframe, output.mv, output.residual], dim=1)
-        computed.append(tuple(x.float().cpu() for x in (*output.squeezes, streams)))
-        seen.append(batch.indices)
-    if torch.cat(seen).tolist() != list(sampler.rows):
-        raise RuntimeError("the loader did not give every video once, in order")
-    records = [dataset.records[row] for row in sampler.rows]
-    *squeezes, streams = (torch.cat(column) for column in zip(*computed))
-    return Features(
-        squeezes=tuple(squeezes),
-        streams=streams,
-        labels=torch.tensor([record.label for record in records]),
-        names=[record.name for record in records],
+def get_fill_parser() -> argparse.ArgumentParser:
+    parser = options.make_parser(__doc__)
+    parser.prog = COMMAND
+    options.add_data_options(parser)
+    options.add_frozen_options(parser)
+    group = parser.add_argument_group("run")
+    options.add_location_options(group)
+    options.add_device_options(group)
+    group.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to compute (default all)"
     )
-
-
-class FrozenNetwork:
-    """A backbone whose weights stay as they are, and how it runs over views."""
-
-    def __init__(
-        self,
-        backbone: TeamNet,
-        path: Path,
-        *,
-        device: torch.device,
-        precision: str,
-        batch_size: int,
-        workers: int,
-    ):
-        self.backbone, self.path, self.precision = backbone, path, precision
-        self.settings = {"device": device, "batch_size": batch_size, "workers": workers}
-        self.digest = weights_digest(backbone.state_dict())
-
-    @functools.cached_property
-    def prepared(self) -> TeamNet:
-        """The copy that computes; made at first use, since a ready bank does not need it."""
-        return prepare_for_inference(self.backbone.to(self.settings["device"]), self.precision)
-
-    def compute(self, dataset: VideoDataset, view: int) -> Features:
-        return compute_view(self.prepared, dataset, view, **self.settings)
-
-
-class Views:
-    """The views of one data set through one frozen network: `views[v]` is a Features.
-
-    With `cache_dir` each view is one file, written whole, in a folder named by a digest of all it
-    depends on; so a killed run resumes, any number of processes and hosts can fill a bank on a
-    shared disk, and a stale view cannot be found. Without, views are computed at every call. Both
-    give the same bits. `name` says in words which data it is, such as "split1 train".
-    """
-
-    def __init__(
-        self,
-        network: FrozenNetwork,
-        dataset: VideoDataset,
-        *,
-        name: str,
-        dtype: torch.dtype,
-        cache_dir: Path | None,
-    ):
-        self.network, self.dataset, self.name, self.dtype = network, dataset, name, dtype
-        self.identity = self._identity()
-        self.folder = cache_dir and cache_dir / _digest(self.identity)
-        self._kept: dict[int, Features] = {}
-
-    def __getitem__(self, view: int) -> Features:
-        if self.folder is None:
-            return self._compute(view)
-        if view not in self._kept:
-            self.fill([view])
-            features = Features(**load_checkpoint(self._file(view)))
-            if (len(self._kept) + 1) * len(self.dataset) * self._bytes_per_video() > KEPT_BYTES:
-                return features
-            self._kept[view] = features
-        return self._kept[view]
-
-    def missing(self, count: int) -> list[int]:
-        """Those of the views 0..count-1 that the bank lacks."""
-        return [view for view in range(count) if not self._file(view).is_file()]
-
-    def prepare(self, count: int) -> None:
-        """Compute those of the views 0..count-1 that the bank, if there is one, lacks."""
-        if self.folder is not None:
-            self.fill(range(count))
-
-    def fill(self, numbers: Iterable[int]) -> int:
-        """Compute those of the views `numbers` that the bank lacks, saying its size first.
-
-        They come in random order: processes that fill one bank at the same time share the work,
-        as each looks again before it starts on a view. Returns how many it computed.
-        """
-        missing = [view for view in numbers if not self._file(view).is_file()]
-        if not missing:
-            return 0
-        self._open()
-        size_mb = len(missing) * len(self.dataset) * self._bytes_per_video() / 1e6
-        print(
-            f"bank {self.folder} ({self.name}): computing {len(missing)} view(s), {size_mb:.3g} MB",
-            flush=True,
-        )
-        computed = 0
-        for view in tqdm(random.sample(missing, len(missing)), desc="views", disable=None):
-            if not self._file(view).is_file():
-                save_checkpoint(self._file(view), vars(self._compute(view)))
-                computed += 1
-        return computed
-
-    def _compute(self, view: int) -> Features:
-        return self.network.compute(self.dataset, view).rounded(self.dtype)
-
-    def _file(self, view: int) -> Path:
-        return self.folder / f"view_{view:04d}.pt"
-
-    def _bytes_per_video(self) -> int:
-        backbone = self.network.backbone
-        values = backbone.num_segments * sum(block.squeeze_size for block in backbone.team)
-        return values * torch.finfo(self.dtype).bits // 8 + 4 * 3 * backbone.config["num_classes"]
-
-    def _open(self) -> None:
-        """Say of a new bank what it is, in about.json, and why an older one will not do."""
-        if (self.folder / ABOUT).is_file():
-            return
-        about = {
-            "name": self.name,
-            "backbone_file": str(Path(self.network.path).resolve()),
-            "identity": self.identity,
-        }
-        note = stale_note(self.folder.parent, about)
-        if note:
-            print(note, flush=True)
-        write_json(self.folder / ABOUT, about)
-
-    def _identity(self) -> dict:
-        """All that a view depends on, as plain values."""
-        sizes = [os.stat(record.path).st_size for record in self.dataset.records]
-        return {
-            "features": FEATURES_VERSION,
-            "backbone": self.network.digest,
-            "config": self.network.backbone.config,
-            "data": self.dataset.describe(),
-            "file_sizes": _digest(sizes),
-            "precision": self.network.precision,
-            "dtype": str(self.dtype),
-        }
-
-
-def stale_note(cache_dir: Path, about: dict) -> str | None:
-    """One line on the bank of the same data that is most like the new one, where there is any."""
-    ours, others = _in_words(about["identity"]), []
-    for folder, theirs in read_banks(cache_dir).items():
-        if theirs and theirs["name"] == about["name"]:
-            values = _in_words(theirs["identity"])
-            differs = [key for key in ours if values.get(key) != ours[key]]
-            others.append((len(differs), str(folder), ", ".join(map(str, differs))))
-    if not others:
-        return None
-    _, folder, differs = min(others)
-    return (
-        f"note: {len(others)} other bank(s) of {about['name']} cannot be used; the nearest,"
-        f" {folder}, differs in {differs}. `python -m training.views --prune` removes banks of"
-        " backbones that are gone"
+    group.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="compute only every Nth view, beginning with the Ith: for N processes or hosts that"
+        " share the folder (default: all; under torchrun, this process's part)",
     )
+    return parser
 
 
-def read_banks(cache_dir: Path) -> dict[Path, dict | None]:
-    """Every bank under `cache_dir` with its about.json; None where there is none of our kind."""
-    files = [*cache_dir.glob(f"*/{ABOUT}"), *cache_dir.glob("*/view_*.pt")]
-    banks = {}
-    for folder in sorted({file.parent for file in files}):
-        file = folder / ABOUT
-        about = json.loads(file.read_text()) if file.is_file() else {}
-        banks[folder] = about if "identity" in about else None
-    return banks
+def get_prune_parser() -> argparse.ArgumentParser:
+    parser = options.make_parser("Remove the banks of backbones that are gone or were retrained.")
+    parser.prog = COMMAND
+    parser.add_argument("--prune", action="store_true", required=True)
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    parser.add_argument("--checkpoint_dir", type=Path, default=Path("runs"), help="(default runs)")
+    parser.add_argument("--cache-dir", type=Path, help="of banks kept elsewhere")
+    return parser
 
 
-def _in_words(identity: dict) -> dict:
-    """The fields of an identity one by one, under the names that users know."""
-    fields = {**identity, **identity["config"], **identity["data"]}
-    words = {
-        "features": "the version of the code",
-        "backbone": "the weights of the backbone",
-        "videos": "the list of videos",
-        "file_sizes": "the video files",
-        "dtype": "--bank-dtype",
+def shard(text: str) -> tuple[int, int]:
+    """`2/8` is (2, 8)."""
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"{text} is no shard; write 1/4 to 4/4 for four of them")
+    return int(number), int(total)
+
+
+def torchrun_shard() -> tuple[int, int]:
+    """This process's shard under torchrun, 1/1 without."""
+    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
+
+
+def fill(args: argparse.Namespace) -> dict:
+    """Compute this shard's missing views; returns the result that is printed last."""
+    check_files(args)
+    frozen = open_frozen(args)
+    parts = [part for part in args.parts if part != "heldout" or frozen.splits.heldout]
+    banks = {part: frozen.views(part) for part in parts}
+    counts = {
+        part: args.views if part == "train" else banks[part].dataset.num_test_views
+        for part in parts
     }
-    plain = json.loads(json.dumps(fields))  # as it reads from a file: tuples are lists
-    return {words.get(k, k): v for k, v in plain.items() if k not in ("config", "data")}
+    number, total = args.shard or torchrun_shard()
+    start = time.perf_counter()
+    clips = fill_share(banks, counts, number, total)
+    seconds = time.perf_counter() - start
+    missing = {part: banks[part].missing(counts[part]) for part in parts}
+    left = [
+        f"{part} {', '.join(map(str, numbers))}" for part, numbers in missing.items() if numbers
+    ]
+    if left:
+        print(
+            f"shard {number}/{total} is done; views of other shards are still missing:"
+            f" {'; '.join(left)}. Wait for them, or run without --shard to compute them here"
+        )
+    return {
+        "banks": {part: str(banks[part].folder) for part in parts},
+        "videos": {part: len(banks[part].dataset) for part in parts},
+        "views": counts,
+        "missing": missing,
+        "computed_clips": clips,
+        "seconds": round(seconds, 3),
+    }
 
 
-def _digest(content: object) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def prune(checkpoint_dir: Path, cache_dir: Path | None, dry_run: bool) -> dict:
+    """Remove the banks that no backbone of today can use; says what goes and what stays.
+
+    A backbone is known by its weights: those of every team_net run under --checkpoint_dir, and
+    those in the file that the bank was made from, wherever it is.
+    """
+    roots = {folder.parent for folder in checkpoint_dir.glob("*/views/*")}
+    roots |= {cache_dir} if cache_dir else set()
+    banks = {folder: about for root in sorted(roots) for folder, about in read_banks(root).items()}
+    files = dict.fromkeys(checkpoint_dir.resolve().glob("*/team_net/*/best.pt"))
+    for about in filter(None, banks.values()):
+        files[Path(about["backbone_file"])] = about["identity"]["config"]["num_segments"]
+    backbones = _backbone_digests(files) if banks else {}
+    megabytes = {"removed": 0.0, "kept": 0.0}
+    for folder, about in banks.items():
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        words = f"{folder} ({about['name'] if about else 'unknown'}), {size:.3g} MB"
+        reason = _why_useless(about, backbones)
+        if reason:
+            print(f"{'would remove' if dry_run else 'remove'} {words}: {reason}")
+            if not dry_run:
+                _remove(folder)
+        else:
+            identity = about["identity"]
+            made = f"{identity['precision']} network, {identity['dtype'].split('.')[-1]} vectors"
+            print(f"keep {words}: {made}, of {about['backbone_file']}")
+        megabytes["removed" if reason else "kept"] += size
+    return {
+        "dry_run": dry_run,
+        **{f"{fate}_mb": round(size, 3) for fate, size in megabytes.items()},
+    }
+
+
+def _backbone_digests(files: dict[Path, int | None]) -> dict[str | None, list[Path]]:
+    """Which backbones there are: {digest: files}; under None, files that cannot be read now."""
+    found: dict[str | None, list[Path]] = {}
+    for file, num_segments in files.items():
+        try:
+            digest = weights_digest(load_backbone(file, num_segments).state_dict())
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            print(f"cannot read {file}: {error}")
+            digest = None
+        found.setdefault(digest, []).append(file)
+    return found
+
+
+def _why_useless(about: dict | None, backbones: dict[str | None, list[Path]]) -> str | None:
+    """Why no run can use this bank again; None where one can, or might."""
+    if about is None or about["identity"]["features"] != FEATURES_VERSION:
+        return "made by another version of the code"
+    if about["identity"]["backbone"] in backbones:
+        return None
+    file = Path(about["backbone_file"])
+    if file in backbones.get(None, ()):
+        return None
+    return f"{file} {'holds other weights now' if file.is_file() else 'is gone'}"
+
+
+def _remove(folder: Path) -> None:
+    """Delete what bank.py wrote, and the folder, unless something else is in it."""
+    for name in ("view_*.pt", ABOUT):
+        for file in (*folder.glob(name), *half_written(folder / name)):
+            file.unlink()
+    try:
+        folder.rmdir()
+    except OSError:
+        print(f"{folder} holds other files as well, which stay: {os.listdir(folder)}")
+
+
+def main() -> None:
+    if "--prune" in sys.argv[1:]:
+        args = get_prune_parser().parse_args()
+        print_result(prune(args.checkpoint_dir, args.cache_dir, args.dry_run))
+        return
+    parser = get_fill_parser()
+    args = parser.parse_args()
+    with refusing(parser):
+        result = fill(args)
+    print_result(result)
 
 
 if __name__ == "__main__":
-    from training.bank import main  # it imports this module, and is needed by the command alone
-
     main()

@@ -10,12 +10,12 @@ from pathlib import Path
 from string import Template
 
 from dataset_team.finder import VideoFinder
-from early_exit import study_tables, summary
-from early_exit.report_data import MAX_MISTAKES, first_method
-from early_exit.report_examples import KINDS, Example, choose, pictures
-from early_exit.summary import COMBINATIONS, Study
+from study import summary, tables
+from study.report.data import MAX_MISTAKES, first_method
+from study.report.examples import KINDS, Example, choose, pictures
+from study.summary import COMBINATIONS, Study
 
-PAGE = Path(__file__).with_name("report_page")
+PAGE = Path(__file__).with_name("static")
 DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
 
 
@@ -161,7 +161,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
     backbone = ""
     if len(study.backbones):
         backbone = "<h4>The network below the exits: test top-1 in percent</h4>"
-        backbone += table(study_tables.backbone_table(study), "backbone")
+        backbone += table(tables.backbone_table(study), "backbone")
     combinations = sorted(set(study.decisions["combination"]))
     decided_by = ", ".join(COMBINATIONS.get(name, name) for name in combinations)
     commands = sorted(set(study.exits["command"]))
@@ -177,8 +177,8 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
         last_step=len(data["thresholds"]) - 1,
         line_options=lines,
         goal=escape(study.calibration()),
-        exit_table=table(study_tables.exit_table(study), "each exit alone"),
-        policy_table=table(study_tables.policy_table(study), "early exiting"),
+        exit_table=table(tables.exit_table(study), "each exit alone"),
+        policy_table=table(tables.policy_table(study), "early exiting"),
         backbone_table=backbone,
         decided_by=escape(decided_by),
         max_mistakes=MAX_MISTAKES,

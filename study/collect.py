@@ -1,6 +1,6 @@
 """Gather the results of finished runs into one study: a folder of tidy CSV files.
 
-    python -m early_exit.collect runs/ucf101 --out results/ucf101
+    python -m study.collect runs/ucf101 --out results/ucf101
 
 Searches the folders named for runs and writes, for all that are finished:
 
@@ -28,16 +28,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from early_exit import study_tables, summary, wise
-from early_exit.logits import LogitsError, LogitsFile, file_digest
-from early_exit.options import LOGITS_NAME, WISE_NAME
-from early_exit.policy import POLICY_NAME, load_policy
-from early_exit.tables import ALL, COLUMNS, write_rows
+from early_exit import wise
+from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.thresholds import confidences, leave_at
+from early_exit.wise import WISE_NAME
 from models import STREAMS
-from models.policy import Policy
-from training.log import print_result
+from study import summary, tables
+from study.run_tables import ALL, COLUMNS, write_rows
 from training.options import make_parser
+from training.provenance import print_result
 
 RUN = ("data", "split", "seed", "method")
 STUDY_COLUMNS = {
@@ -257,7 +257,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name, columns in STUDY_COLUMNS.items():
         write_rows(args.out / name, columns, gathered.rows[name])
     study = summary.read_study(args.out)
-    print(study_tables.as_text(study))
+    print(tables.as_text(study))
     for reason in reasons:
         print(reason)
     counts = {"used": len(gathered.used), "left_out": len(reasons)}

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from early_exit import drawing
-from early_exit.drawing import ONE_COLUMN, TWO_COLUMNS, add_caption, add_legend, marks, new_figure
-from early_exit.summary import (
+from study import drawing
+from study.drawing import ONE_COLUMN, TWO_COLUMNS, add_caption, add_legend, marks, new_figure
+from study.summary import (
     ALL,
     COMBINATIONS,
     FULL,

@@ -1,26 +1,24 @@
-"""Training internal classifiers on a frozen backbone; the four IC scripts run it.
+"""Training internal classifiers (exits) on a frozen backbone.
 
 The exits are independent heads: their losses are summed, and each keeps its own best epoch.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
 from models.team_net_ic import TeamNetIC
-from training import distributed, options
-from training.checkpoint import BEST, load_checkpoint, load_last, save_checkpoint, save_last
+from training.bank import Features, Views
+from training.checkpoint import BEST, load_last, save_checkpoint, save_last
 from training.distillation import Schedule, exit_loss
 from training.engine import set_lr, step_lr
-from training.frozen import Frozen, add_frozen_options
-from training.loading import epoch_order, protocol
-from training.log import RunFolder, print_result
-from training.stopping import StopSignals, running
-from training.views import Features, Views
+from training.frozen import Frozen
+from training.loading import epoch_order
+from training.run_folder import RunFolder
+from training.stopping import StopSignals
 
 ADAM_EPS = 1e-3  # PAPER: recipes
 # Between checkpoints. From a bank an epoch takes less time than to write one; what a killed run
@@ -28,118 +26,60 @@ ADAM_EPS = 1e-3  # PAPER: recipes
 SAVE_SECONDS = 5.0
 
 
-def add_classifier_options(parser: argparse.ArgumentParser) -> None:
-    """Exits, views and backbone of the IC scripts."""
-    add_frozen_options(parser)
-    group = parser.add_argument_group("exits")
-    group.add_argument(
-        "--exits",
-        type=int,
-        nargs="+",
-        choices=(1, 2, 3, 4),
-        default=[1, 2, 3],
-        help="TEAM blocks that get an exit (default 1 2 3)",
-    )
+@dataclass(frozen=True)
+class ExitRecipe:
+    """How exits are trained; see the options."""
+
+    exits: list[int]
+    lr: float
+    epochs: int
+    batch_size: int
+    lr_steps: list[int]
+    wd: float
+    temperature: float
+    views: int
+    eval_freq: int
+    random_seed: int
+    tensorboard: bool
 
 
-def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | None = None) -> None:
-    """Temperature, and the curriculum where the script lets it be chosen."""
-    group = parser.add_argument_group("distillation")
-    if schedule:
-        group.add_argument(
-            "--schedule",
-            default=schedule,
-            help="teachers in turn with their epochs, the last one without; of mv, residual,"
-            " iframe, fused, labels, and of weakest, middle, strongest, which are the streams by"
-            f" their top-1 where epochs are chosen (default {schedule})",
-        )
-    group.add_argument(
-        "--T",
-        "--temperature",
-        dest="temperature",
-        type=options.positive_float,
-        default=1.0,
-        help="softmax temperature of student and teacher (default 1)",
-    )
-
-
-def run_classifiers(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, method: str, schedule: str
+def train_exits(
+    recipe: ExitRecipe, folder: RunFolder, frozen: Frozen, teachers: Schedule, stop: StopSignals
 ) -> dict:
-    """Train or evaluate the exits as the options say; returns the result that is printed last."""
-    if distributed.launched():
-        parser.error(
-            "one process trains exits, in seconds; torchrun is for pretrain.py, train_team_net.py,"
-            " and for views and logits: torchrun -m training.views, save_logits.py"
-        )
-    options.resolve_recipe(args)
-    options.check_files(args, parser)
-    try:
-        teachers = Schedule(schedule, args.epochs)
-    except ValueError as error:
-        parser.error(str(error))
-    args.exits = sorted(set(args.exits))
-    folder = RunFolder(options.run_path(args, method))
-    if not args.evaluate:
-        result = folder.finished(args, parser)
-        if result is not None:
-            print_result(result)
-            return result
-    frozen = Frozen(args, parser)
-    if args.evaluate:
-        try:
-            net = load_classifiers(folder.path / BEST, frozen)
-        except (ValueError, FileNotFoundError) as error:
-            parser.error(str(error))
-        result = {"run": str(folder.path), **test_result(net, frozen)}
-    else:
-        with running(folder, args, parser) as stop:
-            result = train_classifiers(args, folder, frozen, teachers, stop)
-            folder.finish(result)
-    print_result(result)
-    return result
-
-
-def train_classifiers(
-    args: argparse.Namespace,
-    folder: RunFolder,
-    frozen: Frozen,
-    teachers: Schedule,
-    stop: StopSignals,
-) -> dict:
-    """Train up to args.epochs from the last checkpoint, if any; returns the result."""
-    torch.manual_seed(args.random_seed)
-    net = TeamNetIC(frozen.backbone, args.exits).train()
+    """Train up to recipe.epochs from the last checkpoint, if any; returns the result."""
+    torch.manual_seed(recipe.random_seed)
+    net = TeamNetIC(frozen.backbone, recipe.exits).train()
     net.heads.to(frozen.device)
-    optimizer = make_optimizer(net.heads, args.lr, args.wd)
+    optimizer = make_optimizer(net.heads, recipe.lr, recipe.wd)
     start, best = 0, {}
     checkpoint = load_last(folder.path)
     if checkpoint:
         net.heads.load_state_dict(checkpoint["heads"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
-    folder.start_log(start, args.tensorboard)
+    folder.start_log(start, recipe.tensorboard)
 
-    train_views = frozen.views("train", banked=args.views > 0)
-    train_views.prepare(min(args.views, args.epochs))
+    train_views = frozen.views("train", banked=recipe.views > 0)
+    train_views.prepare(min(recipe.views, recipe.epochs))
     selection = average_views(frozen.views("selection"))
+    selection_name = frozen.splits.selection_name
+    keep_last = frozen.data.select_on == "last"
     teachers = teachers.measured(selection.streams, selection.labels)
     saved = time.monotonic()
-    for epoch in range(start, args.epochs):
-        features = train_views[epoch % args.views if args.views else epoch]
+    for epoch in range(start, recipe.epochs):
+        features = train_views[epoch % recipe.views if recipe.views else epoch]
         with stop.deferred():
-            lr = step_lr(args.lr, args.lr_steps, epoch)
+            lr = step_lr(recipe.lr, recipe.lr_steps, epoch)
             set_lr(optimizer, lr)
-            losses = train_one_epoch(net, features, teachers[epoch], optimizer, args, epoch)
+            losses = train_one_epoch(net, features, teachers[epoch], optimizer, recipe, epoch)
             line = {"epoch": epoch, "lr": lr, "teacher": teachers[epoch], "losses": losses}
-            if (epoch + 1) % args.eval_freq == 0 or epoch == args.epochs - 1:
+            if (epoch + 1) % recipe.eval_freq == 0 or epoch == recipe.epochs - 1:
                 scores = score_exits(net, selection)
-                top1 = [score["top1_pct"] for score in scores.values()]
-                line[f"{frozen.splits.selection_name}_top1_pct"] = top1
-                keep_best(best, net, scores, epoch, keep_last=args.select_on == "last")
+                line[f"{selection_name}_top1_pct"] = [s["top1_pct"] for s in scores.values()]
+                keep_best(best, net, scores, epoch, keep_last)
             folder.log(line)
             is_late = time.monotonic() > saved + SAVE_SECONDS
-            if is_late or stop.asked or epoch == args.epochs - 1:
+            if is_late or stop.asked or epoch == recipe.epochs - 1:
                 state = {"heads": net.heads.state_dict(), "optimizer": optimizer.state_dict()}
                 save_last(folder.path, {**state, "epoch": epoch, "best": best})
                 saved = time.monotonic()
@@ -164,10 +104,8 @@ def train_classifiers(
         "run": str(folder.path),
         "schedule": teachers.words,
         "best_epochs": [exit_best["epoch"] for exit_best in best.values()],
-        f"{frozen.splits.selection_name}_top1_pct": [
-            exit_best["top1_pct"] for exit_best in best.values()
-        ],
-        **test_result(net, frozen),
+        f"{selection_name}_top1_pct": [exit_best["top1_pct"] for exit_best in best.values()],
+        **test_exits(net, frozen),
     }
 
 
@@ -187,7 +125,7 @@ def train_one_epoch(
     features: Features,
     teacher: str,
     optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
+    recipe: ExitRecipe,
     epoch: int,
 ) -> list[float]:
     """One pass over a view of the training videos; returns the mean loss of each exit.
@@ -195,14 +133,14 @@ def train_one_epoch(
     Raises FloatingPointError, naming the clips, when a loss is not finite.
     """
     device = next(net.heads.parameters()).device
-    order = torch.from_numpy(epoch_order(len(features.labels), args.random_seed, epoch))
+    order = torch.from_numpy(epoch_order(len(features.labels), recipe.random_seed, epoch))
     totals = torch.zeros(len(net.exits), device=device)
-    for rows in order.split(args.batch_size):
+    for rows in order.split(recipe.batch_size):
         squeezes = features.exit_inputs(device, rows)
         streams, labels = features.streams[rows].to(device), features.labels[rows].to(device)
         losses = torch.stack(
             [
-                exit_loss(logits, teacher, streams, labels, args.temperature)
+                exit_loss(logits, teacher, streams, labels, recipe.temperature)
                 for logits in net.heads_from(squeezes)
             ]
         )
@@ -263,25 +201,7 @@ def average_views(views: Views) -> Features:
     )
 
 
-def load_classifiers(path: Path, frozen: Frozen) -> TeamNetIC:
-    """The exits of an IC run's best.pt on the frozen backbone, in eval mode.
-
-    Raises ValueError when they were trained on another backbone.
-    """
-    checkpoint = load_checkpoint(path)
-    if checkpoint["backbone_digest"] != frozen.digest:
-        raise ValueError(
-            f"the exits in {path} stand on the backbone {checkpoint['backbone']} as it was then"
-            f" (digest {checkpoint['backbone_digest']}), not on {frozen.path} ({frozen.digest});"
-            " name the right one with --pretrained, or train the exits again"
-        )
-    net = TeamNetIC(frozen.backbone, checkpoint["exits"]).eval()
-    net.heads.load_state_dict(checkpoint["heads"])
-    net.heads.to(frozen.device)
-    return net
-
-
-def test_result(net: TeamNetIC, frozen: Frozen) -> dict:
+def test_exits(net: TeamNetIC, frozen: Frozen) -> dict:
     features = average_views(frozen.views("test"))
     fused = features.streams.sum(1).argmax(1) == features.labels
     return {
@@ -290,5 +210,5 @@ def test_result(net: TeamNetIC, frozen: Frozen) -> dict:
         "test_fused_pct": 100 * fused.float().mean().item(),
         "test_videos": len(features.labels),
         "skipped_videos": frozen.splits.skipped,
-        "protocol": protocol(frozen.args, frozen.splits),
+        "protocol": frozen.splits.protocol,
     }

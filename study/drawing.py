@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from coviar.files import whole_file
-from early_exit.summary import label
+from study.summary import label
 
 # Inches, of a page with two columns.
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0

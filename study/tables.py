@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.files import whole_file
-from early_exit.summary import (
+from study.summary import (
     ALL,
     COMBINATIONS,
     FULL,

@@ -1,6 +1,6 @@
 """What a study says: its CSV files read, and averaged over seeds and splits.
 
-A study is a folder written by `python -m early_exit.collect`. Averages run over runs, that is over
+A study is a folder written by `python -m study.collect`. Averages run over runs, that is over
 all seeds and splits of one method; the spread is their sample standard deviation. Only numbers of
 test videos are averaged, and only those made in one setting: data set, protocol, cost of the exits
 and goal of the calibration.
@@ -38,7 +38,7 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study's tables, or those of one of its settings. Columns: see early_exit.collect."""
+    """A study's tables, or those of one of its settings. Columns: see study.collect."""
 
     name: str
     exits: pd.DataFrame
@@ -111,7 +111,7 @@ def read_study(folder: str | os.PathLike) -> Study:
     for field in dataclasses.fields(Study)[1:]:
         path = folder / f"{field.name}.csv"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; python -m early_exit.collect writes it")
+            raise FileNotFoundError(f"{path} is missing; python -m study.collect writes it")
         header = pd.read_csv(path, nrows=0).columns
         # Names are text even where they look like numbers, or like a missing value ("null").
         kinds = {name: NUMBERS.get(name, "str") for name in header}

@@ -1,6 +1,6 @@
 """Is one method better than another? Paired differences of top-1, with confidence intervals.
 
-    python -m early_exit.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
+    python -m study.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
         --pair prog_kd/wise prog_kd/vanilla --out results/ucf101/comparisons.csv
 
 Each pair is FIRST SECOND, and the difference printed is first minus second, at every decision point
@@ -33,13 +33,12 @@ import numpy as np
 from coviar.files import whole_file
 from dataset_team.lists import group_of
 from early_exit import wise
-from early_exit.logits import LogitsError, LogitsFile
-from early_exit.options import LOGITS_NAME
-from early_exit.study_tables import to_markdown
-from early_exit.tables import write_rows
+from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from models import STREAMS
-from training.log import command_line, print_result
+from study.run_tables import write_rows
+from study.tables import to_markdown
 from training.options import make_parser
+from training.provenance import command_line, print_result
 
 COLUMNS = [
     *("data", "first", "second", "against", "exit"),

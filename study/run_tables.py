@@ -16,9 +16,8 @@ import numpy as np
 from coviar.files import whole_file
 from early_exit import wise
 from early_exit.logits import LogitsFile
-from early_exit.policy import decide
+from early_exit.policy import Policy, decide
 from early_exit.thresholds import confidences, sweep
-from models.policy import Policy
 
 ALL = "all"
 _RUN = ["data", "split", "seed", "method", "part", "combination"]
@@ -31,7 +30,7 @@ COLUMNS = {
 }
 
 
-class Study:
+class RunTables:
     """One run's logits with its three combinations and costs.
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").

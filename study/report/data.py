@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from early_exit.summary import ALL, COMBINATIONS, FULL, SHOWN, Study, label, where
 from early_exit.wise import COMBINATIONS as ORDER
+from study.summary import ALL, COMBINATIONS, FULL, SHOWN, Study, label, where
 
 # The study's own method is shown first where it is there.
 FIRST_METHOD = "prog_kd"

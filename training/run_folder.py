@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy
-import torch
-
-from coviar.files import half_written, whole_file
+from coviar.files import half_written, whole_file, write_json
 from training import distributed
 from training.lock import RunLock
+from training.provenance import environment
 
 # What may differ between the first start of a run and its resumption: none of it changes a result.
 FREE_ON_RESUME = {
@@ -27,48 +20,17 @@ FREE_ON_RESUME = {
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 
-def command_line() -> str:
-    """The command that started this process, quoted for a shell: a script, or `python -m`."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["-m", module.name] if module else sys.argv[:1]
-    return shlex.join(["python", *program, *sys.argv[1:]])
-
-
-def write_json(path: Path, content: dict) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def environment() -> dict:
-    """Versions and machine, so that a number can be traced to what made it."""
-    repo = Path(__file__).resolve().parent.parent
-    commit = subprocess.run(
-        ["git", "-C", str(repo), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    return {
-        "commit": commit or None,
-        "command": command_line(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "numpy": numpy.__version__,
-        "machine": platform.platform(),
-        "cpus": os.cpu_count(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-    }
-
-
 class RunFolder:
     """One run's folder, `<checkpoint_dir>/<data>/<method>/<split>_seed<k>/`.
 
     In several processes all of them call its methods, and the main one alone touches the disk.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, options: Mapping, defaults: Mapping = MappingProxyType({})):
+        """options: what the run is started with, `resume` and `overwrite` among it; defaults: what
+        each is where nobody gives it."""
         self.path = Path(path)
+        self.options, self.defaults = _plain(options), _plain(defaults)
         self._tensorboard = None
         self._lock: RunLock | None = None
 
@@ -78,59 +40,57 @@ class RunFolder:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.is_file() else None
 
-    def check(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-        """End in parser.error where starting would lose a run or mix two.
+    def check(self) -> None:
+        """Raise ValueError where starting would lose a run or mix two.
 
         That is when the folder holds a run and neither --resume nor --overwrite is given, or when
         --resume comes with other options than the run was started with.
         """
         recorded = self.path / "args.json"
-        if not recorded.is_file() or args.overwrite:
+        if not recorded.is_file() or self.options["overwrite"]:
             return
-        if not args.resume:
-            parser.error(
+        if not self.options["resume"]:
+            raise ValueError(
                 f"{self.path} already holds a run; --resume continues it (or reports its result),"
                 " --overwrite starts again"
             )
-        now = _plain(args)
-        # A run of before an option was there was made as the option's default says.
-        before = {key: parser.get_default(key) for key in now}
-        before.update(json.loads(recorded.read_text()))
+        # A run from before an option was there was made as the option's default says.
+        before = {**self.defaults, **json.loads(recorded.read_text())}
         changed = [
-            f"--{key.replace('_', '-')}: was {before.get(key)}, now {now.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if key not in FREE_ON_RESUME and not _same(before.get(key), now.get(key))
+            f"--{key.replace('_', '-')}: was {before.get(key)}, now {self.options.get(key)}"
+            for key in sorted(before.keys() | self.options.keys())
+            if key not in FREE_ON_RESUME and not _same(before.get(key), self.options.get(key))
         ]
         if changed:
-            parser.error(
+            raise ValueError(
                 f"{self.path} was started with other options ({'; '.join(changed)});"
                 " use those, or another --checkpoint_dir, or --overwrite"
             )
 
-    def finished(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict | None:
+    def finished(self) -> dict | None:
         """The result of a run that is done and not to be overwritten, after `check`."""
-        distributed.on_main(self.check, args, parser)
-        return distributed.on_main(lambda: None if args.overwrite else self.result)
+        distributed.on_main(self.check)
+        return distributed.on_main(lambda: None if self.options["overwrite"] else self.result)
 
-    def start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    def start(self) -> None:
         """Lock the folder, and record options and environment of a new run.
 
         --overwrite removes the old run first. To be called after everything that can be wrong with
         the options has been checked. Raises LockedError when another run is at work here.
         """
-        distributed.on_main(self._start, args, parser)
+        distributed.on_main(self._start)
 
-    def _start(self, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    def _start(self) -> None:
         self._lock = RunLock(self.path)
-        self.check(args, parser)
+        self.check()
         for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
-            if args.overwrite:
+            if self.options["overwrite"]:
                 (self.path / name).unlink(missing_ok=True)
             for file in half_written(self.path / name):
                 file.unlink()
         if not (self.path / "args.json").is_file():
             write_json(self.path / "env.json", environment())
-            write_json(self.path / "args.json", _plain(args))
+            write_json(self.path / "args.json", self.options)
 
     def start_log(self, epochs_done: int, tensorboard: bool) -> None:
         """Keep the log lines of the epochs the checkpoint holds; an interrupted epoch's go."""
@@ -174,20 +134,15 @@ class RunFolder:
             self._lock = None
 
 
-def print_result(result: dict) -> None:
-    """The machine-readable last line of every script."""
-    print(f"result: {json.dumps(result)}", flush=True)
-
-
 def _same(before: object, now: object) -> bool:
     """Whether two recorded values are equal, or are two ways to write one path."""
     both_text = isinstance(before, str) and isinstance(now, str)
     return before == now or (both_text and Path(before).resolve() == Path(now).resolve())
 
 
-def _plain(args: argparse.Namespace) -> dict:
+def _plain(options: Mapping) -> dict:
     """The options as JSON keeps them."""
-    return json.loads(json.dumps(vars(args), default=str))
+    return json.loads(json.dumps(dict(options), default=str))
 
 
 def _short(value: object) -> object:

@@ -1,0 +1,185 @@
+"""The edge of the training scripts: parsed options become values, errors become exit codes.
+
+Exit codes: 0 done, 1 failed, 2 refused (options, or a folder in use), 75 stopped by a signal and
+to be started again with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from coviar.files import NO_ROOM
+from training import distributed
+from training.backbone import BackboneRecipe, build_backbone, test_result, train_backbone
+from training.checkpoint import BEST, CheckpointError, load_backbone
+from training.distillation import Schedule
+from training.exits import ExitRecipe, test_exits, train_exits
+from training.frozen import Frozen
+from training.loading import DataSettings, open_splits
+from training.options import (
+    check_backbone_options,
+    choose_device,
+    find_backbone,
+    resolve_recipe,
+    run_path,
+)
+from training.provenance import print_result
+from training.run_folder import RunFolder
+from training.stopping import REQUEUE, Stopped, StopSignals
+from training.trained import put_exits_on
+
+Settings = TypeVar("Settings")
+NETWORK_OPTIONS = ("num_segments", "arch", "motion_arch", "is_shift", "dropout")
+
+
+def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:
+    """A settings dataclass filled from the options of the same names, and from `others`."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in others]
+    return kind(**{name: getattr(args, name) for name in names}, **others)
+
+
+@contextlib.contextmanager
+def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Bad options, lists, videos and checkpoints end a script with one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Raise FileNotFoundError, before anything long starts, when named files are not there."""
+    if not args.data_root.is_dir():
+        raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
+    for flag in ("train_list", "test_list"):
+        path = getattr(args, flag)
+        if not path.is_file():
+            raise FileNotFoundError(f"--{flag.replace('_', '-')} {path} is no file")
+
+
+def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
+    """The run's folder, which records the options and knows what they are when not given."""
+    given = vars(args)
+    return RunFolder(
+        run_path(args, method), given, {name: parser.get_default(name) for name in given}
+    )
+
+
+def open_frozen(args: argparse.Namespace) -> Frozen:
+    """The frozen backbone and the data that the options name.
+
+    Raises ValueError or FileNotFoundError when they do not belong together.
+    """
+    return Frozen(
+        find_backbone(args),
+        pick(DataSettings, args),
+        device=choose_device(args.gpus),
+        precision=args.precision,
+        batch_size=args.feature_batch,
+        workers=args.workers,
+        data_seed=args.data_seed,
+        bank_dtype=args.bank_dtype,
+        cache_dir=args.cache_dir or args.checkpoint_dir / args.data_name / "views",
+        asked={name: getattr(args, name) for name in Frozen.READ_FROM_BACKBONE},
+    )
+
+
+def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> None:
+    """Train or evaluate a backbone as the options say; the result is printed last."""
+    with refusing(parser):
+        resolve_recipe(args)
+        check_files(args)
+        device = choose_device(args.gpus)
+    distributed.start(device)
+    folder, data = run_folder(args, parser, method), pick(DataSettings, args)
+    with refusing(parser):
+        check_backbone_options(args)
+        if args.evaluate:
+            path = Path(args.pretrained) if args.pretrained else folder.path / BEST
+            model = load_backbone(path, args.num_segments)
+            splits = open_splits(data, model.num_segments, args.crop_size, args.random_seed)
+            result = {"checkpoint": str(path), **test_result(model, splits, device, args)}
+        else:
+            result = folder.finished()
+        if result is None:
+            splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
+            config = {name: getattr(args, name) for name in NETWORK_OPTIONS}
+            config["num_classes"] = len(splits.class_names)
+            model = build_backbone(config, args.pretrained, args.random_seed)
+    if result is None:
+        with running(folder, parser) as stop:
+            recipe = pick(BackboneRecipe, args)
+            result = train_backbone(recipe, folder, splits, model, device, stop)
+            folder.finish(result)
+    print_result(result)
+    distributed.stop()
+
+
+def run_exits(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, method: str, schedule: str
+) -> None:
+    """Train or evaluate exits as the options say; the result is printed last."""
+    if distributed.launched():
+        parser.error(
+            "one process trains exits, in seconds; torchrun is for pretrain.py, train_team_net.py,"
+            " and for views and logits: torchrun -m training.views, save_logits.py"
+        )
+    args.exits = sorted(set(args.exits))
+    with refusing(parser):
+        resolve_recipe(args)
+        check_files(args)
+        teachers = Schedule(schedule, args.epochs)
+        folder = run_folder(args, parser, method)
+        result = None if args.evaluate else folder.finished()
+        if result is None:
+            frozen = open_frozen(args)
+        if args.evaluate:
+            net = put_exits_on(frozen.backbone, frozen.digest, folder.path / BEST)
+            result = {"run": str(folder.path), **test_exits(net.to(frozen.device), frozen)}
+    if result is None:
+        with running(folder, parser) as stop:
+            result = train_exits(pick(ExitRecipe, args), folder, frozen, teachers, stop)
+            folder.finish(result)
+    print_result(result)
+
+
+@contextlib.contextmanager
+def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
+    """A run at work in its folder. What a user can do something about ends it with one line, and
+    with the exit code for it, instead of a traceback."""
+    with StopSignals() as stop:
+        try:
+            with refusing(parser):
+                folder.start()
+            yield stop
+        except CheckpointError as error:
+            parser.error(str(error))
+        except Stopped as stopped:
+            parser.exit(
+                REQUEUE,
+                f"{stopped.name}: stopped; the same command with --resume goes on from"
+                f" {folder.path} (exit code {REQUEUE})\n",
+            )
+        except FloatingPointError as error:
+            parser.exit(1, f"{parser.prog}: error: {error}\n")
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            parser.exit(1, f"{parser.prog}: error: {error.strerror}; make room, then --resume\n")
+        except RuntimeError as error:
+            if not distributed.is_parted(error):
+                raise
+            reason = str(error).splitlines()[0]
+            parser.exit(
+                1,
+                f"{parser.prog}: error: another process of this training is gone ({reason}); see"
+                " above why. The last checkpoint is intact: the same command with --resume goes"
+                " on\n",
+            )
+        finally:
+            folder.release()
