@@ -1,6 +1,6 @@
 """A learned gate per exit: does going on to the full network change the answer for the better?
 
-Two logistic regressions on a few numbers an exit knows (early_exit.confidence.gate_features): the chance
+Two logistic regressions on what an exit knows (early_exit.confidence.gate_features): the chance
 that the full network is right where the exit is wrong, and that of the reverse. Their difference is
 the accuracy that going on gains, which is then set against what leaving saves. Confidence alone
 does not tell a clip that the full network gets wrong too, on which going on is wasted

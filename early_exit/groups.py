@@ -1,4 +1,4 @@
-"""Recordings as groups: clips cut from one recording depend on each other, so they stay together."""
+"""Recordings as groups: clips cut from one recording depend on each other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shuffled(groups: Sequence[str], seed: int = 0) -> list[str]:
 
 
 def list_digest(names: Sequence[str]) -> str:
-    """SHA-256, in hex, of the names in alphabetical order: tells one list of videos from another."""
+    """SHA-256, in hex, of the names in alphabetical order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 

@@ -22,8 +22,23 @@ import numpy as np
 from early_exit.logits import LogitsError, LogitsFile, Part
 from models import STREAMS
 
+SUFFIX = ".npz"
 REQUIRED = ("logits", "labels", "names")
 OPTIONAL = ("groups", "gmacs", "exit_names")
+
+
+def load_any(path: Path, test_path: Path | None = None) -> LogitsFile:
+    """An .npz file as `load_outside` reads it, or a file of save_logits.py."""
+    if path.suffix == SUFFIX:
+        return load_outside(path, test_path)
+    if test_path is not None:
+        raise LogitsError(f"{path} holds its test videos itself; {test_path} has no place there")
+    return LogitsFile.load(path)
+
+
+def results_folder(path: Path) -> Path:
+    """Where what is made from a logits file lies: beside logits.pt, in scores/ for scores.npz."""
+    return path.with_suffix("") if path.suffix == SUFFIX else path.parent
 
 
 def load_outside(path: str | os.PathLike, test_path: str | os.PathLike | None = None) -> LogitsFile:

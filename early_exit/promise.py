@@ -78,24 +78,24 @@ def losses(
     predicted: np.ndarray,
     labels: np.ndarray,
     costs: Sequence[float],
+    full: np.ndarray,
 ) -> Losses:
-    """points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
+    """full (n,): the labels that the full network gives on its own. points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
     point; labels (n,), of no use to `disagreement` and `budget`; costs (D,). A budget's shares are
     of the full network's cost."""
     clips = np.arange(len(predicted))
-    full = predicted.shape[1] - 1
     if kind == "budget":
-        spent = np.asarray(costs)[points] / costs[full]
+        spent = np.asarray(costs)[points] / costs[-1]
         return Losses(spent, np.ones_like(spent), 0)
     taken = predicted[clips, points]  # (P, n)
     one = np.ones(points.shape)
     if kind == "disagreement":
-        return Losses((taken != predicted[:, full]).astype(float), one, 0)
+        return Losses((taken != full).astype(float), one, 0)
     right = taken == labels
     if kind == "exit_error":
-        left = points < full
+        left = points < predicted.shape[1] - 1
         return Losses((left & ~right).astype(float), left.astype(float), 0)
-    return Losses((predicted[:, full] == labels).astype(float) - right, one, -1)
+    return Losses((full == labels).astype(float) - right, one, -1)
 
 
 def per_recording(

@@ -148,7 +148,7 @@ class Family(NamedTuple):
 def family(population: Population, sure: np.ndarray, path: np.ndarray, count: str) -> Family:
     points = leave_along(sure, path)
     predicted = population.combined.argmax(axis=2)
-    loss = losses("drop", points, predicted, population.labels, population.costs)
+    loss = losses("drop", points, predicted, population.labels, population.costs, predicted[:, -1])
     a, b = (per_recording(x, population.recordings, count) for x in (loss.a, loss.b))
     saved = 1 - population.costs[points].mean(axis=1) / population.costs[-1]
     return Family(a, b, a.mean(axis=1) / b.mean(axis=1), loss.a.mean(axis=1), saved)
