@@ -80,10 +80,9 @@ def losses(
     costs: Sequence[float],
     full: np.ndarray,
 ) -> Losses:
-    """full (n,): the labels that the full network gives on its own. points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
-    point; labels (n,), of no use to `disagreement` and `budget`; costs (D,). A budget's shares are
-    of the full network's cost."""
-    clips = np.arange(len(predicted))
+    """points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
+    point; labels (n,), of no use to `disagreement` and `budget`; costs (D,); full (n,): the labels
+    that the full network gives on its own. A budget's shares are of the full network's cost."""
     if kind == "budget":
         spent = np.asarray(costs)[points] / costs[-1]
         return Losses(spent, np.ones_like(spent), 0)

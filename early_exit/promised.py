@@ -62,9 +62,9 @@ def promise_policy(
     provenance: dict,
 ) -> Policy:
     """The cheapest policy that keeps the wish with its guarantee (for `budget` the dearest), or the
-    full network (for `budget` the first exit), with `promise` saying why and what could be. Losses are
-    counted against the full network on its own, without exits.
+    full network (for `budget` the first exit), with `promise` saying why and what could be.
 
+    Losses are counted against the full network on its own, without exits.
     costs (D,). The order of the bets is that of `groups.shuffled`. Raises ValueError for a wish
     without sense.
     """
@@ -93,10 +93,9 @@ def promise_policy(
         found = losses(wish.kind, points, predicted, labels[tested], costs, full)
         a, b = (per_recording(x, recordings, wish.count) for x in (found.a, found.b))
         share = wish.limit / costs[-1] if wish.kind == "budget" else wish.limit
-        if share < 1:
-            steps = len(rejected_along(a, b, wish, share, found.low))
-        else:  # no policy can cost more than the full network
-            steps = len(path)
+        # No policy can cost more than the full network.
+        kept = rejected_along(a, b, wish, share, found.low) if share < 1 else path
+        steps = len(kept)
         chosen = tuple(map(float, path[steps - 1])) if steps else None
     thresholds = chosen or (0.0 if wish.kind == "budget" else NOBODY,) * len(plain.exits)
     if not chosen:

@@ -35,6 +35,7 @@ from early_exit.promise import Wish, losses, per_recording, rejected_along
 from early_exit.thresholds import confidences
 from MACs.counter import count_macs
 from models.team_net import build_resnet
+from study.promise_figures import draw_promises
 
 DATA, SPLITS = ("ucf101", "hmdb51"), (1, 2, 3)
 SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
@@ -323,6 +324,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("scores", type=Path, help="folder of coviar_<data>.npz")
     parser.add_argument("--out", type=Path, default=Path("results/promises"))
+    parser.add_argument("--figures", type=Path, default=Path("figures/promises"))
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=SPLITS)
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, TODAY], metavar="METHOD")
@@ -365,6 +367,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 found = wise_rows(load(args.scores, data, split, costs))
                 wise_table += [{"data": data, "split": split, **row} for row in found]
         _write(args.out / "wise.csv", wise_table)
+    for guarantee in GUARANTEES:
+        draw_promises(pd.DataFrame(rows), args.figures, guarantee)
     broken = violations(pd.DataFrame(rows))
     print(f"{len(broken)} promises broken more often than said")
     print(broken.to_string() if len(broken) else "", file=sys.stderr)
