@@ -1,7 +1,7 @@
 # make demo   the whole study on a small data set, into runs/demo/
 # make report RUNS=runs/demo OUT=runs/demo/report.html   one page of the results in RUNS
 # make figures RESULTS=results/ucf101_7   every figure and table of studies, into figures/
-# make test   all tests
+# make test   all tests, one process a core; make test-network those that need the package index
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
 # make versions   the tests on the oldest versions, Python 3.9 and the newest, each in .venvs/
@@ -29,9 +29,13 @@ figures: $(VENV)/ready
 	$(VENV)/bin/jupyter-execute trade_off_all.ipynb
 
 # TESTS="tests/test_macs.py -k name": only these. Without a value: all.
+# The tests of a file share what is costly to make, so each file stays with one process.
 TESTS =
 test: $(VENV)/ready
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --durations=10 $(TESTS)
+
+test-network: $(VENV)/ready
+	$(PY) -m pytest -m network
 
 lint: $(VENV)/ready
 	$(PY) -m ruff check .
@@ -65,4 +69,4 @@ oldest:
 clean:
 	rm -rf runs/demo data/toy
 
-.PHONY: demo report figures test lint venv versions oldest clean
+.PHONY: demo report figures test test-network lint venv versions oldest clean

@@ -107,6 +107,7 @@ def save(args, frozen, net, folder, counts, banks):
     print_result(
         {
             "logits": str(path),
+            "precision": args.precision,
             "videos": {name: len(part.names) for name, part in parts.items()},
             "views": {name: len(part.logits) for name, part in parts.items()},
         }

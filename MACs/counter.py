@@ -3,33 +3,97 @@
 Counted by `torch.utils.flop_counter` (two FLOPs are one MAC) on meta tensors: shapes without data,
 so a network of any size takes a second and no memory. Batch normalisation (which folds into the
 convolutions), activations and pooling are not counted. Published counts made with ptflops hold
-them; `pointwise=True` adds them by ptflops' prices, for comparison.
+them; `pointwise=True` adds them by ptflops' prices, for comparison: two a value of a normalisation,
+one a value of an activation, one a value that a pooling reads. Sums and products of two tensors
+(residual sums, attention) and global averages are free there too: most are no modules, and the
+published numbers are without them.
+
+A module without submodules that stands in none of the lists below is an error: its cost is unknown.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import FrozenBatchNorm2d, Permute, StochasticDepth
 
 FLOPS_PER_MAC = 2
 
 
+class Price(NamedTuple):
+    macs: int
+    of_input: bool = False  # for each value of the first input, not of the output
+
+
+NORM, ACTIVATION, POOLING = Price(2), Price(1), Price(1, of_input=True)
+
+MULTIPLYING = (  # priced by torch's counter
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, FrozenBatchNorm2d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm, nn.GroupNorm),
+)
+ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Softplus),
+    *(nn.Softmax, nn.LogSoftmax),
+)
+POOLINGS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+FREE = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, StochasticDepth),
+    *(nn.Flatten, nn.Unflatten, Permute, nn.ChannelShuffle),
+    nn.Sequential,  # an empty one
+)
+MODULES = (
+    (NORMS, NORM),
+    (ACTIVATIONS, ACTIVATION),
+    (POOLINGS, POOLING),
+    ((*MULTIPLYING, *FREE), None),
+)
+# The same work as a function of torch, without the "_" of those that work in place. The sigmoids of
+# attention are not in it, see above.
+FUNCTIONS = {
+    **dict.fromkeys(("batch_norm", "instance_norm", "layer_norm", "group_norm"), NORM),
+    **dict.fromkeys(("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "gelu"), ACTIVATION),
+    **dict.fromkeys(("silu", "mish", "tanh", "hardsigmoid", "hardswish"), ACTIVATION),
+    **dict.fromkeys(("hardtanh", "softplus", "softmax", "log_softmax"), ACTIVATION),
+    **{f"{kind}_pool{n}d": POOLING for kind in ("max", "avg") for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": POOLING for n in (1, 2, 3)},
+}
+
+
 def count_macs(function: Callable, *inputs, pointwise: bool = False) -> int:
-    """MACs of `function(*inputs)`, without gradients."""
+    """MACs of `function(*inputs)`, without gradients. Raises ValueError as `counted` does."""
     return counted(function, *inputs, pointwise=pointwise)[1]
 
 
 def counted(function: Callable, *inputs, pointwise: bool = False):
-    """The result of `function(*inputs)` and its MACs."""
-    extra = POINTWISE_FLOPS if pointwise else None
-    flops = FlopCounterMode(display=False, custom_mapping=extra)
-    with torch.no_grad(), flops, _Decompose():
+    """The result of `function(*inputs)` and its MACs.
+
+    `function` is a module, a method of one, or any function that calls modules. Raises ValueError,
+    naming the module, when one without submodules is called that this file does not know.
+    """
+    root = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    flops = FlopCounterMode(display=False)
+    with torch.no_grad(), _Pointwise(root) as others, flops, _Decompose():
         result = function(*inputs)
-    return result, flops.get_total_flops() // FLOPS_PER_MAC
+    return result, flops.get_total_flops() // FLOPS_PER_MAC + pointwise * others.macs
 
 
 class _Decompose(TorchDispatchMode):
@@ -42,20 +106,64 @@ class _Decompose(TorchDispatchMode):
         return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
 
-def _price(macs_per_value: int) -> Callable:
-    """FLOPs of an operator that costs this many MACs for each value of its input."""
+class _Pointwise(TorchFunctionMode):
+    """Adds up what the modules and functions that run inside of it cost besides multiplying."""
 
-    def flops(shape: Sequence[int], *args, **kwargs) -> int:
-        return FLOPS_PER_MAC * macs_per_value * math.prod(shape)
+    def __init__(self, root: object):
+        super().__init__()
+        self.macs = 0
+        self._names: dict[nn.Module, str] = {}
+        self._in_leaf = False  # its functions are its own price
+        if isinstance(root, nn.Module):
+            self._learn_names(root)
 
-    return flops
+    def __enter__(self) -> _Pointwise:
+        super().__enter__()
+        self._hooks = [
+            register_module_forward_pre_hook(self._before),
+            register_module_forward_hook(self._after),
+        ]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*exception)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if not self._in_leaf:
+            self._add(FUNCTIONS.get(function.__name__.rstrip("_")), args, result)
+        return result
+
+    def _before(self, module: nn.Module, inputs: tuple) -> None:
+        if module not in self._names:
+            self._learn_names(module)
+        self._in_leaf = _is_leaf(module)
+
+    def _after(self, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        if _is_leaf(module):
+            self._in_leaf = False
+            self._add(self._price(module), inputs, output)
+
+    def _add(self, price: Price | None, inputs: tuple, output: torch.Tensor) -> None:
+        if price is not None:
+            values = inputs[0] if price.of_input else output
+            self.macs += price.macs * values.numel()
+
+    def _price(self, module: nn.Module) -> Price | None:
+        for kinds, price in MODULES:
+            if isinstance(module, kinds):
+                return price
+        raise ValueError(
+            f"{self._names[module]} is a {type(module).__name__}, whose cost is not known: put it"
+            " into one of the lists in MACs/counter.py"
+        )
+
+    def _learn_names(self, root: nn.Module) -> None:
+        for name, module in root.named_modules(prefix=type(root).__name__):
+            self._names.setdefault(module, name)
 
 
-POINTWISE_FLOPS = {
-    torch.ops.aten.native_batch_norm: _price(2),
-    torch.ops.aten.relu: _price(1),
-    torch.ops.aten.relu_: _price(1),
-    torch.ops.aten.leaky_relu: _price(1),
-    torch.ops.aten.max_pool2d_with_indices: _price(1),
-    torch.ops.aten.max_pool3d_with_indices: _price(1),
-}
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None

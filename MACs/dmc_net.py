@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from MACs.coviar import NUM_IFRAMES, NUM_PFRAMES, motion_parts, resnet_part
+from MACs.coviar_net import NUM_IFRAMES, NUM_PFRAMES, motion_parts, resnet_part
 from MACs.method import CROP_SIZE, Method, Part, describe
 
 WIDTHS = (5, 32, 128, 128, 96, 64, 32, 2)  # motion vector (2) and residual (3) in, flow (2) out

@@ -23,14 +23,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run from anywhere; and this folder must not be searched first, for its coviar.py.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # run from anywhere
 
 from coviar.files import whole_file
-from MACs import averages, coviar, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
+from MACs import averages, coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.method import PAPER_UNIT, Method
 
-METHODS = (team_net, coviar, wu, mfcd_net, cv_c3d, dmc_net, mimo)
+METHODS = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
 CLASSES = {"ucf101": 101, "hmdb51": 51}
 TEST_VIDEOS = {"ucf101": 11213, "hmdb51": 4590}  # of the three splits together
 

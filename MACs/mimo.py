@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from MACs.coviar import resnet_part
+from MACs.coviar_net import resnet_part
 from MACs.method import Method, Part, describe
 
 NUM_CHANNELS = 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from MACs.coviar import NUM_IFRAMES, motion_parts, resnet_part
+from MACs.coviar_net import NUM_IFRAMES, motion_parts, resnet_part
 from MACs.method import Method, Part, describe
 
 

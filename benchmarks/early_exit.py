@@ -27,13 +27,14 @@ import torch
 from torch import nn
 
 from benchmarks.forward import build_network, random_clips
-from benchmarks.timing import interleaved_medians, machine
+from benchmarks.timing import capability, interleaved_medians
 from coviar import read_index
 from coviar.files import whole_file
 from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy
 from MACs.team_net import exit_gmacs
-from models.inference import PRECISIONS, prepare_for_inference
+from models.inference import prepare_for_inference
+from models.precision import CHOICES, resolve
 from models.team_net import ARCHS
 from models.team_net_ic import TeamNetIC
 from training.provenance import command_line
@@ -54,7 +55,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exits", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--precision", choices=CHOICES, default="auto")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, metavar="CSV", help="table to put the latencies into")
@@ -156,6 +157,7 @@ def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
 
 @torch.inference_mode()
 def main(args: argparse.Namespace) -> dict:
+    args.precision = resolve(args.precision, args.device)
     net = TeamNetIC(build_network(args), args.exits).to(args.device)
     for head in net.heads.values():
         nn.init.normal_(head.weight, std=0.01)  # clips must differ in confidence
@@ -164,7 +166,7 @@ def main(args: argparse.Namespace) -> dict:
         "benchmark": "early_exit",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "machine": machine(args.device),
+        **capability(args.device),
         **{key: value for key, value in vars(args).items() if key not in ("out", "videos")},
     }
     for batch_size in args.batch_sizes:

@@ -16,9 +16,10 @@ import json
 import torch
 from torch import nn
 
-from benchmarks.timing import interleaved_medians
+from benchmarks.timing import capability, interleaved_medians
 from MACs.team_net import exit_gmacs
-from models.inference import PRECISIONS, prepare_for_inference
+from models.inference import prepare_for_inference
+from models.precision import PRECISIONS, has_bf16
 from models.team_net import ARCHS, TeamNet
 
 NUM_CLASSES = 101
@@ -68,11 +69,16 @@ def peak_gmacs_per_s(precision: str, device: str, repeats: int) -> float:
     return max(1e3 * gmacs[name] / ms for name, ms in medians.items())
 
 
+def measured_precisions(device: str) -> list[str]:
+    """Without bf16 where it would be emulated; the line then says `bf16_arithmetic: false`."""
+    return [name for name in PRECISIONS if name != "bf16" or has_bf16(device)]
+
+
 def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
     """The networks to compare, and the precision that each computes in."""
     net = build_network(args)
     cases = {"plain": (net, "fp32")}
-    for precision in PRECISIONS:
+    for precision in measured_precisions(args.device):
         cases[precision] = prepare_for_inference(net, precision), precision
         if args.compiled:
             fast = prepare_for_inference(net, precision, compiled=True)
@@ -96,7 +102,9 @@ def main(args: argparse.Namespace) -> dict:
     medians = interleaved_medians(
         {name: lambda net=net: net(*clips) for name, (net, _) in cases.items()}, args.repeats
     )
-    peaks = {p: peak_gmacs_per_s(p, args.device, args.repeats) for p in PRECISIONS}
+    peaks = {
+        p: peak_gmacs_per_s(p, args.device, args.repeats) for p in measured_precisions(args.device)
+    }
     batches = [random_clips(args, args.batch_size) for _ in range(args.repeats)]
     logits = {
         name: torch.cat([net(*batch).fused for batch in batches])
@@ -108,6 +116,7 @@ def main(args: argparse.Namespace) -> dict:
         "benchmark": "forward",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **capability(args.device),
         **vars(args),
         "gmacs": round(gmacs, 3),
         "peak_gmacs_per_s": {p: round(peak, 1) for p, peak in peaks.items()},

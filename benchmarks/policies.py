@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import interleaved_medians, machine
+from benchmarks.timing import capability, interleaved_medians
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
 from dataset_team.transforms import normalise
@@ -29,7 +29,8 @@ from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy
 from early_exit.wise import COMBINATIONS
 from MACs.team_net import exit_gmacs
-from models.inference import PRECISIONS, prepare_for_inference
+from models.inference import prepare_for_inference
+from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
 from team_net_wise_all_acc import load_study, make_policy
 from training.options import make_parser, positive_int
@@ -49,7 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 8])
     parser.add_argument("--videos", type=positive_int, help="take every n-th, about this many")
     parser.add_argument("--repeats", type=positive_int, default=3)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--precision", choices=CHOICES, default="auto")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
@@ -122,6 +123,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         dataset = open_videos(args, trained.net, trained.crop_size)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    args.precision = resolve(args.precision, args.device)
     net = prepare_for_inference(trained.net.to(args.device), args.precision, args.compiled)
     clips = [dataset[i][:3] for i in tqdm(range(len(dataset)), desc="loading", disable=None)]
     labels = torch.tensor([record.label for record in dataset.records])
@@ -141,7 +143,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         "benchmark": "policies",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "machine": machine(args.device),
+        **capability(args.device),
         **{key: str(x) if isinstance(x, Path) else x for key, x in vars(args).items()},
         "videos": len(clips),
         "load_ms": round(medians["load"], 2),

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep --out runs/sweep --pretrained BACKBONE.pt --data-name ucf101 \\
         --data-root data/ucf101 --train-list lists/ucf101_split1_train.txt \\
-        --test-list lists/ucf101_split1_test.txt --precision bf16
+        --test-list lists/ucf101_split1_test.txt --precision auto
     python -m benchmarks.sweep --compare-views 1 4 10 20 fresh --out runs/compare ... (the same)
 
 The first form fills a new bank and trains four methods x three seeds from it, each by its script

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from models.precision import has_bf16
+
 
 def interleaved_medians(cases: Mapping[str, Callable], repeats: int) -> dict[str, float]:
     """Median milliseconds of each case; the cases take turns, so that all see the same load.
@@ -39,3 +41,12 @@ def machine(device: str) -> str:
     except OSError:  # no Linux
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def capability(device: str) -> dict:
+    """What a benchmark's line says of the machine that it ran on."""
+    return {
+        "machine": machine(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16_arithmetic": has_bf16(device),
+    }

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from benchmarks.forward import NUM_CLASSES, random_clips
-from benchmarks.timing import interleaved_medians
+from benchmarks.forward import NUM_CLASSES, measured_precisions, random_clips
+from benchmarks.timing import capability, interleaved_medians
 from models.team_net import ARCHS, TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 
@@ -113,16 +113,18 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         parser.error(f"--toy {args.toy} has no train.txt; python -m dataset_team.toy {args.toy}")
     if args.toy and len(args.seeds) < 2:
         parser.error("--seeds: a deviation needs two seeds or more")
+    if args.toy and "bf16" not in measured_precisions(args.device):
+        parser.error("--toy compares fp32 and bf16, which this processor does not compute")
     steps = {
         "plain": make_step(args, "fp32", plain=True),
-        "fp32": make_step(args, "fp32", plain=False),
-        "bf16": make_step(args, "bf16", plain=False),
+        **{p: make_step(args, p, plain=False) for p in measured_precisions(args.device)},
     }
     medians = interleaved_medians(steps, args.repeats)
     result = {
         "benchmark": "train_step",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **capability(args.device),
         **{key: value for key, value in vars(args).items() if key not in ("toy", "epochs")},
     }
     for name, ms in medians.items():

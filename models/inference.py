@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.fused import can_fuse, fuse_blocks
+from models.precision import PRECISIONS
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Network = TypeVar("Network", TeamNet, TeamNetIC)
 
 

@@ -15,7 +15,7 @@ jobs() {
     sh multirunner/create_all_jobs.sh --data toy --splits split1 --seeds 1 --data-root "$DATA" \
         --lists "$DATA/{part}.txt" --runs "$RUNS" --results "$RUNS/results" --init '' \
         --network '--arch resnet18 --num_segments 3 --crop-size 64 --dropout 0.2' \
-        --all-flags '--no-flip --precision bf16' \
+        --all-flags '--no-flip --precision auto' \
         --backbone-flags '--lr 0.004 --batch-size 8 --epochs 15 --lr-schedule cosine --warmup 2 --classifier-lr-scale 1 1 --stream-loss 0.3 --eval-freq 3' \
         --frozen-flags '--views 4' --exit-flags '--exits 1 2 3 4'
 }
@@ -33,4 +33,4 @@ for line in 1 30 60; do
 done
 run=$RUNS/toy/prog_kd/split1_seed1
 echo "+ $PYTHON predict.py --checkpoint $run VIDEO..."
-"$PYTHON" predict.py --precision bf16 --top 2 --checkpoint "$run" --show "$RUNS/pictures" "$@"
+"$PYTHON" predict.py --precision auto --top 2 --checkpoint "$run" --show "$RUNS/pictures" "$@"

@@ -14,5 +14,5 @@ create_jobs() { # FOLDER OPTIONS_OF_CREATE_ALL_JOBS...
     sh multirunner/create_all_jobs.sh --data ucf101_7 --splits "$SPLITS" --data-root "$DATA" \
         --lists "$DATA/{data}_{split}_{part}.txt" --runs "$folder" \
         --network '--arch resnet18 --num_segments 4 --crop-size 112 --dropout 0.5' \
-        --all-flags '--precision bf16' --exit-flags '--exits 1 2 3 4' "$@"
+        --all-flags '--precision auto' --exit-flags '--exits 1 2 3 4' "$@"
 }

@@ -1,13 +1,19 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests; the costly ones are made once, whatever the number of workers."""
 
 import os
+import shutil
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the scripts that tests start, too; before torch reads it
 
 import pytest
 import torch
+from filelock import FileLock
 from synthetic_study import make_runs, run_main
+from tiny_network import tiny_resnet
 from training_server import Server
 
+import models.team_net
 from dataset_team import toy
 from models.team_net import TeamNet
 from study import collect
@@ -26,50 +32,96 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def synthetic_runs(tmp_path_factory) -> Path:
-    """A tree of finished runs: 2 splits x 2 seeds x 4 methods on made-up logits."""
-    return make_runs(tmp_path_factory.mktemp("synthetic") / "runs")
+def once(tmp_path_factory):
+    """once(name, fill): a folder that `fill(folder)` filled, in one of pytest-xdist's workers.
 
-
-@pytest.fixture(scope="session")
-def synthetic_study(synthetic_runs) -> Path:
-    """The same collected, in a folder of studies."""
-    study = synthetic_runs.parent / "results" / "toy"
-    run_main(collect, synthetic_runs, "--out", study)
-    return study
-
-
-@pytest.fixture(scope="session")
-def frozen_toy(tmp_path_factory) -> tuple[list[str], Path]:
-    """Options that name a toy data set and its runs, and the checkpoint of a backbone (untrained)
-    among these. To be read only: give another --checkpoint_dir, or --cache-dir.
+    All of them read it, so nobody writes there.
     """
-    folder = tmp_path_factory.mktemp("frozen")
-    toy.make_toy(folder, videos_per_class=9, size=(64, 48))
-    torch.manual_seed(1)
-    net = TeamNet(len(toy.CLASSES), num_segments=1, arch="resnet18")
-    best = folder / "runs/toy/team_net/split1_seed1/best.pt"
-    content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
-    save_checkpoint(best, content)
-    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
-    options = ["--data-name", "toy", "--data-root", folder, *lists, "--workers", "0"]
-    return [*map(str, options), "--checkpoint_dir", str(folder / "runs")], best
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name, fill):
+        folder, filled = base / name, base / f"{name}.filled"
+        with FileLock(base / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def tiny_toy(tmp_path_factory):
-    """Options of a training on a small toy data set that the server's network makes in seconds."""
-    folder = tmp_path_factory.mktemp("tiny_toy")
-    train, test = toy.make_toy(folder, videos_per_class=9, size=(64, 48), seed=0)
-    options = ["--data-name", "toy", "--data-root", folder, "--no-flip", "--workers", 0]
-    options += ["--train-list", train, "--test-list", test, "--num_segments", 1]
-    return [*options, "--crop-size", 32, "--batch-size", 6, "--lr", 0.01]
+def synthetic_runs(once) -> Path:
+    """A tree of finished runs: 2 splits x 2 seeds x 4 methods on made-up logits."""
+    return once("synthetic_runs", make_runs)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, tiny_toy):
-    """Starts training scripts in milliseconds, see training_server.py."""
-    video = next(tiny_toy[3].glob("*/*.mp4"))
+def synthetic_study(once, synthetic_runs) -> Path:
+    """The same collected, in a folder of studies."""
+
+    def fill(folder):
+        run_main(collect, synthetic_runs, "--out", folder / "toy")
+
+    return once("synthetic_results", fill) / "toy"
+
+
+@pytest.fixture(scope="session")
+def toy_data(once) -> Path:
+    """The smallest toy data set, 9 small videos a class, with its lists train.txt and test.txt."""
+    return once("toy_data", lambda folder: toy.make_toy(folder, 9, (64, 48)))
+
+
+@pytest.fixture(scope="session")
+def toy_options(toy_data) -> list[str]:
+    """Options that name the toy data set."""
+    lists = ["--train-list", toy_data / "train.txt", "--test-list", toy_data / "test.txt"]
+    options = ["--data-name", "toy", "--data-root", toy_data, *lists, "--no-flip", "--workers", 0]
+    return list(map(str, options))
+
+
+@pytest.fixture(scope="session")
+def frozen_toy(once, toy_options) -> tuple[list[str], Path]:
+    """Options that name the toy data set and its runs, and the checkpoint of a backbone (untrained)
+    among these. To be read only: give another --checkpoint_dir, or --cache-dir. Its ResNets are
+    tiny ones: use the fixture tiny_resnets as well.
+    """
+
+    def fill(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models.team_net, "build_resnet", tiny_resnet)
+            torch.manual_seed(1)
+            net = TeamNet(len(toy.CLASSES), num_segments=1, arch="resnet18")
+        content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
+        save_checkpoint(folder / "toy/team_net/split1_seed1/best.pt", content)
+
+    runs = once("frozen", fill)
+    best = runs / "toy/team_net/split1_seed1/best.pt"
+    return [*toy_options, "--checkpoint_dir", str(runs)], best
+
+
+@pytest.fixture(scope="module")
+def tiny_resnets():
+    """Networks made in this process have ResNets of a few thousand weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.team_net, "build_resnet", tiny_resnet)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_toy(toy_options) -> list[str]:
+    """Options of a training on the toy data set that the server's network makes in seconds."""
+    options = ["--num_segments", 1, "--crop-size", 32, "--batch-size", 6, "--lr", 0.01]
+    return [*toy_options, *map(str, options)]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, toy_data):
+    """Starts scripts in milliseconds, see training_server.py."""
+    video = next(toy_data.glob("*/*.mp4"))
     server = Server(tmp_path_factory.mktemp("server"), video)
     yield server
     server.close()

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from MACs.counter import count_macs
 from MACs.team_net import exit_gmacs, stage_macs
+from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 
@@ -39,6 +42,132 @@ def test_macs_of_layers_by_hand():
         assert count_macs(conv, torch.empty(1, 2, 4, 5, 5)) == 3 * 4 * 3 * 3 * 2 * 9
         assert count_macs(nn.Linear(7, 5), torch.empty(4, 7)) == 4 * 7 * 5
         assert count_macs(lambda a, b: a @ b, torch.empty(2, 3), torch.empty(3, 4)) == 24
+
+
+def pointwise_macs(function, *inputs):
+    return count_macs(function, *inputs, pointwise=True) - count_macs(function, *inputs)
+
+
+PRICES = [  # of (2, 4, 6, 6): module, what it costs besides multiplying, what it multiplies
+    (nn.BatchNorm2d(4), 2 * 288, 0),
+    (nn.LayerNorm(6), 2 * 288, 0),
+    (nn.GroupNorm(2, 4), 2 * 288, 0),
+    (nn.ReLU(), 288, 0),
+    (nn.ReLU(inplace=True), 288, 0),
+    (nn.LeakyReLU(0.1, inplace=True), 288, 0),
+    (nn.ReLU6(), 288, 0),
+    (nn.Sigmoid(), 288, 0),
+    (nn.SiLU(), 288, 0),
+    (nn.Hardswish(), 288, 0),
+    (nn.GELU(), 288, 0),
+    (nn.MaxPool2d(2), 8 * 9 * 4, 0),  # 9 windows of 4 in each of 8 maps
+    (nn.AvgPool2d(3), 8 * 4 * 9, 0),
+    (nn.MaxPool2d(3, 2, 1), 288, 0),  # windows that overlap read each value once, as published
+    (nn.AdaptiveAvgPool2d(1), 0, 0),
+    (nn.Dropout(), 0, 0),
+    (nn.Conv2d(4, 3, 3, padding=1), 0, 2 * 3 * 36 * 4 * 9),
+    (nn.Linear(6, 5), 0, 48 * 6 * 5),
+    (nn.Sequential(nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3), nn.ReLU()), 3 * 216, 216 * 4),
+]
+
+
+@pytest.mark.parametrize("module, pointwise, multiplied", PRICES, ids=lambda value: str(value))
+def test_price_of_one_module(module, pointwise, multiplied):
+    x = torch.empty(2, 4, 6, 6, device="meta")
+    module.eval().to("meta")
+    assert count_macs(module, x) == multiplied
+    assert pointwise_macs(module, x) == pointwise
+
+
+class Calls(nn.Module):
+    """A module that calls a function between two others."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.before, self.after = nn.Identity(), nn.ReLU()
+        self.function = function
+
+    def forward(self, x):
+        return self.after(self.function(self.before(x)))
+
+
+@pytest.mark.parametrize(
+    "function, macs",
+    [
+        (F.relu, 288),
+        (torch.relu_, 288),
+        (lambda x: x.tanh(), 288),
+        (lambda x: F.max_pool2d(x, 2), 288),
+        (lambda x: F.layer_norm(x, [6]), 2 * 288),
+        (lambda x: x + x * 2, 0),
+    ],
+)
+def test_price_of_a_function_outside_of_the_modules(function, macs):
+    x = torch.empty(2, 4, 6, 6, device="meta")
+    outputs = function(x).numel()  # of which the ReLU behind it takes one each
+    assert pointwise_macs(Calls(function), x) == macs + outputs
+
+
+class Unknown(nn.Module):
+    def forward(self, x):
+        return x.cumsum(0)
+
+
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_a_module_of_unknown_cost_is_an_error_that_names_it(pointwise):
+    x = torch.empty(2, 4)
+    network = nn.Sequential(nn.Sequential(nn.ReLU(), Unknown()))
+    words = r"Sequential\.0\.1 is a Unknown, whose cost is not known.*MACs/counter.py"
+    with pytest.raises(ValueError, match=words):
+        count_macs(network, x, pointwise=pointwise)
+    with pytest.raises(ValueError, match="Unknown is a Unknown"):
+        count_macs(lambda x: Unknown()(x), x, pointwise=pointwise)
+    assert count_macs(nn.ReLU(), x, pointwise=True) == 8  # nothing is left of the failed counts
+
+
+def test_a_network_prepared_for_inference_is_not_free():
+    net = prepare_for_inference(TeamNet(5, 2, "resnet18"))
+    clips = [torch.zeros(1, 2, c, 32, 32) for c in (3, 2, 3)]
+    if any(type(module).__name__ == "FusedConv" for module in net.modules()):
+        with pytest.raises(ValueError, match=r"TeamNet\.iframe\.stem\.conv1 is a FusedConv"):
+            count_macs(net, *clips)
+
+
+@pytest.mark.parametrize(
+    "arch, gmacs",  # of torchvision's own documentation (GFLOPS), which counts the same
+    [
+        ("mobilenet_v2", 0.30),
+        ("mobilenet_v3_small", 0.06),
+        ("efficientnet_b0", 0.39),
+        ("convnext_tiny", 4.46),
+        ("regnet_y_400mf", 0.40),
+    ],
+)
+def test_other_families_are_counted(arch, gmacs):
+    with torch.device("cpu" if "regnet" in arch else "meta"):  # regnet rounds its widths itself
+        network = torchvision.models.get_model(arch).eval().to("meta")
+    x = torch.empty(1, 3, 224, 224, device="meta")
+    assert count_macs(network, x) / 1e9 == pytest.approx(gmacs, abs=0.005)
+    values = sum_of_outputs(network, x, (nn.BatchNorm2d, nn.LayerNorm)) * 2
+    values += sum_of_outputs(network, x, ACTIVATIONS)
+    assert pointwise_macs(network, x) == values
+
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU)
+
+
+def sum_of_outputs(network, x, kinds):
+    """The values that the modules of these kinds give for `x`."""
+    values = []
+    hooks = [
+        module.register_forward_hook(lambda _, x, output: values.append(output.numel()))
+        for module in network.modules()
+        if isinstance(module, kinds)
+    ]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(values)
 
 
 def test_inference_mode_changes_no_count():

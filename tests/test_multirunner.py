@@ -263,13 +263,12 @@ def test_resume_with_other_jobs_is_refused(farm):
     assert "has changed since" in output and not (farm.shared / "done/a1").exists()
 
 
-def test_a_sweep_of_the_real_scripts(farm):
+def test_a_sweep_of_the_real_scripts(farm, toy_data):
     """Backbone, exits, logits, on two hosts that each have the code, and share data and runs."""
     data, runs = (farm.shared / f"{name} of toy" for name in ("data", "runs"))
     for name in ("host1", "host2"):
         copy_checkout(farm.hosts.home(name) / "team net", CODE)
-    toy = [sys.executable, "-m", "dataset_team.toy", data, "--videos-per-class", "9"]
-    subprocess.run([*toy, "--size", "64x48"], cwd=REPO, check=True, capture_output=True)
+    shutil.copytree(toy_data, data)
     options = {
         **{"--data": "toy", "--splits": "split1", "--seeds": "1", "--init": "", "--runs": runs},
         **{"--methods": "team_ce prog_kd", "--data-root": data, "--lists": f"{data}/{{part}}.txt"},

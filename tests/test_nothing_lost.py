@@ -18,9 +18,10 @@ from training.stopping import REQUEUE
 
 SCRIPT = "train_team_net.py"
 RUN = "toy/team_net/split1_seed1"
-# Dropout, momentum, a running mean and an epoch whose last batch is short: all that a resumed run
-# could get wrong.
+# Dropout, mixup, momentum, a running mean and an epoch whose last batch is short: all that a run
+# that goes on could get wrong.
 RECIPE = ["--epochs", 4, "--dropout", 0.3, "--ema", 0.9, "--accumulate", 2, "--resume"]
+RECIPE += ["--mixup", 0.4, "--label-smoothing", 0.1]
 TIMES = ("clips_per_s", "data_wait_share")  # the only fields that may differ
 
 
@@ -140,9 +141,9 @@ def test_a_signal_to_the_whole_group_leaves_the_loader_workers_alone(tiny_toy, t
     assert "SIGTERM: stopped" in errors and "Traceback" not in errors
 
 
-def test_exits_stop_and_go_on_likewise(server, tiny_toy, unbroken, tmp_path):
+def test_exits_stop_and_go_on_likewise(server, toy_options, unbroken, tmp_path):
     backbone = ["--pretrained", unbroken / BEST, "--views", 1, "--resume"]
-    options = [*tiny_toy[: tiny_toy.index("--num_segments")], *backbone, "--epochs", 60]
+    options = [*toy_options, *backbone, "--epochs", 60]
     command = ["train_team_ce.py", *options, "--cache-dir", tmp_path / "views"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     code, output = server.run(*command, "--checkpoint_dir", whole)

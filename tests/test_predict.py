@@ -21,7 +21,7 @@ from coviar import read_index
 from coviar.reencode import reencode
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import Record, read_list
-from dataset_team.toy import CLASSES, make_toy
+from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise
 from early_exit.logits import LogitsFile
@@ -49,13 +49,13 @@ def call(script, *words):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, toy_data):
     """A toy study in its folders: videos, a backbone of one epoch, exits, their logits, a policy.
 
     Its thresholds let about a third of the test videos leave at each exit, with nobody near them.
     """
     folder = tmp_path_factory.mktemp("study")
-    make_toy(folder / "data", 9, SIZE)
+    (folder / "data").symlink_to(toy_data)
     lists = ["--train-list", folder / "data/train.txt", "--test-list", folder / "data/test.txt"]
     options = ["--data-name", "toy", "--data-root", folder / "data", "--no-flip", *lists]
     options += ["--checkpoint_dir", folder / "runs", "--workers", 0, "--overwrite"]

@@ -1,19 +1,17 @@
-"""The scripts as a user runs them, in a subprocess each, on a small toy data set."""
+"""What the training scripts promise, on a small toy data set with tiny ResNets."""
 
 import importlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import REPO
+from synthetic_study import run_main
 
-from training.checkpoint import load_checkpoint, weights_digest
+import team_net_wise_all_acc
+import wise_team_net_logit
+from training.checkpoint import load_checkpoint
 from training.options import resolve_recipe
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
@@ -26,51 +24,40 @@ METHODS = {
 }
 
 
-def start(*command):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=REPO,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+@pytest.fixture(scope="module")
+def run(server):
+    """Runs a script; returns its result line as a dict, or its message where it must refuse."""
 
+    def run(*command, fails=False):
+        code, output = server.run(*command)
+        assert code == (2 if fails else 0), output
+        if fails:
+            return output
+        last = output.splitlines()[-1]
+        assert last.startswith("result: "), output
+        return json.loads(last.removeprefix("result: "))
 
-def run(*command, fails=False):
-    """Run a script; returns its result line as a dict, or its stderr where it must fail."""
-    process = start(*command)
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode != 0) == fails, out + err
-    if fails:
-        return err
-    last = out.strip().splitlines()[-1]
-    assert last.startswith("result: "), out
-    return json.loads(last.removeprefix("result: "))
+    return run
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """Options that name a toy data set, and the folder of its runs."""
-    folder = tmp_path_factory.mktemp("toy")
-    run("-m", "dataset_team.toy", folder, "--videos-per-class", 9, "--size", "64x48")
-    lists = ["--train-list", folder / "train.txt", "--test-list", folder / "test.txt"]
-    runs = ["--checkpoint_dir", folder / "runs", "--workers", "0"]
-    return ["--data-name", "toy", "--data-root", folder, "--no-flip", *lists, *runs], folder
+def toy(toy_options, toy_data, tmp_path_factory):
+    """Options that name a toy data set and the folder of its runs, and that folder."""
+    runs = tmp_path_factory.mktemp("runs")
+    return [*toy_options, "--checkpoint_dir", runs], runs
 
 
 @pytest.fixture(scope="module")
-def backbone(toy):
-    options, folder = toy
+def backbone(run, toy):
+    options, runs = toy
     result = run("train_team_net.py", *options, *SMALL, "--epochs", 2)
-    return result, folder / "runs/toy/team_net/split1_seed1"
+    return result, runs / "toy/team_net/split1_seed1"
 
 
 @pytest.fixture(scope="module")
-def classifiers(toy, backbone):
+def classifiers(run, toy, backbone):
     """The runs of the four methods: {method: (result, folder)}."""
-    options, folder = toy
+    options, runs = toy
     extra = {
         "prog_kd": ["--schedule", "mv:2,iframe"],
         "prog_kd_anti": ["--schedule", "iframe:2,mv"],
@@ -78,7 +65,7 @@ def classifiers(toy, backbone):
     return {
         method: (
             run(script, *options, "--epochs", 4, "--views", 2, *extra.get(method, [])),
-            folder / f"runs/toy/{method}/split1_seed1",
+            runs / f"toy/{method}/split1_seed1",
         )
         for method, script in METHODS.items()
     }
@@ -94,18 +81,18 @@ def test_backbone_run_folder(backbone):
     assert names <= set(os.listdir(folder))
     assert [line["epoch"] for line in read_log(folder)] == [0, 1]
     assert json.loads((folder / "result.json").read_text()) == result
-    assert result["protocol"] == "1 clip x 1 crop, 2 segments, selected on heldout"
+    assert result["protocol"] == "1 clip x 1 crop of 32 pixels, 2 segments, selected on heldout"
     assert 0 <= result["test_top1_pct"] <= 100
 
 
-def test_evaluate_repeats_the_result(toy, backbone):
+def test_evaluate_repeats_the_result(run, toy, backbone):
     options, _ = toy
     result, _ = backbone
     again = run("train_team_net.py", *options, *SMALL, "--evaluate")
     assert again["test_top1_pct"] == result["test_top1_pct"]
 
 
-def test_multi_view_testing_counts_videos_not_views(toy, backbone):
+def test_multi_view_testing_counts_videos_not_views(run, toy, backbone):
     options, _ = toy
     result = run(
         "train_team_net.py", *options, *SMALL, "--evaluate", "--clips", "2", "--crops", "3"
@@ -114,31 +101,10 @@ def test_multi_view_testing_counts_videos_not_views(toy, backbone):
     assert result["protocol"].startswith("2 clip x 3 crop")
 
 
-def test_used_run_folder_is_not_overwritten(toy, backbone):
+def test_used_run_folder_is_not_overwritten(run, toy, backbone):
     options, _ = toy
     message = run("train_team_net.py", *options, *SMALL, "--epochs", 2, fails=True)
     assert "already holds a run" in message
-
-
-def test_killed_training_resumes_to_the_same_weights(toy, backbone, tmp_path):
-    options, _ = toy
-    result, unbroken = backbone
-    place = [*options, "--checkpoint_dir", tmp_path]  # the last --checkpoint_dir counts
-    command = ["train_team_net.py", *place, *SMALL, "--epochs", 2, "--resume"]
-    folder = tmp_path / "toy/team_net/split1_seed1"
-    process = start(*command)
-    while not (folder / "last.pt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "result.json").exists()
-    resumed = run(*command)
-    for name in ("last.pt", "best.pt"):
-        ours, theirs = load_checkpoint(folder / name), load_checkpoint(unbroken / name)
-        assert weights_digest(ours["model"]) == weights_digest(theirs["model"])
-    assert {**resumed, "run": ""} == {**result, "run": ""}
-    assert [line["epoch"] for line in read_log(folder)] == [0, 1]
 
 
 def test_each_method_has_its_teachers_and_its_exits(classifiers):
@@ -159,13 +125,13 @@ def test_each_method_has_its_teachers_and_its_exits(classifiers):
 
 def test_methods_share_one_bank(toy, classifiers):
     """Two training views, held-out and test are computed once, not once per method."""
-    _, folder = toy
-    files = sorted(p.name for p in (folder / "runs/toy/views").glob("*/view_*.pt"))
+    _, runs = toy
+    files = sorted(p.name for p in (runs / "toy/views").glob("*/view_*.pt"))
     assert files == ["view_0000.pt"] * 3 + ["view_0001.pt"]
 
 
-def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(toy, backbone, tmp_path):
-    options, folder = toy
+def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(run, toy, backbone, tmp_path):
+    options, _ = toy
     path = ["--pretrained", backbone[1] / "best.pt", "--epochs", 2]
     trained = {}
     for views in (0, 2):
@@ -177,7 +143,7 @@ def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(toy, backbone, tm
         assert torch.equal(value, trained[2][key]), key
 
 
-def test_exits_refuse_another_backbone(toy, classifiers, tmp_path):
+def test_exits_refuse_another_backbone(run, toy, classifiers, tmp_path):
     options, _ = toy
     other = ["--checkpoint_dir", tmp_path]
     run("train_team_net.py", *options, *SMALL, "--epochs", 1, "--random_seed", 2, *other)
@@ -186,32 +152,32 @@ def test_exits_refuse_another_backbone(toy, classifiers, tmp_path):
     assert "name the right one with --pretrained" in message
 
 
-def test_options_that_contradict_the_backbone_are_refused(toy, classifiers):
+def test_options_that_contradict_the_backbone_are_refused(run, toy, classifiers):
     options, _ = toy
     message = run("train_i_frame.py", *options, "--num_segments", 3, "--overwrite", fails=True)
     assert "was trained with num_segments 2, the options say 3" in message
     assert (classifiers["i_frame"][1] / "best.pt").exists()  # a refused start removes nothing
 
 
-def test_lists_that_contradict_each_other_are_refused(toy, tmp_path):
-    options, folder = toy
+def test_lists_that_contradict_each_other_are_refused(run, toy, toy_data, tmp_path):
+    options, _ = toy
     swap = {"0": "1", "1": "0"}
-    lines = [line.rsplit(" ", 1) for line in (folder / "test.txt").read_text().splitlines()]
+    lines = [line.rsplit(" ", 1) for line in (toy_data / "test.txt").read_text().splitlines()]
     text = "".join(f"{head} {swap.get(label, label)}\n" for head, label in lines)
     (tmp_path / "test.txt").write_text(text)
     lists = ["--test-list", tmp_path / "test.txt", "--checkpoint_dir", tmp_path]
     assert "in the training list it has" in run("train_team_net.py", *options, *lists, fails=True)
-    lists[1] = folder / "train.txt"
+    lists[1] = toy_data / "train.txt"
     assert "a test video must not train" in run("train_team_net.py", *options, *lists, fails=True)
 
 
-def test_bad_videos_stop_the_run_or_are_counted(toy, backbone, tmp_path):
-    options, folder = toy
+def test_bad_videos_stop_the_run_or_are_counted(run, toy, toy_data, backbone, tmp_path):
+    options, _ = toy
     result, _ = backbone
-    shutil.copytree(folder, tmp_path / "toy", ignore=shutil.ignore_patterns("runs", ".*"))
+    shutil.copytree(toy_data, tmp_path / "toy", ignore=shutil.ignore_patterns(".*"))
     bad = sorted((tmp_path / "toy").glob("DotsLeft/*.mp4"))[0]
     name = f"DotsLeft/{bad.stem}"
-    is_test = name in (folder / "test.txt").read_text()
+    is_test = name in (toy_data / "test.txt").read_text()
     bad.write_bytes(b"no video")
     command = ["train_team_net.py", *options, *SMALL, "--data-root", tmp_path / "toy", "--evaluate"]
     assert name in run(*command, fails=True)
@@ -220,13 +186,13 @@ def test_bad_videos_stop_the_run_or_are_counted(toy, backbone, tmp_path):
     assert skipping["test_videos"] == result["test_videos"] - is_test
 
 
-def test_no_backbone_is_a_clear_error(toy, tmp_path):
+def test_no_backbone_is_a_clear_error(run, toy, tmp_path):
     options, _ = toy
     message = run("train_team_ce.py", *options, "--checkpoint_dir", tmp_path, fails=True)
     assert "Train one with train_team_net.py" in message
 
 
-def test_logits_wise_and_thresholds(toy, classifiers):
+def test_logits_wise_and_thresholds(run, toy, classifiers):
     """The way from exits to trade-off; the logits tell the same top-1 as the training did."""
     options, _ = toy
     for method, (result, folder) in classifiers.items():
@@ -237,12 +203,12 @@ def test_logits_wise_and_thresholds(toy, classifiers):
         exits = test["logits"][0, :, :3].argmax(-1)  # (videos, exits)
         top1 = 100 * (exits == test["labels"][:, None]).float().mean(0)
         assert top1.tolist() == pytest.approx(result["test_top1_pct"])
-        run("wise_team_net_logit.py", "--logits", folder / "logits.pt")
-        run("team_net_wise_all_acc.py", "--logits", folder / "logits.pt")
+        for script in (wise_team_net_logit, team_net_wise_all_acc):
+            run_main(script, "--logits", folder / "logits.pt")
         assert (folder / "trade_off.csv").stat().st_size and (folder / "exits.csv").stat().st_size
 
 
-def test_select_on_last_keeps_the_last_epoch(toy, tmp_path):
+def test_select_on_last_keeps_the_last_epoch(run, toy, tmp_path):
     """Nothing is chosen, and the held-out videos stay out of training."""
     options, _ = toy
     place = [*options, "--checkpoint_dir", tmp_path, "--select-on", "last"]
@@ -255,12 +221,12 @@ def test_select_on_last_keeps_the_last_epoch(toy, tmp_path):
     assert exits["best_epochs"] == [2, 2, 2] and len(exits["heldout_top1_pct"]) == 3
 
 
-def test_pretrain_then_other_classes(toy, backbone, tmp_path):
+def test_pretrain_then_other_classes(run, toy, toy_data, backbone, tmp_path):
     """A backbone of other classes starts a new one: all but the classifiers is kept."""
-    options, folder = toy
+    options, _ = toy
     lists = []
     for name in ("train", "test"):
-        lines = (folder / f"{name}.txt").read_text().splitlines()
+        lines = (toy_data / f"{name}.txt").read_text().splitlines()
         kept = [line for line in lines if line and int(line.split()[-1]) < 3]
         (tmp_path / f"{name}.txt").write_text("\n".join(kept) + "\n")
         lists += [f"--{name}-list", tmp_path / f"{name}.txt"]
@@ -272,15 +238,6 @@ def test_pretrain_then_other_classes(toy, backbone, tmp_path):
     assert after["iframe.classifier.weight"].shape[0] == 3
     key = "iframe.layer1.0.conv1.weight"
     assert torch.allclose(before[key], after[key], atol=1e-6)
-
-
-@pytest.mark.parametrize("script", ["pretrain.py", "train_team_net.py", *METHODS.values()])
-def test_help(script):
-    process = start(script, "--help")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    for flag in ("--is_train", "--checkpoint_dir", "--lr-steps", "--eval-freq", "--gpus"):
-        assert flag in out
 
 
 PUBLISHED = [

@@ -15,6 +15,8 @@ from benchmarks import sweep
 from training import exits, views
 from training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("tiny_resnets")
+
 
 def train(options, *more):
     parser = train_i_frame.get_args_parser()

@@ -3,8 +3,6 @@
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 
 from dataset_team.dataset import Sample
 from dataset_team.transforms import normalise
@@ -22,6 +19,7 @@ from training import views as command
 from training.bank import FrozenNetwork, Views, compute_view
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 
+pytestmark = pytest.mark.usefixtures("tiny_resnets")
 SIZE = 32
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -249,15 +247,15 @@ def test_impossible_shards_are_refused(frozen_toy, words, capsys):
     assert "write 1/4 to 4/4" in capsys.readouterr().err
 
 
-def test_a_killed_shard_goes_on(frozen_toy, whole_bank, tmp_path):
+def test_a_killed_shard_goes_on(server, frozen_toy, whole_bank, tmp_path):
     options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
-    command = [sys.executable, "-m", "training.views", *options, "--feature-batch", "1"]
-    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL)
+    job = server.start("-m", "training.views", *options, "--feature-batch", "1")
+    end = time.monotonic() + 60
     while not list(tmp_path.glob("*/view_*.pt")):
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        assert time.monotonic() < end, job.output()
+        time.sleep(0.001)
+    job.kill(signal.SIGKILL)
+    assert job.wait() == [-signal.SIGKILL], "ended before it could be killed"
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/view_*.pt")}
     assert 0 < len(done) < 6
     fill(options)

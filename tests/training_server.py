@@ -1,14 +1,14 @@
 """Training scripts started in milliseconds: a process that has imported all, and forks.
 
-The network's ResNets are a few thousand weights wide here, so that a step takes milliseconds too;
-the rest is what a user runs. `python tests/training_server.py SCRIPT ...` runs one script so, for
-torchrun; `Server` starts many.
+The network's ResNets are those of tiny_network.py; the rest is what a user runs.
+`python tests/training_server.py SCRIPT ...` runs one script so, for torchrun; `Server` starts many.
 """
 
 import contextlib
 import importlib
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -27,7 +27,6 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", str(video)],
             cwd=REPO,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,12 +117,16 @@ def fork(command, processes, output, limit):
     return pids
 
 
-def run_script(script, *words):
-    sys.argv = [script, *words]
-    module = importlib.import_module(script.removesuffix(".py"))
-    parser = module.get_args_parser()
+def run_script(*command):
+    """What `python COMMAND` does, a script or `-m MODULE`; returns its exit code."""
     try:
-        module.main(parser.parse_args(), parser)
+        if command[0] == "-m":
+            sys.argv = list(command[1:])
+            sys.modules.pop(command[1], None)  # runpy warns of a module that is there already
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = list(command)
+            runpy.run_path(str(REPO / command[0]), run_name="__main__")
         return 0
     except SystemExit as end:
         return end.code or 0
@@ -138,30 +141,13 @@ def run_script(script, *words):
 def import_all():
     sys.path.insert(0, str(REPO))
     import torch
-    from torch import nn
-    from torchvision.models.resnet import BasicBlock
+    from tiny_network import tiny_resnet
 
     import models.team_net
 
-    for script in ("train_team_net", "pretrain", "train_team_ce"):
-        importlib.import_module(script)
+    for name in ("train_team_net", "train_prog_kd", "save_logits", "training.views"):
+        importlib.import_module(name)
     torch.set_num_threads(1)
-
-    def tiny_resnet(arch, in_channels, pretrained=None):
-        resnet, channels = nn.Module(), 8
-        resnet.conv1 = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
-        resnet.bn1, resnet.relu = nn.BatchNorm2d(channels), nn.ReLU()
-        resnet.maxpool = nn.MaxPool2d(2)
-        for number, width in enumerate((8, 16, 32, 64), 1):
-            stride = 1 + (number > 1)
-            shortcut = nn.Conv2d(channels, width, 1, stride=stride, bias=False)
-            shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(width))
-            block = BasicBlock(channels, width, stride, shortcut)
-            setattr(resnet, f"layer{number}", nn.Sequential(block))
-            channels = width
-        resnet.fc = nn.Linear(channels, 1)
-        return resnet
-
     models.team_net.build_resnet = tiny_resnet
 
 

@@ -210,5 +210,6 @@ def test_exits(net: TeamNetIC, frozen: Frozen) -> dict:
         "test_fused_pct": 100 * fused.float().mean().item(),
         "test_videos": len(features.labels),
         "skipped_videos": frozen.splits.skipped,
+        "precision": frozen.precision,
         "protocol": frozen.splits.protocol,
     }

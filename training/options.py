@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models import precision
 from training import distributed
 
 METHODS = ("team_ce", "prog_kd", "prog_kd_anti", "i_frame")
@@ -169,8 +170,26 @@ def add_device_options(group: argparse._ActionsContainer) -> None:
         "--gpus", type=int, nargs="+", help="CUDA device ids, one per process (none: the CPU)"
     )
     group.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the network's arithmetic"
+        "--precision",
+        choices=precision.CHOICES,
+        default="fp32",
+        help="of the network's arithmetic; auto: bf16 where the device computes it, else fp32"
+        " (default fp32, as published)",
     )
+
+
+def resolve_precision(args: argparse.Namespace) -> None:
+    """Put what `--precision auto` means on this machine in its place, and say so.
+
+    args.precision_asked keeps the word; a second call does nothing.
+    """
+    if "precision_asked" in args:
+        return
+    args.precision_asked = args.precision
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args.precision = precision.resolve(args.precision, device)
+    if args.precision_asked == "auto":
+        print(f"--precision auto: {args.precision} on this {device.upper()}", flush=True)
 
 
 def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, dict]) -> None:
@@ -197,13 +216,15 @@ def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, di
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument("--arch", default="resnet50", help="I-frame stream, any torchvision resnet")
-    group.add_argument("--motion-arch", default="resnet18", help="MV and residual streams")
-    group.add_argument("--num_segments", type=positive_int, default=8, help="T (default 8)")
-    group.add_argument("--crop-size", type=positive_int, default=224, help="pixels")
-    group.add_argument("--is_shift", action="store_true", help="temporal shift module (TSM)")
-    group.add_argument("--dropout", type=fraction, default=0.5, help="before classifiers")
+    group = parser.add_argument_group("network (with --evaluate, the checkpoint's)")
+    group.add_argument("--arch", help="I-frame stream, any torchvision resnet (default resnet50)")
+    group.add_argument("--motion-arch", help="MV and residual streams (default resnet18)")
+    group.add_argument("--num_segments", type=positive_int, help="T (default 8)")
+    group.add_argument("--crop-size", type=positive_int, help="pixels (default 224)")
+    group.add_argument(
+        "--is_shift", action="store_true", default=None, help="temporal shift module (TSM)"
+    )
+    group.add_argument("--dropout", type=fraction, help="before classifiers (default 0.5)")
     group.add_argument(
         "--pretrained",
         help="imagenet, or a checkpoint of these scripts or of the published code"

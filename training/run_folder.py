@@ -15,8 +15,9 @@ from training.provenance import environment
 # What may differ between the first start of a run and its resumption: none of it changes a result.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
-    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps"),
+    *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
 }
+LISTS = ("train_list", "test_list")  # known by their content, wherever they are
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 
@@ -56,11 +57,23 @@ class RunFolder:
             )
         # A run from before an option was there was made as the option's default says.
         before = {**self.defaults, **json.loads(recorded.read_text())}
+        lists, lists_before = self.options.get("lists"), before.get("lists")
+        free = {*FREE_ON_RESUME, "lists", *(LISTS if lists and lists == lists_before else ())}
+        if lists and not lists_before:
+            print(f"note: {self.path} does not record what its lists held; that is not checked")
         changed = [
             f"--{key.replace('_', '-')}: was {before.get(key)}, now {self.options.get(key)}"
             for key in sorted(before.keys() | self.options.keys())
-            if key not in FREE_ON_RESUME and not _same(before.get(key), self.options.get(key))
+            if key not in free and not _same(before.get(key), self.options.get(key))
         ]
+        changed += [
+            f"--{key.replace('_', '-')} {self.options[key]}: other videos, classes or labels in it"
+            for key in LISTS
+            if lists and lists_before and lists[key] != lists_before[key]
+        ]
+        ours = self.options.get("precision")
+        if self.options.get("precision_asked") == "auto" and before["precision"] != ours:
+            changed.append(f"--precision auto is {ours} on this machine")
         if changed:
             raise ValueError(
                 f"{self.path} was started with other options ({'; '.join(changed)});"

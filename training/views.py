@@ -100,6 +100,7 @@ def fill(args: argparse.Namespace) -> dict:
         "videos": {part: len(banks[part].dataset) for part in parts},
         "views": counts,
         "missing": missing,
+        "precision": args.precision,
         "computed_clips": clips,
         "seconds": round(seconds, 3),
     }
