@@ -86,7 +86,7 @@ def losses(
     if kind == "budget":
         spent = np.asarray(costs)[points] / costs[-1]
         return Losses(spent, np.ones_like(spent), 0)
-    taken = predicted[clips, points]  # (P, n)
+    taken = predicted[np.arange(len(predicted)), points]  # (P, n)
     one = np.ones(points.shape)
     if kind == "disagreement":
         return Losses((taken != full).astype(float), one, 0)
