@@ -27,7 +27,13 @@ from early_exit.predictor import Predictor, describe
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
-from training.options import add_device_options, choose_device, make_parser, positive_int
+from training.options import (
+    add_device_options,
+    choose_device,
+    make_parser,
+    positive_int,
+    probability,
+)
 from training.provenance import print_result
 from training.trained import load_trained
 
@@ -60,7 +66,7 @@ def get_args_parser():
     )
     policies.add_argument(
         "--threshold",
-        type=float,
+        type=probability,
         metavar="X",
         help="leave at the first exit that gives a class more than this probability; 1: nowhere",
     )
@@ -109,11 +115,12 @@ def choose_policy(args, parser, trained):
     exits = trained.net.exits
     if not exits:
         if args.policy or args.threshold is not None:
-            parser.error(f"{trained.path} has no exits to leave at; name a run of exits")
+            parser.error(
+                f"{trained.path} has no exits to leave at, by --policy or --threshold; name a run"
+                " of exits"
+            )
         return None
     if args.threshold is not None:
-        if not 0 <= args.threshold <= 1:
-            parser.error(f"--threshold {args.threshold:g}: probabilities lie in 0 to 1")
         weights = vanilla_weights([f"exit{k}" for k in exits] + list(STREAMS))
         return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
     beside = trained.path.parent / POLICY_NAME

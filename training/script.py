@@ -25,6 +25,7 @@ from training.options import (
     check_backbone_options,
     choose_device,
     find_backbone,
+    resolve_heldout,
     resolve_recipe,
     run_path,
 )
@@ -52,8 +53,10 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error))
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Raise FileNotFoundError, before anything long starts, when named files are not there."""
+def check_data(args: argparse.Namespace) -> None:
+    """Settle --heldout; raise ValueError or FileNotFoundError, before anything long starts, when
+    the options of the data contradict each other or name files that are not there."""
+    resolve_heldout(args)
     if not args.data_root.is_dir():
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
     for flag in ("train_list", "test_list"):
@@ -93,7 +96,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     """Train or evaluate a backbone as the options say; the result is printed last."""
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         device = choose_device(args.gpus)
     distributed.start(device)
     folder, data = run_folder(args, parser, method), pick(DataSettings, args)
@@ -132,7 +135,7 @@ def run_exits(
     args.exits = sorted(set(args.exits))
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         teachers = Schedule(schedule, args.epochs)
         folder = run_folder(args, parser, method)
         result = None if args.evaluate else folder.finished()
