@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -36,12 +35,18 @@ OUTPUTS = ("fused", *STREAMS)
 
 
 @dataclass(frozen=True)
-class BackboneRecipe:
+class EvaluationSettings:
+    precision: str
+    batch_size: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class BackboneRecipe(EvaluationSettings):
     """How a backbone is trained; see the options. select_on is the data's."""
 
     lr: float
     epochs: int
-    batch_size: int
     lr_steps: list[int]
     wd: float
     lr_schedule: str
@@ -57,8 +62,6 @@ class BackboneRecipe:
     save_steps: int | None
     eval_freq: int
     random_seed: int
-    precision: str
-    workers: int
     tensorboard: bool
 
     def lr_at(self, epoch: int) -> float:
@@ -68,8 +71,10 @@ class BackboneRecipe:
 
 
 def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
-    """A new TeamNet(**config), with the weights of `pretrained` ("imagenet" or a checkpoint) where
-    they fit. Raises ValueError or FileNotFoundError where they do not."""
+    """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
+
+    Raises ValueError or FileNotFoundError when they cannot be read or do not fit.
+    """
     torch.manual_seed(seed)
     if pretrained in (None, "imagenet"):
         return TeamNet(**config, pretrained=pretrained)
@@ -180,8 +185,10 @@ def select_best(
     state: TrainingState,
     device: torch.device,
 ) -> dict:
-    """Evaluate where models are chosen and keep the model if it is the best so far, or if the last
-    one is to be kept; returns what goes into the log."""
+    """Evaluate on the selection videos; save the model if it is the best, or the last is wanted.
+
+    Returns what goes into the log.
+    """
     model, progress = state.ema.module if state.ema else state.model, state.progress
     distributed.same_weights(model)
     top1 = evaluate(model, splits.selection, device, recipe)
@@ -192,14 +199,6 @@ def select_best(
             save_checkpoint(folder.path / BEST, content)
         progress.best = {"epoch": progress.epoch, "top1_pct": top1["fused"]}
     return {f"{splits.selection_name}_{output}": top1[output] for output in OUTPUTS}
-
-
-class EvaluationSettings(Protocol):
-    """What evaluating takes of a recipe, or of parsed options."""
-
-    precision: str
-    batch_size: int
-    workers: int
 
 
 def evaluate(
@@ -231,7 +230,7 @@ def evaluate(
 def test_result(
     model: TeamNet, splits: Splits, device: torch.device, settings: EvaluationSettings
 ) -> dict:
-    """Top-1 of the network and its streams on the test videos, and under which protocol."""
+    """Top-1 of the network and its streams on the test videos, with the protocol."""
     model.to(device, memory_format=torch.channels_last)
     top1 = evaluate(model, splits.test, device, settings)
     return {
@@ -245,7 +244,7 @@ def test_result(
 
 
 def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
-    """What later scripts need to know of a backbone, with its weights."""
+    """The content of a backbone's checkpoint."""
     return {
         "model": model.state_dict(),
         "config": model.config,

@@ -15,7 +15,13 @@ from typing import TypeVar
 
 from coviar.files import NO_ROOM
 from training import distributed
-from training.backbone import BackboneRecipe, build_backbone, test_result, train_backbone
+from training.backbone import (
+    BackboneRecipe,
+    EvaluationSettings,
+    build_backbone,
+    test_result,
+    train_backbone,
+)
 from training.checkpoint import BEST, CheckpointError, load_backbone
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
@@ -107,7 +113,8 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             path = Path(args.pretrained) if args.pretrained else folder.path / BEST
             model = load_backbone(path, args.num_segments)
             splits = open_splits(data, model.num_segments, args.crop_size, args.random_seed)
-            result = {"checkpoint": str(path), **test_result(model, splits, device, args)}
+            settings = pick(EvaluationSettings, args)
+            result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
         else:
             result = folder.finished()
         if result is None:
@@ -155,8 +162,8 @@ def run_exits(
 
 @contextlib.contextmanager
 def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
-    """A run at work in its folder. What a user can do something about ends it with one line, and
-    with the exit code for it, instead of a traceback."""
+    """Lock the run's folder. Errors that a user can mend end the script with one line and their
+    exit code, not with a traceback."""
     with StopSignals() as stop:
         try:
             with refusing(parser):
