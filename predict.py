@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from coviar.command import run
+from coviar.convert import FITS
 from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
@@ -27,6 +29,7 @@ from early_exit.predictor import Predictor, describe, policy_beside
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
+from training.agreement import check_classes
 from training.options import (
     add_device_options,
     choose_device,
@@ -84,6 +87,13 @@ def get_args_parser():
         action="store_true",
         help="load what can be loaded without re-encoding, even if its picture size or GOPs are not"
         " those of the training videos: faster, and less like them",
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        default=FITS[0],
+        help="how a picture of another shape than the training videos' is re-encoded: stretched (as"
+        " published), padded with black, or cropped to its middle",
     )
     group.add_argument("--top", type=positive_int, default=5, help="classes to name (default 5)")
     group.add_argument("--json", action="store_true", help="one JSON object per video and line")
@@ -143,11 +153,14 @@ def picture_paths(show, videos, parser):
         return {videos[0]: show}
     if show.exists() and not show.is_dir():
         parser.error(f"--show {show} is neither a .png file nor a folder")
-    paths, taken = {}, Counter()
+    paths, taken = {}, set()
     for video in videos:
-        taken[video.stem] += 1
-        number = f"_{taken[video.stem]}" if taken[video.stem] > 1 else ""
-        paths[video] = show / f"{video.stem}{number}.png"
+        name, number = video.stem, 1
+        while name.casefold() in taken:  # some file systems have no letter case
+            number += 1
+            name = f"{video.stem}_{number}"
+        taken.add(name.casefold())
+        paths[video] = show / f"{name}.png"
     return paths
 
 
@@ -177,9 +190,13 @@ def load(args, parser):
         trained = load_trained(args.checkpoint, args.pretrained)
         if args.classes:
             num_classes = trained.net.backbone.config["num_classes"]
-            trained.class_names = read_class_names(args.classes, num_classes)
+            names = read_class_names(args.classes, num_classes)
+            check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
+            trained.class_names = names
         policy = choose_policy(args, parser, trained)
-        return Predictor(trained, policy, precision=args.precision, device=device, as_is=args.as_is)
+        return Predictor(
+            trained, policy, precision=args.precision, device=device, as_is=args.as_is, fit=args.fit
+        )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
@@ -222,5 +239,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

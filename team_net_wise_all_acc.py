@@ -23,6 +23,8 @@ import argparse
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
 from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
@@ -30,7 +32,8 @@ from early_exit.policy import CONFIDENCES, POLICY_NAME, Policy, save_policy
 from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
 from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
-from study.run_tables import ALL, COLUMNS, RunTables, write_rows
+from study.columns import ALL, RUN_COLUMNS
+from study.run_tables import RunTables, write_rows
 from training.options import add_logits_options, logits_path, make_parser
 from training.provenance import command_line, print_result
 
@@ -121,15 +124,25 @@ def make_policy(
     """Thresholds for the goal, chosen on --select-on, with all that is needed to use them."""
     if args.budget_gmacs is None:
         full = 100 * study.combined(args.select_on, "vanilla")[1][:, -1].mean()
+        counts = np.unique(study.logits.part(args.select_on).labels, return_counts=True)[1]
+        is_chance = full <= 100 * counts.max() / counts.sum()
         goal, words = Goal(min_top1_pct=full - args.max_drop), f"max-drop {args.max_drop:g}"
+        if is_chance:
+            words += " (the full network does not beat naming the largest class)"
     else:
+        is_chance = False
         goal, words = Goal(max_gmacs=args.budget_gmacs), f"budget-gmacs {args.budget_gmacs:g}"
     combined, correct = study.combined(args.select_on, combination)
     sure = confidences(combined, args.confidence, temperature)
     choice = calibrate(sure, correct, study.costs(args.select_on), goal, rule)
     provenance = {
         **study.row(args.select_on, combination),
-        **{"rule": rule, "goal": words, "reached": choice.reached, "select_on": args.select_on},
+        **{
+            "rule": rule,
+            "goal": words,
+            "reached": bool(choice.reached and not is_chance),
+            "select_on": args.select_on,
+        },
         "backbone_digest": study.logits.meta.get("backbone_digest"),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -150,7 +163,7 @@ def print_policies(rows: list[dict], points: list[str]) -> None:
     for first in (n for n, row in enumerate(rows) if row["exit"] == ALL):
         row, *leaving = rows[first : first + 1 + len(points)]
         shares = "".join(f"{here['share_pct']:9.1f}" for here in leaving)
-        missed = "" if row["reached"] else "  goal not reached on --select-on, most accurate taken"
+        missed = "" if row["reached"] else "  goal not reached on --select-on"
         print(
             f"{row['part']:9}{row['combination']:13}{row['rule']:10}{row['top1_pct']:8.2f}"
             f"{row['gmacs']:9.3f}{shares}  {row['thresholds']}{missed}"
@@ -201,7 +214,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in tables.items():
-        write_rows(path.with_name(name), COLUMNS[name], rows)
+        write_rows(path.with_name(name), RUN_COLUMNS[name], rows)
     print_policies(policy_rows, study.points)
     total = [row for row in study.policy_rows(saved) if row["exit"] == ALL]
     print_result(

@@ -7,8 +7,11 @@ prints a line per video: its state, frames, GOPs, picture size, path and, unless
 the reason. The states:
 
     ok        can be loaded as it is, no need to re-encode
+    convert   whole, but coviar.reencode has to convert it: another codec, B-frames, turned ...
     damaged   can be loaded, but the decoder had to conceal errors
-    unusable  cannot be loaded: another codec, B-frames, no picture, a lost picture ...
+    unusable  cut off, damaged beyond that, or no video at all
+
+`ok` and `convert` are the files that coviar.reencode takes.
 
 Exit code 1 if any video is not "ok".
 """
@@ -27,13 +30,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from coviar.command import run
 from coviar.decode import CorruptVideoWarning, decode
 from coviar.files import VIDEO_SUFFIXES
 from coviar.index import read_index
-from coviar.reencode import find_videos, positive
-from dataset_team.lists import ListError, read_paths
+from coviar.reencode import check_source, describe_suffixes, find_videos, other_files, positive
 
-STATES = ("ok", "damaged", "unusable")
+STATES = ("ok", "convert", "damaged", "unusable")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -59,6 +62,7 @@ class Finding(NamedTuple):
     width: int = 0
     height: int = 0
     reason: str = ""
+    codec: str = "mpeg4"
 
 
 def check(path: Path) -> Finding:
@@ -73,12 +77,26 @@ def check(path: Path) -> Finding:
             decoded += 1
             corrupt[gop] += frame.is_corrupt
     except (ValueError, OSError) as error:
-        facts = facts or (0, 0, 0, 0)
-        return Finding("unusable", *facts, str(error).replace(f"{path}: ", ""))
+        if facts:
+            return Finding("unusable", *facts, _reason(error, path))
+        return _check_source(path, _reason(error, path))
     if decoded < index.num_frames:
         return Finding("unusable", *facts, f"{index.num_frames - decoded} pictures are lost")
     places = [f"GOP {gop} ({count} pictures)" for gop, count in corrupt.items() if count]
     return Finding("damaged" if places else "ok", *facts, ", ".join(places))
+
+
+def _check_source(path: Path, why_not_loaded: str) -> Finding:
+    """What a file is that cannot be loaded as it is."""
+    try:
+        codec, count, width, height = check_source(path)
+    except (ValueError, OSError) as error:
+        return Finding("unusable", reason=_reason(error, path))
+    return Finding("convert", count, 0, width, height, why_not_loaded, codec)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    return str(error).replace(f"{path}: ", "")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -90,6 +108,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.source.is_dir():
         paths = [args.source / name for name in find_videos(args.source)]
     elif is_list:
+        from dataset_team.lists import ListError, read_paths  # for this command only
+
         try:
             paths = read_paths(args.source, args.data_root or args.source.parent)
         except (ListError, OSError) as error:
@@ -106,13 +126,22 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         for path, found in zip(paths, findings):
             states[found.state] += 1
             frames += found.frames
-            facts = f"{found.frames:6} frames {found.gops:4} GOPs {found.width}x{found.height}"
+            facts = (
+                ""
+                if not found.frames
+                else f"{found.frames:6} frames {found.gops:4} GOPs {found.width}x{found.height}"
+            )
+            if found.codec != "mpeg4":
+                facts = f"{found.frames:6} pictures {found.width}x{found.height} {found.codec}"
             reason = f"  ({found.reason})" if found.reason else ""
             tqdm.write(f"{found.state:8} {facts:31} {path}{reason}")
-    print("result:", json.dumps({"videos": len(paths), **states, "frames": frames}))
+    skipped = other_files(args.source)
+    if skipped:
+        print(f"skipped: {describe_suffixes(skipped)}", file=sys.stderr)
+    counts = {"videos": len(paths), **states, "frames": frames, "skipped": sum(skipped.values())}
+    print("result:", json.dumps(counts))
     return 0 if states["ok"] == len(paths) else 1
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

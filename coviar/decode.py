@@ -45,6 +45,13 @@ def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
                 )
 
 
+def decode_alone(index: VideoIndex, number: int) -> av.VideoFrame | None:
+    """One picture without those it refers to: grey, but its bits are read to the end."""
+    with _open_file(index) as file:
+        frames = _decode_packet(_open_decoder(index), _read_packet(file, index, number))
+    return frames[0] if frames else None
+
+
 def _open_file(index: VideoIndex) -> io.RawIOBase | io.BytesIO:
     if index.content is not None:
         return io.BytesIO(index.content)

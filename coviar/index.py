@@ -14,13 +14,18 @@ import av
 import numpy as np
 
 from coviar import mpeg4
+from coviar.complete import SALVAGE, read_head
+from coviar.container import REMEDY, display_matrix, open_video
+from coviar.convert import range_and_matrix
+from coviar.source import check_whole
 
 MAX_PIXELS = 4096 * 2304
-REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 
 _CONTINUES_PACKET = (0xB7, 0xB8)
 _MAX_PACKET_HEADER = 64  # some containers give the place of a packet's own small header
-CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
+_MAPPED_BYTES = 1 << 28  # files from this size on are not read into memory
+_BLOCK_BYTES = 1 << 26
+_UNDECLARED = 2  # FFmpeg's AVColorSpace
 
 
 class VideoIndex(NamedTuple):
@@ -62,19 +67,69 @@ def read_index(path: str | os.PathLike, content: bytes | None = None) -> VideoIn
     or uses tools whose motion cannot be followed (B-frames, quarter-pixel vectors, global motion).
     """
     path = os.fspath(path)
-    data = np.fromfile(path, np.uint8) if content is None else np.frombuffer(content, np.uint8)
-    if data.size == 0:
-        raise ValueError(f"{path}: the file is empty")
-    codes = mpeg4.find_start_codes(data)
-    codes = codes[codes < data.size - 4]
-    if _is_elementary(data, codes):
-        packets, header = _split_stream(data, codes), b""
+    if content is not None:
+        return _index(path, np.frombuffer(content, np.uint8))._replace(content=content)
+    head = np.frombuffer(read_head(path), np.uint8)
+    codes = mpeg4.find_start_codes(head)
+    if _is_elementary(head, codes[codes < head.size - 4]):
+        index = _index(path, _read(path))
+        _check_pictures(index)
+        return index
+    check_whole(path)
+    return _index(path, None)
+
+
+def _read(path: str) -> np.ndarray:
+    if os.path.getsize(path) < _MAPPED_BYTES:
+        return np.fromfile(path, np.uint8)
+    return np.asarray(np.memmap(path, np.uint8, mode="r"))
+
+
+def _index(path: str, data: np.ndarray | None) -> VideoIndex:
+    """data: a raw stream; None: the file is a container."""
+    if data is None:
+        data, packets, header = _read_container(path)
+        codes = _start_codes(data)
     else:
-        packets, header = _read_container(path, data)
+        codes = _start_codes(data)
+        packets, header = _split_stream(data, codes), b""
     codes, owners = _codes_inside(codes, packets)
     layer = _common_layer(path, [*_layer_headers(data, codes), *_layers_of(header)])
     pictures = _pictures(path, data, codes, owners, layer.time_bits)
-    return _arrange(path, data, packets, pictures, layer, header)._replace(content=content)
+    return _arrange(path, data, packets, pictures, layer, header)
+
+
+def _start_codes(data: np.ndarray) -> np.ndarray:
+    blocks = [
+        mpeg4.find_start_codes(data[first : first + _BLOCK_BYTES + 2]) + first
+        for first in range(0, max(1, data.size), _BLOCK_BYTES)
+    ]
+    codes = np.concatenate(blocks)
+    return codes[codes < data.size - 4]
+
+
+def _check_pictures(index: VideoIndex) -> None:
+    """ValueError where the last picture of a raw stream is cut off, or colours are not as read."""
+    from coviar.decode import decode_alone  # which needs this module
+
+    frame = decode_alone(index, index.num_frames - 1)
+    if frame is None or frame.is_corrupt:
+        there = index.num_frames - 1
+        raise ValueError(
+            f"{index.path}: the file is cut off or damaged: its last picture is incomplete; "
+            f"{there} whole pictures are there; {SALVAGE}"
+        )
+    _check_colours(index.path, frame)
+
+
+def _check_colours(path: str, frame: av.VideoFrame) -> None:
+    value_range, matrix = range_and_matrix(frame)
+    is_declared = int(frame.colorspace) != _UNDECLARED
+    if value_range == "full" or (is_declared and matrix != "bt601"):
+        raise ValueError(
+            f"{path}: its colours are {value_range} range {matrix}, not limited range bt601;"
+            f" {REMEDY}"
+        )
 
 
 def _is_elementary(data: np.ndarray, codes: np.ndarray) -> bool:
@@ -100,28 +155,50 @@ def _split_stream(data: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.stack([starts, [*starts[1:], data.size]], axis=1)
 
 
-def _read_container(path: str, data: np.ndarray) -> tuple:
-    """(start, end) of each packet of a container's first video stream, and the global header."""
-    packets = []
+def _read_container(path: str) -> tuple:
+    """The file's bytes, (start, end) of each packet of its video stream, and the global header."""
+    packets, is_checked = [], False
+    with open_video(path) as (container, stream):
+        codec = stream.codec_context.name
+        if codec != "mpeg4":
+            raise ValueError(f"{path}: the codec is {codec}, not MPEG-4 Part 2; {REMEDY}")
+        data = _read(path)
+        header = bytes(stream.codec_context.extradata or b"")
+        stream.thread_count = 1
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            if packet.is_corrupt:
+                raise ValueError(
+                    f"{path}: the file is cut off or damaged after {len(packets)} pictures;"
+                    f" {SALVAGE}"
+                )
+            if packet.is_discard:
+                raise ValueError(f"{path}: its edit list leaves pictures out; {REMEDY}")
+            if not is_checked:
+                is_checked = _check_first_picture(path, stream, packet)
+            start = _find_packet(data, packet)
+            if start < (packets[-1][1] if packets else 0):
+                raise ValueError(f"{path}: its pictures do not lie whole in the file; {REMEDY}")
+            packets.append((start, start + packet.size))
+    return data, np.array(packets, np.int64).reshape(-1, 2), header
+
+
+def _check_first_picture(path: str, stream, packet: av.Packet) -> bool:
+    """Whether the packet gives a picture; ValueError if it is to be turned or of other colours."""
     try:
-        with av.open(path, container_options=CONTAINER_OPTIONS) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path}: there is no video in this file")
-            stream = container.streams.video[0]
-            codec = getattr(stream.codec_context, "name", "unknown")
-            if codec != "mpeg4":
-                raise ValueError(f"{path}: the codec is {codec}, not MPEG-4 Part 2; {REMEDY}")
-            header = bytes(stream.codec_context.extradata or b"")
-            for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue
-                start = _find_packet(data, packet)
-                if start < (packets[-1][1] if packets else 0):
-                    raise ValueError(f"{path}: its pictures do not lie whole in the file; {REMEDY}")
-                packets.append((start, start + packet.size))
-    except (av.error.FFmpegError, UnicodeError) as error:
-        raise ValueError(f"{path}: not a video that can be read ({error}); {REMEDY}") from error
-    return np.array(packets, np.int64).reshape(-1, 2), header
+        frames = stream.decode(packet)
+    except av.error.FFmpegError:
+        return False
+    for frame in frames:
+        try:
+            is_turned = display_matrix(frame) != (1, 0, 0, 1)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if is_turned:
+            raise ValueError(f"{path}: its pictures are to be turned or mirrored; {REMEDY}")
+        _check_colours(path, frame)
+    return bool(frames)
 
 
 def _find_packet(data: np.ndarray, packet: av.Packet) -> int:
@@ -175,6 +252,8 @@ def _common_layer(path: str, headers: list) -> mpeg4.VideoLayer:
             f"{path}: a picture size of {first.width}x{first.height} is beyond what is read "
             f"(at most {MAX_PIXELS} pixels); {REMEDY}"
         )
+    if any(layer.interlaced for layer in layers):
+        raise ValueError(f"{path}: the stream is interlaced; {REMEDY}")
     if any(layer.quarter_sample for layer in layers):
         raise ValueError(f"{path}: the stream has quarter-pixel vectors (qpel); {REMEDY}")
     return first

@@ -33,6 +33,7 @@ class VideoLayer(NamedTuple):
     time_bits: int
     sprite: bool
     quarter_sample: bool
+    interlaced: bool
 
 
 class _Bits:
@@ -104,7 +105,9 @@ def parse_layer(data: bytes) -> VideoLayer:
     width = bits.read(13)
     bits.read(1)
     height = bits.read(13)
-    bits.read(1 + 1 + 1)  # marker, interlaced, no overlapped motion compensation
+    bits.read(1)
+    interlaced = bool(bits.read(1))
+    bits.read(1)  # no overlapped motion compensation
     sprite = bits.read(1 if version == 1 else 2)
     if sprite == _STATIC_SPRITE:
         bits.read(4 * 14)
@@ -119,7 +122,7 @@ def parse_layer(data: bytes) -> VideoLayer:
                     if bits.read(8) == 0:
                         break
     quarter_sample = version != 1 and bool(bits.read(1))
-    return VideoLayer(width, height, time_bits, bool(sprite), quarter_sample)
+    return VideoLayer(width, height, time_bits, bool(sprite), quarter_sample, interlaced)
 
 
 def picture_kind(data: bytes, time_bits: int) -> int:

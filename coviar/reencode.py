@@ -14,19 +14,24 @@ end; the rest is done.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
-import numpy as np
 from tqdm import tqdm
 
+from coviar.command import run
+from coviar.container import open_video
+from coviar.convert import FITS, Converter
 from coviar.files import VIDEO_SUFFIXES, whole_file
-from coviar.index import CONTAINER_OPTIONS
+from coviar.source import decode_source
 
 REPORT = "reencode.json"
 # What the field trains on, after CoViAR.
@@ -36,6 +41,14 @@ QUANTISER = 1
 
 _LAMBDA_PER_Q = 118  # FF_QP2LAMBDA, the unit of FFmpeg's global_quality
 _MAX_TICKS = 65535  # MPEG-4 counts time in 16 bits
+
+
+class Encoded(NamedTuple):
+    """A re-encoded video: the stream, its number of pictures, what the user should know of it."""
+
+    content: bytes
+    count: int
+    note: str | None
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -49,6 +62,18 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gop", type=positive, default=GOP, help="pictures per GOP (12)")
     parser.add_argument(
         "--q", type=_quantiser, default=QUANTISER, help="quantiser, 1 best to 31 (1)"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=FITS,
+        default=FITS[0],
+        help="how a picture of another shape comes into the size: stretched (as published), padded"
+        " with black, or cropped to its middle",
+    )
+    parser.add_argument(
+        "--keep-damaged",
+        action="store_true",
+        help="re-encode of cut-off and damaged files what can be decoded",
     )
     return parser
 
@@ -76,65 +101,87 @@ def _size(text: str) -> tuple:
     return size
 
 
-def reencode(source: Path, target: Path, size: tuple, gop: int, q: int) -> int:
-    """Re-encode one video and return its number of pictures; `target` is written whole.
+def reencode(
+    source: Path,
+    target: Path,
+    size: tuple,
+    gop: int,
+    q: int,
+    fit: str = "stretch",
+    keep_damaged: bool = False,
+) -> Encoded:
+    """Re-encode one video; `target` is written whole.
 
-    size: (width, height); q: the quantiser of every picture, 1..31. Raises ValueError if any
-    picture of the input is damaged or missing, OSError if a file cannot be read or written.
+    size: (width, height); q: the quantiser of every picture, 1..31; fit: see Converter. Raises
+    ValueError that names the file if it cannot be decoded, or is cut off or damaged (keep_damaged:
+    only if nothing of it can be decoded), OSError if a file cannot be read or written.
     """
-    content, count = reencode_in_memory(source, size, gop, q)
+    encoded = reencode_in_memory(source, size, gop, q, fit, keep_damaged)
     with whole_file(target) as temporary:
-        temporary.write_bytes(content)
-    return count
+        temporary.write_bytes(encoded.content)
+    return encoded
 
 
 def reencode_in_memory(
-    source: Path, size: tuple = SIZE, gop: int = GOP, q: int = QUANTISER
-) -> tuple:
-    """What `reencode` would write, as (bytes, number of pictures); errors alike."""
-    try:
-        with av.open(os.fspath(source), container_options=CONTAINER_OPTIONS) as container:
-            if not container.streams.video:
-                raise ValueError("there is no video in this file")
-            count, packets = _encode(container, size, gop, q)
-    except av.error.FFmpegError as error:
-        raise ValueError(f"cannot be decoded: {error.strerror}") from error
-    if count == 0:
-        raise ValueError("there is no picture in this file")
-    return b"".join(packets), count
+    source: Path,
+    size: tuple = SIZE,
+    gop: int = GOP,
+    q: int = QUANTISER,
+    fit: str = "stretch",
+    keep_damaged: bool = False,
+) -> Encoded:
+    """What `reencode` would write; errors alike."""
+    rate, pixel_shape = _facts(source)
+    encoder = make_encoder(rate, size, gop, q)
+    converter = Converter(size, fit, pixel_shape)
+    packets, count = [], 0
 
-
-def _encode(container, size: tuple, gop: int, q: int) -> tuple:
-    stream = container.streams.video[0]
-    stream.thread_count = 1  # the workers keep all cores busy
-    encoder = make_encoder(stream.average_rate, size, gop, q)
-    packets = []
-    count = received = 0
-    for packet in container.demux(stream):
-        received += packet.size > 0
-        if packet.is_corrupt:
-            raise ValueError(f"the file is cut off or damaged after {count} pictures")
-        for frame in packet.decode():
-            if frame.is_corrupt:
-                raise ValueError(f"picture {count} is damaged")
-            frame = _upright(frame).reformat(*size, format="yuv420p", interpolation="BICUBIC")
+    def encode(frames):
+        nonlocal packets, count
+        for frame in frames:
             frame.pict_type = 0  # the encoder chooses, not the input
             frame.pts = count
             frame.time_base = encoder.time_base
             packets += map(bytes, encoder.encode(frame))
             count += 1
-    if received < stream.frames:
-        raise ValueError(f"the file is cut off: {received} of {stream.frames} pictures are there")
-    return count, packets + [bytes(packet) for packet in encoder.encode(None)]
+
+    with naming(source):
+        for frame in decode_source(source, keep_damaged):
+            encode(converter(frame))
+        encode(converter.finish())
+    packets += map(bytes, encoder.encode(None))
+    return Encoded(b"".join(packets), count, converter.note)
 
 
-def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame turned as its container asks, which FFmpeg does too: phones film sideways."""
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # old PyAVs do not tell
-    if quarters == 0:
-        return frame
-    turned = np.rot90(frame.to_ndarray(format="rgb24"), quarters)  # counterclockwise
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
+def _facts(source: Path) -> tuple:
+    """(pictures per second or None, width / height of a pixel or None)"""
+    with open_video(source) as (_, stream):
+        return stream.average_rate, stream.sample_aspect_ratio
+
+
+def check_source(source: Path) -> tuple:
+    """Decode all of a file as `reencode` does; (codec, pictures, width, height). Errors alike."""
+    with open_video(source) as (_, stream):
+        codec, converter = stream.codec_context.name, Converter(SIZE)
+    count = width = height = 0
+    with naming(source):
+        for frame in decode_source(source):
+            converter.prepare(frame)
+            count, width, height = count + 1, frame.width, frame.height
+    return codec, count, width, height
+
+
+@contextlib.contextmanager
+def naming(source: Path):
+    """Errors that do not begin with the file's name get it."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{source}: cannot be converted: {error.strerror}") from error
+    except ValueError as error:
+        if str(error).startswith(f"{source}: "):
+            raise
+        raise ValueError(f"{source}: {error}") from error
 
 
 def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.CodecContext:
@@ -154,13 +201,41 @@ def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.Cod
 
 
 def find_videos(source: Path) -> list:
-    """Paths, relative to the folder `source`, of its videos (known by their suffix), sorted."""
-    found = []
-    for folder, _, names in os.walk(source, followlinks=True):
-        for name in names:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                found.append((Path(folder) / name).relative_to(source))
+    """Paths, relative to the folder `source`, of its videos (known by their suffix), sorted.
+
+    Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
+    """
+    found, visited, to_visit = [], set(), [source]
+    while to_visit:  # real folders before linked ones: a folder is entered once, by its own path
+        for folder, children, names in os.walk(to_visit.pop(0)):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                children.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            paths = (Path(folder, child) for child in sorted(children))
+            to_visit += [path for path in paths if path.is_symlink()]
+            for name in names:
+                if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                    found.append(Path(folder, name).relative_to(source))
     return sorted(found)
+
+
+def other_files(source: Path) -> Counter:
+    """{suffix: files of that suffix in the folder `source` that are taken for no video}."""
+    found = Counter()
+    for _, _, names in os.walk(source):
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if suffix not in VIDEO_SUFFIXES or name.startswith("."):
+                found["hidden" if name.startswith(".") else suffix or "no suffix"] += 1
+    return found
+
+
+def describe_suffixes(found: Counter) -> str:
+    """For a message: what `other_files` found."""
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
+    return f"files not known as videos by their suffix: {kinds}"
 
 
 def plan(source: Path, target: Path) -> dict:
@@ -188,7 +263,12 @@ def plan(source: Path, target: Path) -> dict:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         outputs = plan(args.source, args.target)
-        settings = {"size": "x".join(map(str, args.size)), "gop": args.gop, "q": args.q}
+        settings = {
+            "size": "x".join(map(str, args.size)),
+            "gop": args.gop,
+            "q": args.q,
+            "fit": args.fit,
+        }
         _check_settings(args.target / REPORT, settings)
     except ValueError as error:
         parser.error(str(error))
@@ -196,17 +276,21 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     report = {"settings": settings, "videos": len(outputs), "failed": {}}
     _write_report(args.target, report)
 
+    options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
+    notes = {}
     pool = ThreadPoolExecutor(args.workers)  # FFmpeg works outside Python's lock
     try:
         jobs = {
-            pool.submit(reencode, path, output, args.size, args.gop, args.q): path
-            for output, path in todo.items()
+            pool.submit(reencode, path, output, *options): path for output, path in todo.items()
         }
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
             try:
-                job.result()
+                note = job.result().note
+                if note:
+                    notes[str(jobs[job])] = note
             except (ValueError, OSError) as error:
-                report["failed"][str(jobs[job])] = str(error)
+                path = str(jobs[job])
+                report["failed"][path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -214,6 +298,13 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         pool.shutdown(cancel_futures=True)
     _write_report(args.target, report)
 
+    if notes:
+        path, note = min(notes.items())
+        others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+        print(f"note: {path}{others}: {note}", file=sys.stderr)
+    skipped = other_files(args.source)
+    if skipped:
+        print(f"skipped: {describe_suffixes(skipped)}", file=sys.stderr)
     for path, problem in sorted(report["failed"].items()):
         print(f"failed: {path}: {problem}", file=sys.stderr)
     result = {
@@ -221,6 +312,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         "encoded": len(todo) - len(report["failed"]),
         "kept": len(outputs) - len(todo),
         "failed": len(report["failed"]),
+        "skipped": sum(skipped.values()),
         **settings,
     }
     print("result:", json.dumps(result))
@@ -230,7 +322,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _check_settings(report: Path, settings: dict) -> None:
     if not report.exists():
         return
-    before = json.loads(report.read_text())["settings"]
+    before = {"fit": FITS[0], **json.loads(report.read_text())["settings"]}
     if before != settings:
         raise ValueError(
             f"{report.parent} was made with {before}, not {settings}: use the same settings or "
@@ -244,5 +336,4 @@ def _write_report(target: Path, report: dict) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

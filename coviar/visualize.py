@@ -10,7 +10,6 @@ in mid grey. Both are accumulated: relative to the I-frame.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from coviar.clip import FRAME, load, load_clip
+from coviar.command import run
 from coviar.files import whole_file
 from coviar.index import read_index
 
@@ -111,5 +111,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

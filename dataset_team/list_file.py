@@ -58,22 +58,25 @@ class Row(NamedTuple):
         return without_extension(self.path)
 
 
-def read_rows(list_path: str | os.PathLike) -> Iterator[Row | ListError]:
+def read_rows(list_path: str | os.PathLike, needs_class: bool = True) -> Iterator[Row | ListError]:
     """Every line that says something, in order; a line that cannot be read is a ListError, yielded.
 
+    needs_class=False: a row with a label and no class, not even a folder, has the class "".
     Raises FileNotFoundError, and ListError when the file is not a text.
     """
     is_first = True
     for number, line in enumerate(_read_lines(list_path), 1):
         line = line.strip()
-        if not line or (is_first and _is_header(line)):
-            is_first = is_first and not line
+        if not line:
+            continue
+        if is_first and _is_header(line):
+            is_first = line.startswith("sep=")
             continue
         mark = re.match(r"#?\s?", line)[0] if line.startswith("#") else ""
         if not mark:
             is_first = False
         try:
-            yield Row(number, *_parse(line), mark)
+            yield Row(number, *_parse(line, needs_class), mark)
         except ListError as error:
             if not mark:
                 yield ListError(f"{list_path}:{number}: {error}")
@@ -132,7 +135,7 @@ def _is_header(line: str) -> bool:
     return words[0].startswith("sep=") or all(word in HEADER_WORDS for word in words)
 
 
-def _parse(line: str) -> tuple[str, str | None, int | None]:
+def _parse(line: str, needs_class: bool) -> tuple[str, str | None, int | None]:
     """(path, class name, label) of a line."""
     path, *rest = _columns(line)
     path = _plain_path(path)
@@ -144,13 +147,13 @@ def _parse(line: str) -> tuple[str, str | None, int | None]:
     folder = path.split("/")[-2] if "/" in path else None
     class_name = class_names[0] if class_names else None
     if class_name is None or (class_name.isdigit() and class_name != folder):
-        if not folder:
+        if not folder and needs_class:
             form = "path label" if class_name is None else "path frames label"
             raise ListError(
                 f"{line!r} reads as '{form}' without a class folder; {EXPECTED[9:]} is needed. "
                 "python -m dataset_team.lists convert LIST OUT --data-root DIR writes it"
             )
-        class_name = folder
+        class_name = folder or ""
     return path, class_name, int(label)
 
 

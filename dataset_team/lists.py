@@ -12,28 +12,19 @@ read.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import random
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from coviar.files import whole_file
-from dataset_team import official_lists
 from dataset_team.finder import VideoFinder
+from dataset_team.groups import group_of
 from dataset_team.identity import real_file
 from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
 from dataset_team.registry import DATASETS
-
-# Videos cut from one recording share a group:
-# v_Class_g01_c02 of UCF-101, Film_class_f_cm_np1_fr_goo_0 of HMDB-51.
-UCF_GROUP = re.compile(r"_(g\d+)_c\d+$")
-HMDB_GROUP = re.compile(r"(?P<film>.+)_[a-z]_[a-z]{2}_np\d+_[a-z]{2}_[a-z]{3}_\d+$")
 
 MAX_PROBLEMS_SHOWN = 10
 
@@ -61,7 +52,7 @@ def read_list(
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
     num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
     finder = VideoFinder(data_root)
-    seen = _Seen(num_classes)
+    seen = Seen(num_classes)
     records, problems = [], []
     for row in read_rows(list_path):
         if isinstance(row, ListError):
@@ -130,7 +121,7 @@ def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str
     A label without a video is named by its number. Raises ListError naming a line that is malformed
     or contradicts an earlier one, or has a label outside the classes.
     """
-    seen = _Seen(num_classes)
+    seen = Seen(num_classes)
     for row in read_rows(list_path):
         if isinstance(row, ListError):
             raise row
@@ -174,7 +165,7 @@ def _check_comment(row: Row, finder: VideoFinder) -> None:
         )
 
 
-class _Seen:
+class Seen:
     """What earlier lines said, to tell a line that contradicts them."""
 
     def __init__(self, num_classes: int | None):
@@ -211,16 +202,6 @@ def shorten(problems: Sequence[str]) -> str:
     more = len(problems) - MAX_PROBLEMS_SHOWN
     shown = [*problems[:MAX_PROBLEMS_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
     return "\n".join(shown)
-
-
-def group_of(name: str) -> str | None:
-    """The recording a video was cut from, read from its name; None where the name does not tell."""
-    stem = name.rsplit("/", 1)[-1]
-    if match := UCF_GROUP.search(stem):
-        return match[1]
-    if match := HMDB_GROUP.fullmatch(stem):
-        return match["film"]
-    return None
 
 
 def split_heldout(
@@ -286,63 +267,8 @@ def _pick_groups(groups: dict[str, list[str]], fraction: float, rng: random.Rand
     return picked or min((groups[group] for group in order), key=len)
 
 
-def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
-    """Write Entry's as a list file, whole; with tabs where a name or class holds blanks.
-
-    Raises ListError for a name that no line of text can hold.
-    """
-    lines = []
-    for entry in entries:
-        words = entry.name, entry.class_name, str(entry.label)
-        if not "".join(words).isprintable() or '"' in "".join(words):
-            raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
-        line = ("\t" if " " in "".join(words) else " ").join(words)
-        lines.append(f"{line}\n")
-    with whole_file(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def get_args_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset_team.lists",
-        description="Make the lists of a data set from its official split files.",
-    )
-    parser.add_argument("data_name", choices=sorted(official_lists.READERS))
-    parser.add_argument(
-        "splits",
-        metavar="SPLITS",
-        help="the folder of the official files: ucfTrainTestlist with classInd.txt, "
-        "testTrainMulti_7030_splits, or Kinetics-400's train.csv and val.csv",
-    )
-    parser.add_argument("out", metavar="OUT", help="folder for <data>_<split>_<part>.txt")
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="leave out the videos that are not in DIR and say how many (Kinetics videos vanish)",
-    )
-    return parser
-
-
-def main(args, parser):
-    finder = None
-    if args.data_root is not None:
-        if not Path(args.data_root).is_dir():
-            parser.error(f"--data-root {args.data_root}: no such folder")
-        finder = VideoFinder(args.data_root)
-    try:
-        lists = official_lists.READERS[args.data_name](args.splits)
-    except official_lists.SplitFileError as error:
-        parser.exit(1, f"{error}\n")
-    result = {}
-    for part, entries in lists.items():
-        path = Path(args.out) / f"{args.data_name}_{part}.txt"
-        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
-        write_list(path, listed)
-        result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
-        print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
-    print(f"result: {json.dumps(result)}")
-
-
 if __name__ == "__main__":
+    from dataset_team.make_lists import get_args_parser, main
+
     the_parser = get_args_parser()
     main(the_parser.parse_args(), the_parser)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from dataset_team.lists import Record
 
 
 class Dataset(NamedTuple):
@@ -19,13 +23,31 @@ DATASETS = {
 }
 
 
-def class_names(data_name, records):
-    """Class names by label. The registry's number of them for a known data set, else as many as
-    the largest label asks for; a label without a video is named by its number.
+def class_names(
+    data_name: str, records: Iterable[Record], num_classes: int | None = None
+) -> list[str]:
+    """Class names by label; a label without a video is named by its number.
 
-    `records` are those of all lists in use (training and test): a test list may lack a class.
+    `records` are those of all lists in use (training and test): a test list may lack a class. The
+    registry knows how many classes a data set has, `num_classes` tells it of a trained network; for
+    other data every label from 0 on must have a video. Raises ValueError where one has none.
     """
     known = DATASETS.get(data_name)
-    count = known.num_classes if known else max(record.label for record in records) + 1
     names = {record.label: record.class_name for record in records}
+    count = known.num_classes if known else num_classes
+    if count is None:
+        count = len(names)
+        if max(names) >= count:
+            missing = [str(label) for label in range(count) if label not in names][:5]
+            reason = "labels count from 0" if missing == ["0"] else "labels must have no gaps"
+            raise ValueError(
+                f"{count} classes with labels up to {max(names)}, and no video of label"
+                f" {', '.join(missing)}: {reason}. python -m dataset_team.lists convert LIST OUT"
+                " --data-root DIR --renumber numbers them again; give it both lists' classes"
+            )
+    elif max(names) >= count:
+        raise ValueError(
+            f"label {max(names)} ({names[max(names)]}) is outside 0..{count - 1}, the classes of"
+            f" {known.title if known else 'the network'}"
+        )
     return [names.get(label, str(label)) for label in range(count)]

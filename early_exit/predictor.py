@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from coviar import VideoIndex, read_index
-from coviar.index import REMEDY
+from coviar.container import REMEDY
 from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
@@ -73,6 +73,7 @@ class Predictor:
 
     policy None: the full network. as_is: take every file that can be loaded without re-encoding;
     else it is re-encoded too where its picture size or GOPs are not those of the training videos.
+    fit: how pictures of another shape are re-encoded, see coviar.convert.Converter.
     Raises ValueError when policy and network do not fit.
     """
 
@@ -84,10 +85,12 @@ class Predictor:
         precision: str = "fp32",
         device: torch.device | str = "cpu",
         as_is: bool = False,
+        fit: str = "stretch",
     ):
         if policy is not None:
             _check_policy(policy, trained)
         self.trained, self.policy, self.as_is = trained, policy, as_is
+        self.fit = fit
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
         self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
@@ -146,8 +149,11 @@ class Predictor:
         if reason is None:
             return index, None, 0.0
         started = time.perf_counter()
-        content, _ = reencode_in_memory(path, self.trained.picture_size, self.trained.gop)
-        return read_index(path, content), reason, _ms_since(started)
+        size, gop = self.trained.picture_size, self.trained.gop
+        encoded = reencode_in_memory(path, size, gop, fit=self.fit)
+        if encoded.note:
+            warnings.warn(encoded.note, stacklevel=2)
+        return read_index(path, encoded.content), reason, _ms_since(started)
 
     def _unlike_training(self, index: VideoIndex) -> str | None:
         size, longest = (index.width, index.height), max(index.gop_lengths)

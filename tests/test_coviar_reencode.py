@@ -79,7 +79,7 @@ def test_pictures_are_those_of_the_input(inputs, output):
 
 
 def test_a_video_in_memory_loads_like_its_file(inputs, output):
-    content, count = reencode_in_memory(inputs / "B" / "h264.mp4", (64, 48), 4, 2)
+    content, count, _ = reencode_in_memory(inputs / "B" / "h264.mp4", (64, 48), 4, 2)
     path = output / "B" / "h264.mp4"
     assert (content, count) == (path.read_bytes(), COUNT)
     index = coviar.read_index("in memory", content)
@@ -104,10 +104,10 @@ def test_pictures_are_turned_as_the_container_asks(inputs, tmp_path, matrix, qua
     content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     (tmp_path / "turned.mp4").write_bytes(content)
     size = SIZE if quarters == 2 else SIZE[::-1]
-    turned, _ = reencode_in_memory(tmp_path / "turned.mp4", size, 12, 1)
+    turned, *_ = reencode_in_memory(tmp_path / "turned.mp4", size, 12, 1)
     index = coviar.read_index("turned", turned)
     found = coviar.load_clip("turned", [(0, 0)], index=index).iframe[0].astype(int)
-    plain, _ = reencode_in_memory(inputs / "B" / "h264.mp4", SIZE, 12, 1)
+    plain, *_ = reencode_in_memory(inputs / "B" / "h264.mp4", SIZE, 12, 1)
     index = coviar.read_index("plain", plain)
     expected = coviar.load_clip("plain", [(0, 0)], index=index).iframe[0].astype(int)
     distances = [

@@ -27,7 +27,9 @@ def videos(tmp_path_factory):
     write_video(folder / "Class" / "h264.mp4", pictures(3), codec="libx264", container="mp4")
     (folder / "Class" / "empty.mp4").write_bytes(b"")
     data = bytearray((folder / "Class" / "good.mp4").read_bytes())
-    data[-200:-50] = b"\xaa" * 150
+    index = coviar.read_index(folder / "Class" / "good.mp4")
+    start, end = index.offsets[12] + 100, index.offsets[13] - 50  # in the second I-frame
+    data[start:end] = b"\xaa" * (end - start)
     (folder / "Class" / "damaged.mp4").write_bytes(data)
     return folder
 
@@ -43,11 +45,12 @@ def test_check_says_what_every_video_of_a_folder_is(videos, capsys):
     of = {name: line for line in lines for name in os.listdir(videos / "Class") if name in line}
     assert of["good.mp4"].split()[:6] == ["ok", "14", "frames", "2", "GOPs", "96x64"]
     assert of["damaged.mp4"].startswith("damaged ") and "GOP 1 (1 pictures)" in of["damaged.mp4"]
-    assert of["bframes.avi"].startswith("unusable ") and "B-frames" in of["bframes.avi"]
-    assert of["h264.mp4"].startswith("unusable ") and "codec is h264" in of["h264.mp4"]
+    assert of["bframes.avi"].startswith("convert ") and "B-frames" in of["bframes.avi"]
+    assert of["h264.mp4"].startswith("convert ") and "codec is h264" in of["h264.mp4"]
     assert of["empty.mp4"].startswith("unusable ") and "file is empty" in of["empty.mp4"]
     counts = json.loads(result.removeprefix("result: "))
-    assert counts == {"videos": 5, "ok": 1, "damaged": 1, "unusable": 3, "frames": 28}
+    states = {"ok": 1, "convert": 2, "damaged": 1, "unusable": 1}
+    assert counts == {"videos": 5, **states, "frames": 39, "skipped": 0}
 
 
 def test_check_reads_lists(videos, tmp_path, capsys):

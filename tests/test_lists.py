@@ -186,7 +186,7 @@ def test_heldout_errors():
 
 def test_class_names():
     records = [Record("", "", "A", 0, None), Record("", "", "C", 2, None)]
-    assert class_names("mine", records) == ["A", "1", "C"]
+    assert class_names("mine", records, num_classes=3) == ["A", "1", "C"]
     assert len(class_names("ucf101", records)) == 101
 
 

@@ -81,7 +81,7 @@ def test_backbone_run_folder(backbone):
     assert names <= set(os.listdir(folder))
     assert [line["epoch"] for line in read_log(folder)] == [0, 1]
     assert json.loads((folder / "result.json").read_text()) == result
-    assert result["protocol"] == "1 clip x 1 crop, 2 segments, selected on heldout"
+    assert result["protocol"] == "1 clip x 1 crop of 32 pixels, 2 segments, selected on heldout"
     assert 0 <= result["test_top1_pct"] <= 100
 
 

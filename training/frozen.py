@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from training.agreement import check_classes, load_as_trained
 from training.bank import BANK_DTYPES, FrozenNetwork, Views
-from training.checkpoint import backbone_from, load_checkpoint
 from training.loading import DataSettings, open_splits
 
 PARTS = ("train", "heldout", "test", "train_as_tested")
@@ -21,10 +21,6 @@ class Frozen:
     batch_size: clips per forward pass. cache_dir: the folder of banks. Raises ValueError or
     FileNotFoundError when backbone, `asked` and lists do not belong together.
     """
-
-    READ_FROM_BACKBONE = (
-        *("arch", "motion_arch", "num_segments", "is_shift", "dropout", "crop_size"),
-    )
 
     def __init__(
         self,
@@ -42,17 +38,13 @@ class Frozen:
     ):
         self.path, self.data, self.device = path, data, device
         self.precision, self.data_seed = precision, data_seed
-        checkpoint = load_checkpoint(path)
-        self.backbone = backbone_from(checkpoint, path, asked["num_segments"])
-        self.crop_size = checkpoint.get("crop_size") or asked["crop_size"] or 224
-        self._check(asked, checkpoint)
-        self.splits = open_splits(data, self.backbone.num_segments, self.crop_size, data_seed)
+        checkpoint, self.backbone, self.crop_size = load_as_trained(path, asked)
+        count = self.backbone.config["num_classes"]
+        segments = self.backbone.num_segments
+        self.splits = open_splits(data, segments, self.crop_size, data_seed, count)
         self.class_names = list(self.splits.class_names)
-        known = self.backbone.config["num_classes"]
-        if len(self.class_names) != known:
-            raise ValueError(
-                f"{path} knows {known} classes, {data.train_list} has {len(self.class_names)}"
-            )
+        known = checkpoint.get("class_names")
+        check_classes(path, known, count, self.class_names, data.train_list)
         self._check_heldout(checkpoint)
         self.network = FrozenNetwork(
             self.backbone,
@@ -80,17 +72,6 @@ class Frozen:
             dtype=BANK_DTYPES[self._dtype if part == "train" else "float32"],
             cache_dir=self._cache_dir if banked else None,
         )
-
-    def _check(self, asked: Mapping[str, object], checkpoint: dict) -> None:
-        known = {**self.backbone.config, "crop_size": self.crop_size}
-        if "model" not in checkpoint:  # published files do not tell their dropout
-            known.pop("dropout")
-        for key, value in asked.items():
-            if value is not None and key in known and value != known[key]:
-                raise ValueError(
-                    f"{self.path} was trained with {key} {known[key]}, the options say {value};"
-                    " leave the option out, or name another backbone with --pretrained"
-                )
 
     def _check_heldout(self, checkpoint: dict) -> None:
         """Say it when the backbone has seen the videos that models are chosen on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dataset_team.dataset import VideoDataset
+from dataset_team.identity import equal_files, real_file
 from dataset_team.lists import read_list, split_heldout
-from dataset_team.registry import class_names
+from dataset_team.registry import DATASETS, class_names
 from dataset_team.transforms import normalise
 from training import distributed
 from training.stopping import ignore_in_worker
@@ -76,7 +78,8 @@ class Splits:
     @property
     def protocol(self) -> str:
         """The evaluation protocol in words, for every table a number ends up in."""
-        crops = f"{self.settings.clips} clip x {self.settings.crops} crop"
+        views = f"{self.settings.clips} clip x {self.settings.crops} crop"
+        crops = f"{views} of {self.test.crop_size} pixels"
         select_on = self.settings.select_on
         chosen = "last epoch kept" if select_on == "last" else f"selected on {select_on}"
         words = f"{crops}, {self.test.num_segments} segments, {chosen}"
@@ -93,34 +96,42 @@ class Batch(NamedTuple):
 
 
 def open_splits(
-    settings: DataSettings, num_segments: int, crop_size: int, data_seed: int
+    settings: DataSettings,
+    num_segments: int,
+    crop_size: int,
+    data_seed: int,
+    num_classes: int | None = None,
 ) -> Splits:
-    """Read the lists and index the videos.
+    """Read the lists and index the videos. num_classes: of a trained network, where there is one.
 
     Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
-    video stands in both lists.
+    video stands in both lists: under one name or two, as a link or as a copy.
     """
-    return distributed.main_first(_open_splits, settings, num_segments, crop_size, data_seed)
+    return distributed.main_first(
+        _open_splits, settings, num_segments, crop_size, data_seed, num_classes
+    )
 
 
 def _open_splits(
-    settings: DataSettings, num_segments: int, crop_size: int, data_seed: int
+    settings: DataSettings,
+    num_segments: int,
+    crop_size: int,
+    data_seed: int,
+    num_classes: int | None,
 ) -> Splits:
     train_records = read_list(settings.train_list, settings.data_root, settings.data_name)
     test_records = read_list(settings.test_list, settings.data_root, settings.data_name)
-    shared = {record.name for record in train_records} & {record.name for record in test_records}
-    if shared:
-        raise ValueError(
-            f"{len(shared)} video(s) stand in both {settings.train_list} and {settings.test_list},"
-            f" first {min(shared)}; a test video must not train"
-        )
-    all_records = train_records + test_records
+    copies = _check_leaks(settings, train_records, test_records)
     _check_labels_agree(train_records, test_records, settings.test_list)
+    names = class_names(settings.data_name, train_records + test_records, num_classes)
+    _note_untrained_classes(train_records, test_records)
     heldout_records = None
     if settings.select_on != "test":
         if not settings.heldout:
             raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
-        train_records, heldout_records = split_heldout(train_records, settings.heldout)
+        train_records, heldout_records = split_heldout(
+            train_records, settings.heldout, copies=copies
+        )
 
     common = {
         "num_segments": num_segments,
@@ -137,8 +148,57 @@ def _open_splits(
         train=VideoDataset(train_records, train=True, **common),
         heldout=heldout_records and VideoDataset(heldout_records, train=False, **common),
         test=VideoDataset(test_records, train=False, **views, **common),
-        class_names=class_names(settings.data_name, all_records),
+        class_names=names,
     )
+
+
+def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[str]]:
+    """Raise ValueError where a test video trains; returns the names of equal training videos.
+
+    One file is one video, whatever its names. Equal copies on both sides are an error too, but for
+    data sets whose splits are published: there they are a warning.
+    """
+    files = {real_file(record.path): record.name for record in train}
+    shared = [(files[key], r.name) for r in test if (key := real_file(r.path)) in files]
+    lists = f"{settings.train_list} and {settings.test_list}"
+    if shared:
+        raise ValueError(
+            f"{len(shared)} video(s) stand in both {lists}, first {_pair(*min(shared))};"
+            " a test video must not train"
+        )
+    name_of = {record.path: record.name for record in train + test}
+    groups = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
+    trained = {record.name for record in train}
+    leaks = [(n, m) for g in groups for n in g if n in trained for m in g if m not in trained]
+    if leaks:
+        message = (
+            f"{len(leaks)} test video(s) are copies of training videos in {lists}, equal byte for"
+            f" byte: a leak, first {_pair(*leaks[0])}"
+        )
+        if settings.data_name not in DATASETS:
+            raise ValueError(f"{message}; take one of each pair out of its list")
+        warnings.warn(f"{message}; the published split is kept", stacklevel=2)
+    copies = [[name for name in group if name in trained] for group in groups]
+    copies = [group for group in copies if len(group) > 1]
+    if copies:
+        warnings.warn(
+            f"{settings.train_list} holds {sum(map(len, copies)) - len(copies)} equal copies of"
+            f" other videos in it, first {_pair(*copies[0][:2])}; they are held out together",
+            stacklevel=2,
+        )
+    return copies
+
+
+def _pair(first: str, second: str) -> str:
+    return first if first == second else f"{first}, which is {second}"
+
+
+def _note_untrained_classes(train_records: list, test_records: list) -> None:
+    trained = {record.label for record in train_records}
+    untrained = {r.label: r.class_name for r in test_records if r.label not in trained}
+    if untrained and distributed.is_main():
+        words = ", ".join(f"{name} ({label})" for label, name in sorted(untrained.items())[:10])
+        print(f"note: {len(untrained)} class(es) have no training video: {words}", flush=True)
 
 
 def _check_labels_agree(train_records: list, test_records: list, test_list: Path) -> None:

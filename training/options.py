@@ -216,13 +216,15 @@ def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, di
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument("--arch", default="resnet50", help="I-frame stream, any torchvision resnet")
-    group.add_argument("--motion-arch", default="resnet18", help="MV and residual streams")
-    group.add_argument("--num_segments", type=positive_int, default=8, help="T (default 8)")
-    group.add_argument("--crop-size", type=positive_int, default=224, help="pixels")
-    group.add_argument("--is_shift", action="store_true", help="temporal shift module (TSM)")
-    group.add_argument("--dropout", type=fraction, default=0.5, help="before classifiers")
+    group = parser.add_argument_group("network (with --evaluate, the checkpoint's)")
+    group.add_argument("--arch", help="I-frame stream, any torchvision resnet (default resnet50)")
+    group.add_argument("--motion-arch", help="MV and residual streams (default resnet18)")
+    group.add_argument("--num_segments", type=positive_int, help="T (default 8)")
+    group.add_argument("--crop-size", type=positive_int, help="pixels (default 224)")
+    group.add_argument(
+        "--is_shift", action="store_true", default=None, help="temporal shift module (TSM)"
+    )
+    group.add_argument("--dropout", type=fraction, help="before classifiers (default 0.5)")
     group.add_argument(
         "--pretrained",
         help="imagenet, or a checkpoint of these scripts or of the published code"

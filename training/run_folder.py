@@ -17,6 +17,7 @@ FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
 }
+LISTS = ("train_list", "test_list")  # known by their content, wherever they are
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 
@@ -55,10 +56,19 @@ class RunFolder:
             )
         # An option that the run's version did not have counts as its default.
         before = {**self.defaults, **json.loads(recorded.read_text())}
+        lists, lists_before = self.options.get("lists"), before.get("lists")
+        free = {*FREE_ON_RESUME, "lists", *(LISTS if lists and lists == lists_before else ())}
+        if lists and not lists_before:
+            print(f"note: {self.path} does not record what its lists held; that is not checked")
         changed = [
             f"--{key.replace('_', '-')}: was {before.get(key)}, now {self.options.get(key)}"
             for key in sorted(before.keys() | self.options.keys())
-            if key not in FREE_ON_RESUME and not _same(before.get(key), self.options.get(key))
+            if key not in free and not _same(before.get(key), self.options.get(key))
+        ]
+        changed += [
+            f"--{key.replace('_', '-')} {self.options[key]}: other videos, classes or labels in it"
+            for key in LISTS
+            if lists and lists_before and lists[key] != lists_before[key]
         ]
         ours = self.options.get("precision")
         if self.options.get("precision_asked") == "auto" and before["precision"] != ours:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from coviar.files import NO_ROOM
+from dataset_team.lists import list_digest
 from training import distributed
+from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
 from training.backbone import (
     BackboneRecipe,
     EvaluationSettings,
     build_backbone,
+    check_batches,
     test_result,
     train_backbone,
 )
-from training.checkpoint import BEST, CheckpointError, load_backbone
+from training.checkpoint import BEST, CheckpointError
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
@@ -41,7 +44,11 @@ from training.stopping import REQUEUE, Stopped, StopSignals
 from training.trained import put_exits_on
 
 Settings = TypeVar("Settings")
-NETWORK_OPTIONS = ("num_segments", "arch", "motion_arch", "is_shift", "dropout")
+# Of a new backbone, where the user gave nothing: the paper's.
+NETWORK_DEFAULTS = {
+    **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
+    **{"is_shift": False, "dropout": 0.5, "crop_size": 224},
+}
 
 
 def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:
@@ -60,13 +67,18 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Raise FileNotFoundError, before anything long starts, when named files are not there."""
+    """Raise FileNotFoundError, before anything long starts, when named files are not there, and
+    ListError when they are no lists. Puts what the lists say into args.lists, as digests."""
     if not args.data_root.is_dir():
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
     for flag in ("train_list", "test_list"):
         path = getattr(args, flag)
         if not path.is_file():
             raise FileNotFoundError(f"--{flag.replace('_', '-')} {path} is no file")
+    args.lists = {
+        flag: list_digest(getattr(args, flag), args.data_root)
+        for flag in ("train_list", "test_list")
+    }
 
 
 def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
@@ -93,7 +105,7 @@ def open_frozen(args: argparse.Namespace) -> Frozen:
         data_seed=args.data_seed,
         bank_dtype=args.bank_dtype,
         cache_dir=args.cache_dir or args.checkpoint_dir / args.data_name / "views",
-        asked={name: getattr(args, name) for name in Frozen.READ_FROM_BACKBONE},
+        asked={name: getattr(args, name) for name in READ_FROM_BACKBONE},
     )
 
 
@@ -103,6 +115,9 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         resolve_recipe(args)
         check_files(args)
         device = choose_device(args.gpus)
+        asked = {name: getattr(args, name) for name in READ_FROM_BACKBONE}
+        for name, value in NETWORK_DEFAULTS.items() if not args.evaluate else ():
+            setattr(args, name, value if asked[name] is None else asked[name])
     distributed.start(device)
     resolve_precision(args)
     args.precision = distributed.on_main(lambda: args.precision)
@@ -111,15 +126,20 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         check_backbone_options(args)
         if args.evaluate:
             path = Path(args.pretrained) if args.pretrained else folder.path / BEST
-            model = load_backbone(path, args.num_segments)
-            splits = open_splits(data, model.num_segments, args.crop_size, args.random_seed)
+            checkpoint, model, crop_size = load_as_trained(path, asked)
+            count = model.config["num_classes"]
+            splits = open_splits(data, model.num_segments, crop_size, args.random_seed, count)
+            names = splits.class_names
+            check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
             settings = pick(EvaluationSettings, args)
             result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
         else:
             result = folder.finished()
         if result is None:
             splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
-            config = {name: getattr(args, name) for name in NETWORK_OPTIONS}
+            check_batches(len(splits.train), args)
+            config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
+            config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
             model = build_backbone(config, args.pretrained, args.random_seed)
     if result is None:

@@ -66,7 +66,7 @@ class TrainingState:
         processes = distributed.world_size()
         if content["processes"] != processes:
             print(
-                f"note: {content['processes']} process(es) trained this run so far, {processes} now:"
+                f"note: {content['processes']} process(es) trained it so far, {processes} now:"
                 " rounding, dropout and each process's BatchNorm statistics differ"
             )
         for name, part in self._parts().items():

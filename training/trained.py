@@ -9,9 +9,8 @@ from coviar.reencode import GOP, SIZE
 from models.official import from_official, is_official
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from training.agreement import CROP_SIZE
 from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
-
-CROP_SIZE = 224  # of published files and of runs that record none
 
 
 @dataclass

@@ -1,0 +1,76 @@
+"""All pictures of a video file in the order they are shown, or why they are not all there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import av
+
+from coviar.complete import SALVAGE, find_cut
+from coviar.container import open_video
+
+
+def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterator[av.VideoFrame]:
+    """Yield the decoded pictures of a file; those outside its edit list are left out.
+
+    keep_damaged: yield what can be decoded of a cut-off or damaged file. Else raises ValueError for
+    one; always for a file without any picture. Other errors as `open_video`.
+    """
+    path = os.fspath(path)
+    count, seconds, problem = 0, 0.0, None
+    cut = None
+    with open_video(path) as (container, stream):
+        cut = find_cut(path)
+        stream.thread_count = 1  # the callers keep all cores busy
+        try:
+            for packet in _packets(container, stream):
+                if packet is not None and packet.is_corrupt:
+                    problem = problem or f"its data are damaged after {count} pictures"
+                try:
+                    frames = stream.decode(packet)
+                except av.error.FFmpegError:
+                    if count == 0 and problem is None and not packet.is_keyframe:
+                        continue  # a capture may begin between two I-frames
+                    problem = problem or f"picture {count} cannot be decoded"
+                    continue
+                for frame in frames:
+                    if frame.is_corrupt:
+                        problem = problem or f"picture {count} is damaged"
+                    if problem and not keep_damaged and not cut:
+                        break
+                    if frame.pts is not None and stream.time_base:
+                        seconds = float(frame.pts * stream.time_base)
+                    count += 1
+                    if keep_damaged or not (cut or problem):
+                        yield frame
+                if problem and not keep_damaged and not cut:
+                    break
+        except av.error.FFmpegError as error:
+            problem = problem or f"its data end in an error ({error.strerror})"
+    if keep_damaged and count:
+        return
+    if cut:
+        use = SALVAGE if count else "a whole copy is needed"
+        there = f"{count} pictures ({seconds:.1f} s) are there"
+        raise ValueError(f"{path}: the file is cut off: {cut}; {there}; {use}")
+    if count == 0:
+        raise ValueError(f"{path}: there is no picture in this file that can be decoded")
+    if problem:
+        problem += f"; {count} pictures ({seconds:.1f} s) are there"
+        raise ValueError(f"{path}: the file is cut off or damaged: {problem}; {SALVAGE}")
+
+
+def _packets(container, stream):
+    """The packets that hold data, and None at the end, which empties the decoder."""
+    for packet in container.demux(stream):
+        if packet.size > 0:
+            yield packet
+    yield None
+
+
+def check_whole(path: str | os.PathLike) -> None:
+    """ValueError, as of `decode_source`, if the container's structure says the file is cut off."""
+    if find_cut(path):
+        for _ in decode_source(path):
+            pass

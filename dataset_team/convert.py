@@ -1,0 +1,52 @@
+"""A list of another program, or of another machine, as a three-column list."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from coviar.reencode import find_videos
+from dataset_team.list_file import ListError, read_rows, without_extension
+from dataset_team.official_lists import Entry
+
+
+def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[Entry]:
+    """The rows of a list as entries: each video is found below `data_root` by the end of its path.
+
+    The class is the video's folder. Labels are the list's; with `renumber` they are the places of
+    the class folders in name order, the same for every list. Raises ListError naming the rows whose
+    video is not found, or not only once.
+    """
+    by_stem = defaultdict(list)
+    for path in find_videos(data_root):
+        by_stem[without_extension(path.name).casefold()].append(path)
+    folders = sorted({p.parent.name for paths in by_stem.values() for p in paths if p.parent.name})
+    entries, problems = [], []
+    for row in read_rows(list_path, needs_class=False):
+        if isinstance(row, ListError):
+            problems.append(str(row))
+            continue
+        *parents, stem = row.name.split("/")
+        found = {without_extension(path.as_posix()): path for path in by_stem[stem.casefold()]}
+        while len(found) > 1 and parents:
+            end = "/".join([*parents, stem])
+            exact = {name: path for name, path in found.items() if f"/{name}".endswith(f"/{end}")}
+            if exact:
+                found = exact
+                break
+            parents.pop(0)
+        if row.mark and not found:
+            continue
+        if len(found) != 1 or not (path := next(iter(found.values()))).parent.name:
+            reason = f"{len(found)} videos of this name" if found else "no video of this name"
+            problems.append(f"{list_path}:{row.line}: {row.path}: {reason} in a class folder")
+            continue
+        folder = path.parent.name
+        if row.label is None and not renumber:
+            problems.append(f"{list_path}:{row.line}: has no label; --renumber gives one")
+            continue
+        label = folders.index(folder) if renumber else row.label
+        entries.append(Entry(path.as_posix(), folder, label))
+    if problems:
+        raise ListError("\n".join(problems[:10]))
+    return entries

@@ -1,0 +1,224 @@
+"""Own videos, one folder per class, to lists for training and test.
+
+Clips cut from one recording look alike, so that a recording on both sides makes a test easy. A
+recording is what the user says it is (a regular expression, a CSV file), or what the names tell;
+equal files are of one recording always.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from coviar.container import open_video
+from coviar.reencode import find_videos
+from dataset_team.finder import VideoFinder
+from dataset_team.groups import group_of
+from dataset_team.identity import equal_files
+from dataset_team.list_file import ListError, without_extension
+from dataset_team.official_lists import Entry
+
+# What programs and people add to the name of a copy or a part: " (1)", "_part2", "-trim", "_copy".
+COPY_ENDING = re.compile(
+    r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
+    re.IGNORECASE,
+)
+FEW_TEST_CLIPS = 5  # one clip more or less is 20 points or more
+
+
+class Clip(NamedTuple):
+    """One video in a class folder."""
+
+    name: str  # Class/video.mp4
+    path: str
+    class_name: str
+    seconds: float
+
+
+def read_clips(folder: Path) -> tuple[list[Clip], list[str]]:
+    """The videos below `folder`'s class folders, and a line for each that is left out.
+
+    Raises ListError when there are fewer than two classes.
+    """
+    finder, clips, left_out = VideoFinder(folder), [], []
+    for path in find_videos(folder):
+        name = path.as_posix()
+        if len(path.parts) < 2:
+            left_out.append(f"{name}: lies in no class folder")
+            continue
+        taken = finder.find(name)
+        if Path(taken) != folder / path:
+            left_out.append(f"{name}: {taken} has the same name and is taken")
+            continue
+        try:
+            clips.append(Clip(name, taken, path.parts[0], _seconds(taken)))
+        except (OSError, ValueError) as error:
+            left_out.append(f"{name}: cannot be opened: {error}")
+    classes = {clip.class_name for clip in clips}
+    if len(classes) < 2:
+        raise ListError(
+            f"{folder} holds videos of {len(classes)} class(es); put them into one folder per"
+            f" class: {folder}/Class/video.mp4"
+        )
+    return clips, left_out
+
+
+def _seconds(path: str) -> float:
+    with open_video(path) as (container, stream):
+        if container.duration:
+            return container.duration / av.time_base
+        count = sum(packet.size > 0 for packet in container.demux(stream))
+        return count / float(stream.average_rate or 25)
+
+
+def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
+    """{name: group}: the first group of `pattern`, or all it matches, in Class/video.
+
+    Raises ListError for a pattern that is none, and for names without a match.
+    """
+    try:
+        found = {clip.name: re.search(pattern, without_extension(clip.name)) for clip in clips}
+    except re.error as error:
+        raise ListError(f"--group-regex {pattern!r} is no regular expression: {error}") from error
+    bad = [name for name, match in found.items() if match is None]
+    if bad:
+        raise ListError(f"--group-regex {pattern!r} matches {len(bad)} names not, first {bad[0]}")
+    return {
+        name: next((part for part in match.groups() if part), match[0])
+        for name, match in found.items()
+    }
+
+
+def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
+    """{name: group} of a file with the columns Class/video, group. Raises ListError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"--group-csv {path} cannot be read: {error}") from error
+    separator = ";" if ";" in text.split("\n")[0] else ","
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
+    bad = [number for number, row in enumerate(rows, 1) if len(row) < 2]
+    if bad:
+        raise ListError(f"--group-csv {path}: row {bad[0]} has not two columns, video and group")
+    group_of = {
+        without_extension(row[0].strip().replace("\\", "/")): row[1].strip() for row in rows
+    }
+    missing = [clip.name for clip in clips if without_extension(clip.name) not in group_of]
+    if missing:
+        raise ListError(f"--group-csv {path} lacks {len(missing)} videos, first {missing[0]}")
+    return {clip.name: group_of[without_extension(clip.name)] for clip in clips}
+
+
+def groups_by_name(clips: Sequence[Clip]) -> dict[str, str]:
+    """{name: group}: names that are equal without the ending of a copy or part are one recording.
+
+    Names of UCF-101 and HMDB-51 tell their group themselves.
+    """
+    groups = {}
+    for clip in clips:
+        stem = without_extension(clip.name).rsplit("/", 1)[-1]
+        known = group_of(stem)
+        groups[clip.name] = (
+            f"{clip.class_name}/{known}" if known else COPY_ENDING.sub("", stem).casefold()
+        )
+    return groups
+
+
+def join_equal_files(clips: Sequence[Clip], groups: Mapping[str, str]) -> tuple[dict, list]:
+    """The groups with those joined that hold equal files, and these files, name by name."""
+    joined, name_of = dict(groups), {clip.path: clip.name for clip in clips}
+    equal = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
+    for names in equal:
+        others = {joined[name] for name in names}
+        joined.update({n: joined[names[0]] for n, group in joined.items() if group in others})
+    return joined, equal
+
+
+def divide(
+    clips: Sequence[Clip], groups: Mapping[str, str], shares: Sequence[float], seed: int
+) -> list[list[Clip]]:
+    """Clips in parts of about these shares, class by class, whole groups in one part each.
+
+    The largest groups go first, each to the part that lacks most of its classes; a class that has
+    a group for every part gets one in every part where its groups are its own.
+    """
+    members = defaultdict(list)
+    for clip in clips:
+        members[groups[clip.name]].append(clip)
+    order = sorted(members)
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda group: -len(members[group]))
+    totals = Counter(clip.class_name for clip in clips)
+    left = Counter(c for group in order for c in {clip.class_name for clip in members[group]})
+    counts = [Counter() for _ in shares]
+    parts = [[] for _ in shares]
+    for group in order:
+        own = Counter(clip.class_name for clip in members[group])
+        empty = {c: sum(not count[c] for count in counts) for c in own}
+
+        def gain(part: int, own: Counter = own, empty: Mapping = empty) -> tuple[int, float]:
+            must = sum(not counts[part][c] and left[c] <= empty[c] for c in own)
+            return must, sum(shares[part] * totals[c] - counts[part][c] for c in own)
+
+        best = max(range(len(shares)), key=gain)
+        counts[best].update(own)
+        left.subtract(own.keys())
+        parts[best] += members[group]
+    return [sorted(part) for part in parts]
+
+
+def make_splits(
+    clips: Sequence[Clip], groups: Mapping[str, str], share: float, folds: int | None, seed: int
+) -> dict[str, list[Entry]]:
+    """{"split1_train": entries, "split1_test": ...}, a split per fold; labels in name order."""
+    labels = {name: label for label, name in enumerate(sorted({c.class_name for c in clips}))}
+    shares = [1 / folds] * folds if folds else [1 - share, share]
+    parts = divide(clips, groups, shares, seed)
+    lists = {}
+    for number, test in enumerate(parts if folds else parts[1:], 1):
+        names = {clip.name for clip in test}
+        train = [clip for clip in sorted(clips) if clip.name not in names]
+        for part, chosen in (("train", train), ("test", test)):
+            lists[f"split{number}_{part}"] = [
+                Entry(clip.name, clip.class_name, labels[clip.class_name]) for clip in chosen
+            ]
+    return lists
+
+
+def describe(
+    clips: Sequence[Clip], groups: Mapping[str, str], lists: Mapping[str, Sequence[Entry]]
+) -> list[str]:
+    """A table of the classes, and a warning for each class too small to train or test."""
+    test = Counter(e.class_name for key, part in lists.items() if "test" in key for e in part)
+    lines = [f"{'class':24}{'clips':>7}{'groups':>8}{'minutes':>9}{'test':>6}"]
+    warnings = []
+    for name in sorted({clip.class_name for clip in clips}):
+        own = [clip for clip in clips if clip.class_name == name]
+        number = len({groups[clip.name] for clip in own})
+        minutes = sum(clip.seconds for clip in own) / 60
+        lines.append(f"{name:24}{len(own):7}{number:8}{minutes:9.1f}{test[name]:6}")
+        for part in ("train", "test"):
+            empty = [k for k, e in lists.items() if part in k and name not in {x[1] for x in e}]
+            if empty:
+                warnings.append(
+                    f"warning: {name} has no clip in {', '.join(empty)}: it has {number} group(s);"
+                    " film it in more recordings"
+                )
+        if number < 3:
+            warnings.append(
+                f"warning: {name} has {number} group(s); training, held-out videos and test need"
+                " three"
+            )
+        elif 0 < test[name] < FEW_TEST_CLIPS:
+            warnings.append(
+                f"warning: {name} has {test[name]} test clip(s): each is"
+                f" {100 / test[name]:.0f} points of its accuracy"
+            )
+    return [*lines, *warnings]

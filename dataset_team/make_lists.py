@@ -1,0 +1,197 @@
+"""List files made from official splits, own folders and lists of other programs; a command.
+
+`python -m dataset_team.lists` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from coviar.files import whole_file
+from dataset_team import folders, lists, official_lists
+from dataset_team.convert import convert
+from dataset_team.finder import VideoFinder
+from dataset_team.list_file import ListError
+from dataset_team.lists import MAX_PROBLEMS_SHOWN, shorten
+
+
+def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
+    """Write Entry's as a list file, whole; with tabs where a name or class holds blanks.
+
+    Raises ListError for a name that no line of text can hold.
+    """
+    lines = []
+    for entry in entries:
+        words = entry.name, entry.class_name, str(entry.label)
+        if not "".join(words).isprintable() or '"' in "".join(words):
+            raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
+        line = ("\t" if " " in "".join(words) else " ").join(words)
+        lines.append(f"{line}\n")
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_team.lists",
+        description=lists.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in sorted(official_lists.READERS):
+        command = commands.add_parser(name, help="lists of the official split files")
+        command.add_argument(
+            "splits",
+            metavar="SPLITS",
+            help="the folder of the official files: ucfTrainTestlist with classInd.txt, "
+            "testTrainMulti_7030_splits, or Kinetics-400's train.csv and val.csv",
+        )
+        command.add_argument("out", metavar="OUT", help="folder for <data>_<split>_<part>.txt")
+        command.add_argument(
+            "--data-root",
+            metavar="DIR",
+            help="leave out the videos that are not in DIR and say how many (Kinetics videos "
+            "vanish)",
+        )
+    _add_folders_command(commands)
+    command = commands.add_parser("convert", help="a list of TSN, mmaction or another machine")
+    command.add_argument("list", metavar="LIST", type=Path, help="TSN's, mmaction's, or paths")
+    command.add_argument("out", metavar="OUT", type=Path, help="the list to write")
+    command.add_argument(
+        "--data-root", metavar="DIR", type=Path, required=True, help="folder of the class folders"
+    )
+    command.add_argument(
+        "--renumber", action="store_true", help="label classes by the order of their folders' names"
+    )
+    return parser
+
+
+def _add_folders_command(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("folders", help="splits of own videos, one folder per class")
+    command.add_argument("dir", metavar="DIR", type=Path, help="holds Class/video.mp4 ...")
+    command.add_argument("out", metavar="OUT", type=Path, help="folder for split1_train.txt ...")
+    command.add_argument(
+        "--test-share", type=float, default=0.25, metavar="X", help="of the clips (default 0.25)"
+    )
+    command.add_argument("--folds", type=int, metavar="K", help="K splits; each clip tested once")
+    command.add_argument("--seed", type=int, default=0, help="another seed, other splits")
+    group = command.add_mutually_exclusive_group()
+    group.add_argument(
+        "--group-regex",
+        metavar="RE",
+        help="a recording is what RE, or its first (group), matches in Class/video",
+    )
+    group.add_argument(
+        "--group-csv", type=Path, metavar="FILE", help="two columns: Class/video, recording"
+    )
+    group.add_argument(
+        "--group-names",
+        action="store_true",
+        help="names that differ by the ending of a copy or part, such as (1) or _part2, are one "
+        "recording",
+    )
+    group.add_argument(
+        "--no-groups", action="store_true", help="every file is a recording of its own"
+    )
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        if args.command == "folders":
+            result = _make_folder_lists(args)
+        elif args.command == "convert":
+            result = _convert(args)
+        else:
+            result = _make_official_lists(args)
+    except official_lists.SplitFileError as error:
+        parser.exit(1, f"{error}\n")
+    except (ListError, OSError) as error:
+        parser.error(str(error))
+    print(f"result: {json.dumps(result)}")
+
+
+def _make_official_lists(args: argparse.Namespace) -> dict:
+    finder = None
+    if args.data_root is not None:
+        if not Path(args.data_root).is_dir():
+            raise ListError(f"--data-root {args.data_root}: no such folder")
+        finder = VideoFinder(args.data_root)
+    result = {}
+    for part, entries in official_lists.READERS[args.command](args.splits).items():
+        path = Path(args.out) / f"{args.command}_{part}.txt"
+        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
+        write_list(path, listed)
+        result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
+        print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
+    return result
+
+
+def _convert(args: argparse.Namespace) -> dict:
+    if not args.data_root.is_dir():
+        raise ListError(f"--data-root {args.data_root}: no such folder")
+    entries = convert(args.list, args.data_root, args.renumber)
+    seen = lists.Seen(None)
+    for line, entry in enumerate(entries, 1):
+        try:
+            seen.check(entry.name, entry.class_name, entry.label, line)
+        except ListError as error:
+            raise ListError(f"{args.list}: {error}") from error
+    write_list(args.out, entries)
+    return {"list": str(args.out), "videos": len(entries), "classes": len(seen.label_of)}
+
+
+def _make_folder_lists(args: argparse.Namespace) -> dict:
+    if not args.dir.is_dir():
+        raise ListError(f"{args.dir}: no such folder")
+    if not 0 < args.test_share < 1:
+        raise ListError(f"--test-share must be between 0 and 1, found {args.test_share}")
+    if args.folds is not None and args.folds < 2:
+        raise ListError(f"--folds must be 2 or more, found {args.folds}")
+    clips, left_out = folders.read_clips(args.dir)
+    groups, equal = folders.join_equal_files(clips, _choose_groups(args, clips))
+    if len(set(groups.values())) < (args.folds or 2):
+        raise ListError(f"{args.dir} holds {len(set(groups.values()))} recording(s): too few")
+    parts = folders.make_splits(clips, groups, args.test_share, args.folds, args.seed)
+    for part, entries in parts.items():
+        write_list(args.out / f"{part}.txt", entries)
+    if equal:
+        shown = "\n".join("  " + " = ".join(names) for names in equal[:MAX_PROBLEMS_SHOWN])
+        print(f"equal files, kept on one side:\n{shown}")
+    if left_out:
+        print(f"{len(left_out)} file(s) left out:\n{shorten(left_out)}")
+    print("\n".join(folders.describe(clips, groups, parts)))
+    return {
+        "lists": [str(args.out / f"{part}.txt") for part in parts],
+        "clips": {part: len(entries) for part, entries in parts.items()},
+        "groups": len(set(groups.values())),
+        "left_out": len(left_out),
+    }
+
+
+def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.Clip]) -> dict[str, str]:
+    """{name: recording}. Raises ListError when names look alike and nothing is said of it."""
+    if args.group_regex is not None:
+        return folders.groups_by_regex(clips, args.group_regex)
+    if args.group_csv is not None:
+        return folders.groups_by_csv(clips, args.group_csv)
+    by_name = folders.groups_by_name(clips)
+    if args.group_names:
+        return by_name
+    alike = defaultdict(list)
+    for name, group in by_name.items():
+        alike[group].append(name)
+    alike = [", ".join(names) for names in alike.values() if len(names) > 1]
+    if alike and not args.no_groups:
+        raise ListError(
+            f"{len(alike)} recording(s) seem to have several clips, by their names:\n"
+            f"{shorten(alike)}\nKeep each on one side by --group-names, or say otherwise by "
+            "--group-regex, --group-csv or --no-groups"
+        )
+    if not args.no_groups:
+        print("each file is taken for a recording of its own; --group-regex, --group-csv say more")
+    return {clip.name: clip.name for clip in clips}

@@ -1,0 +1,70 @@
+"""A checkpoint says how it is to be used: options and lists that contradict it are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from models.team_net import TeamNet
+from training.checkpoint import backbone_from, load_checkpoint
+
+# What a backbone says of itself; an option of these names may only repeat it.
+READ_FROM_BACKBONE = (*("arch", "motion_arch", "num_segments", "is_shift", "dropout", "crop_size"),)
+CROP_SIZE = 224  # of published files and of runs that record none
+
+
+def load_as_trained(path: Path, asked: Mapping[str, object]) -> tuple[dict, TeamNet, int]:
+    """A backbone's checkpoint, its network and its crop size.
+
+    asked: what the user says of it, None where nothing; keys READ_FROM_BACKBONE. Raises
+    FileNotFoundError, and ValueError where one contradicts it or the file is no backbone.
+    """
+    checkpoint = load_checkpoint(path)
+    backbone = backbone_from(checkpoint, path, asked["num_segments"])
+    crop_size = checkpoint.get("crop_size") or asked["crop_size"] or CROP_SIZE
+    known = {**backbone.config, "crop_size": crop_size}
+    if "model" not in checkpoint:  # published files do not tell their dropout
+        known.pop("dropout")
+    check_options(path, known, asked)
+    return checkpoint, backbone, crop_size
+
+
+def check_options(path: Path, known: Mapping, asked: Mapping) -> None:
+    """Raise ValueError where an option that is not None differs from the checkpoint `path`."""
+    for key, value in asked.items():
+        if value is not None and key in known and value != known[key]:
+            raise ValueError(
+                f"{path} was trained with {key} {known[key]}, the options say {value};"
+                " leave the option out, or name another backbone with --pretrained"
+            )
+
+
+def check_classes(
+    path: Path, known: Sequence[str] | None, count: int, names: Sequence[str], source: object
+) -> None:
+    """Raise ValueError where the class names of `source` are not those of the checkpoint `path`.
+
+    known: the checkpoint's names by label, None where it records none; count: its classes. Letter
+    case and underscores do not matter, nor a label that is named by its number, as labels without
+    a name are.
+    """
+    if len(names) != count:
+        raise ValueError(f"{path} knows {count} classes, {source} has {len(names)}")
+    known = known or [str(label) for label in range(count)]
+    differ = [
+        f"label {label} is {theirs!r} there and {ours!r} in {source}"
+        for label, (theirs, ours) in enumerate(zip(known, names))
+        if str(label) not in (theirs, ours) and _alike(theirs) != _alike(ours)
+    ]
+    if differ:
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        is_order = set(map(_alike, known)) == set(map(_alike, names))
+        reason = "the same classes in another order" if is_order else "other classes"
+        raise ValueError(
+            f"{path} was trained on {reason}: {'; '.join(differ[:3])}{more}. Use a list with the"
+            " checkpoint's classes and labels, or a network trained on this one"
+        )
+
+
+def _alike(name: str) -> str:
+    return name.casefold().replace(" ", "_")
