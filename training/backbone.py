@@ -100,37 +100,35 @@ def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
     return model
 
 
-class BatchSettings(Protocol):
-    """What check_batches takes of parsed options."""
-
-    batch_size: int
-    accumulate: int
-    num_segments: int
-    crop_size: int
-    sync_bn: bool
-
-
-def check_batches(num_videos: int, settings: BatchSettings) -> None:
+def check_batches(
+    num_videos: int,
+    *,
+    batch_size: int,
+    accumulate: int,
+    num_segments: int,
+    crop_size: int,
+    sync_bn: bool,
+) -> None:
     """Raise ValueError where a pass would give BatchNorm one value per channel: one clip of one
     segment whose last feature map, a 32nd of the crop, is one pixel."""
     processes = distributed.world_size()
-    per_clip = settings.num_segments * math.ceil(settings.crop_size / 32) ** 2
+    per_clip = num_segments * math.ceil(crop_size / 32) ** 2
 
-    def has_single_value(batch_size: int) -> bool:
-        for clips in {min(batch_size, num_videos), num_videos % batch_size or batch_size}:
-            passes = min(settings.accumulate, max(1, clips // processes))
+    def has_single_value(size: int) -> bool:
+        for clips in {min(size, num_videos), num_videos % size or size}:
+            passes = min(accumulate, max(1, clips // processes))
             share = clips // passes // processes if clips >= processes else clips
-            if share * per_clip * (processes if settings.sync_bn else 1) == 1:
+            if share * per_clip * (processes if sync_bn else 1) == 1:
                 return True
         return False
 
-    if has_single_value(settings.batch_size):
-        sizes = range(settings.batch_size + 1, num_videos + settings.batch_size + 1)
+    if has_single_value(batch_size):
+        sizes = range(batch_size + 1, num_videos + batch_size + 1)
         other = next((f" ({n} does)" for n in sizes if not has_single_value(n)), "")
         raise ValueError(
-            f"--batch-size {settings.batch_size} with {num_videos} training videos leaves a pass of"
+            f"--batch-size {batch_size} with {num_videos} training videos leaves a pass of"
             " one clip, and BatchNorm needs more than one value per channel at --num_segments 1"
-            f" and --crop-size {settings.crop_size}: choose a batch size that does not leave"
+            f" and --crop-size {crop_size}: choose a batch size that does not leave"
             f" one{other}, more segments or a larger crop"
         )
 

@@ -44,6 +44,7 @@ from training.stopping import REQUEUE, Stopped, StopSignals
 from training.trained import put_exits_on
 
 Settings = TypeVar("Settings")
+BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
@@ -137,7 +138,9 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             result = folder.finished()
         if result is None:
             splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
-            check_batches(len(splits.train), args)
+            check_batches(
+                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+            )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
