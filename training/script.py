@@ -19,6 +19,7 @@ from training import distributed
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
 from training.backbone import (
     BackboneRecipe,
+    EvaluationSettings,
     build_backbone,
     check_batches,
     test_result,
@@ -44,6 +45,7 @@ from training.stopping import REQUEUE, Stopped, StopSignals
 from training.trained import put_exits_on
 
 Settings = TypeVar("Settings")
+BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
@@ -135,12 +137,15 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             splits = open_splits(data, model.num_segments, crop_size, args.random_seed, count)
             names = splits.class_names
             check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
-            result = {"checkpoint": str(path), **test_result(model, splits, device, args)}
+            settings = pick(EvaluationSettings, args)
+            result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
         else:
             result = folder.finished()
         if result is None:
             splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
-            check_batches(len(splits.train), args)
+            check_batches(
+                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+            )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
@@ -185,8 +190,8 @@ def run_exits(
 
 @contextlib.contextmanager
 def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
-    """A run at work in its folder. What a user can do something about ends it with one line, and
-    with the exit code for it, instead of a traceback."""
+    """Lock the run's folder. Errors that a user can mend end the script with one line and their
+    exit code, not with a traceback."""
     with StopSignals() as stop:
         try:
             with refusing(parser):
