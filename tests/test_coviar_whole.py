@@ -149,3 +149,40 @@ def test_an_edit_list_leaves_a_whole_file_whole(tmp_path):
     with av.open(str(tmp_path / "trimmed.mp4")) as container:
         assert container.streams.video[0].frames == COUNT
     passes(tmp_path / "trimmed.mp4", "convert", COUNT - 3)
+
+
+ZEROED = {
+    **CONTAINERS,
+    "mpeg4.m4v": {},
+    "h264.h264": {"codec": "libx264", "container": "h264"},
+    "h264.ts": {"codec": "libx264", "container": "mpegts"},
+    "mpeg2.mpg": {"codec": "mpeg2video", "container": "mpeg"},
+    "index first.mp4": {"container": "mp4"},
+}
+
+
+@pytest.mark.parametrize("name", ZEROED)
+def test_a_download_whose_rest_is_zeros_is_named(tmp_path, name):
+    write_video(tmp_path / "v", pictures(COUNT), **ZEROED[name])
+    if name.startswith("index first"):
+        ffmpeg("-i", tmp_path / "v", "-c", "copy", "-movflags", "faststart", tmp_path / name)
+    else:
+        (tmp_path / "v").rename(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    there = len(data) * 3 // 4
+    with av.open(str(tmp_path / name)) as container:
+        ends = [p.pos + p.size for p in container.demux(video=0) if p.size and p.pos]
+    there = max([end for end in ends if end <= there], default=there)
+    path = tmp_path / f"cut {name}"
+    path.write_bytes(data[:there] + bytes(len(data) - there + 5000))
+    is_named(path)
+
+
+def test_black_raw_pictures_are_no_missing_ones(tmp_path):
+    black = (np.zeros((64, 96, 3), np.uint8) for _ in range(3))
+    with av.open(str(tmp_path / "v.avi"), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "bgr24"
+        for frame in black:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+    passes(tmp_path / "v.avi", "convert", 3)
