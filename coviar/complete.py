@@ -1,7 +1,8 @@
 """Whether a video file is whole or cut off, by the structure of its container.
 
 A count of pictures in a header is a hint and plays no part. A raw stream has no structure: its last
-picture is decoded instead, by index.py and by source.py.
+picture is decoded instead, by index.py and by source.py. Zeros at the end are the room for what a
+download or a crashed machine did not write; where a format may be padded, its structure says more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ SALVAGE = "to use what is there: python -m coviar.reencode --keep-damaged IN OUT
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 18
+_DISK_BLOCK = 4096
 
 
 def read_head(path: str) -> bytes:
@@ -27,12 +29,16 @@ def find_cut(path: str | os.PathLike) -> str | None:
     head = read_head(path)
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        for fits, check in _FORMATS:
-            if fits(head):
-                try:
-                    return check(file, size, head)
-                except (struct.error, IndexError):
-                    return "a header at its end is incomplete"
+        check = next((check for fits, check in _FORMATS if fits(head)), None)
+        if check:
+            try:
+                cut = check(file, size, head)
+            except (struct.error, IndexError):
+                return "a header at its end is incomplete"
+            if cut or check in _MAY_BE_PADDED:
+                return cut
+        if size > _DISK_BLOCK and any(head) and not any(_at(file, size - _DISK_BLOCK, _DISK_BLOCK)):
+            return "it ends in zeros, as after a copy that did not finish"
     return None
 
 
@@ -227,6 +233,7 @@ def _gif(file, size, head):
     return None if tail.endswith(b";") else "its end mark is missing"
 
 
+_MAY_BE_PADDED = (_avi, _mp4, _matroska, _gif)
 _FORMATS = (
     (lambda head: head[:4] == b"RIFF" and head[8:11] == b"AVI", _avi),
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), _mp4),

@@ -17,7 +17,7 @@ from coviar import mpeg4
 from coviar.complete import SALVAGE, read_head
 from coviar.container import REMEDY, display_matrix, open_video
 from coviar.convert import range_and_matrix
-from coviar.source import check_whole
+from coviar.source import check_whole, is_blank
 
 MAX_PIXELS = 4096 * 2304
 
@@ -71,11 +71,11 @@ def read_index(path: str | os.PathLike, content: bytes | None = None) -> VideoIn
         return _index(path, np.frombuffer(content, np.uint8))._replace(content=content)
     head = np.frombuffer(read_head(path), np.uint8)
     codes = mpeg4.find_start_codes(head)
+    check_whole(path)
     if _is_elementary(head, codes[codes < head.size - 4]):
         index = _index(path, _read(path))
         _check_pictures(index)
         return index
-    check_whole(path)
     return _index(path, None)
 
 
@@ -171,6 +171,11 @@ def _read_container(path: str) -> tuple:
             if packet.is_corrupt:
                 raise ValueError(
                     f"{path}: the file is cut off or damaged after {len(packets)} pictures;"
+                    f" {SALVAGE}"
+                )
+            if is_blank(stream, packet):
+                raise ValueError(
+                    f"{path}: the file is cut off: only zeros after {len(packets)} pictures;"
                     f" {SALVAGE}"
                 )
             if packet.is_discard:

@@ -27,6 +27,8 @@ def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterat
             for packet in _packets(container, stream):
                 if packet is not None and packet.is_corrupt:
                     problem = problem or f"its data are damaged after {count} pictures"
+                if packet is not None and is_blank(stream, packet):
+                    problem = problem or f"only zeros after {count} pictures"
                 try:
                     frames = stream.decode(packet)
                 except av.error.FFmpegError:
@@ -67,6 +69,11 @@ def _packets(container, stream):
         if packet.size > 0:
             yield packet
     yield None
+
+
+def is_blank(stream, packet: av.Packet) -> bool:
+    """Whether there are only zeros where a picture should be; raw pictures may be zeros."""
+    return not stream.codec_context.codec.intra_only and not any(memoryview(packet))
 
 
 def check_whole(path: str | os.PathLike) -> None:
