@@ -25,7 +25,7 @@ from coviar.reencode import find_videos
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy
-from early_exit.predictor import Predictor, describe
+from early_exit.predictor import Predictor, describe, policy_beside
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
@@ -132,15 +132,14 @@ def choose_policy(args, parser, trained):
             parser.error(f"--threshold {args.threshold:g}: probabilities lie in 0 to 1")
         weights = vanilla_weights([f"exit{k}" for k in exits] + list(STREAMS))
         return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
-    beside = trained.path.parent / POLICY_NAME
-    if args.policy or beside.is_file():
-        return load_policy(args.policy or beside)
-    print(
-        f"note: there is no {beside}, so the full network is run; team_net_wise_all_acc.py"
-        " makes one, --threshold X does without",
-        file=sys.stderr,
-    )
-    return None
+    policy = load_policy(args.policy) if args.policy else policy_beside(trained)
+    if policy is None:
+        print(
+            f"note: there is no {trained.path.parent / POLICY_NAME}, so the full network is run;"
+            " team_net_wise_all_acc.py makes one, --threshold X does without",
+            file=sys.stderr,
+        )
+    return policy
 
 
 def picture_paths(show, videos, parser):

@@ -24,6 +24,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
 from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
@@ -34,7 +36,8 @@ from early_exit.promised import Recipe, promise_policy
 from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
 from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
-from study.run_tables import ALL, COLUMNS, RunTables, write_rows
+from study.columns import ALL, RUN_COLUMNS
+from study.run_tables import RunTables, write_rows
 from training.options import add_logits_options, logits_path, make_parser
 from training.provenance import command_line, print_result
 from wise_team_net_logit import learn_wise
@@ -208,8 +211,8 @@ def make_policy(
     """Thresholds for the goal, chosen on --select-on, with all that is needed to use them."""
     if args.budget_gmacs is None:
         full = 100 * study.combined(args.select_on, "vanilla")[1][:, -1].mean()
-        labels = study.logits.part(args.select_on).labels
-        is_chance = full <= 100 * float(labels.bincount().max()) / len(labels)
+        counts = np.unique(study.logits.part(args.select_on).labels, return_counts=True)[1]
+        is_chance = full <= 100 * counts.max() / counts.sum()
         goal, words = Goal(min_top1_pct=full - args.max_drop), f"max-drop {args.max_drop:g}"
         if is_chance:
             words += " (the full network does not beat naming the largest class)"
@@ -224,7 +227,7 @@ def make_policy(
         **{
             "rule": rule,
             "goal": words,
-            "reached": choice.reached and not is_chance,
+            "reached": bool(choice.reached and not is_chance),
             "select_on": args.select_on,
         },
         "backbone_digest": study.logits.meta.get("backbone_digest"),
@@ -317,7 +320,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in tables.items():
-        write_rows(folder / name, COLUMNS[name], rows)
+        write_rows(folder / name, RUN_COLUMNS[name], rows)
     print_policies(policy_rows, study.points)
     if saved.promise:
         print(f"policy.json: {saved.promise['words']}")

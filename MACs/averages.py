@@ -10,24 +10,32 @@ import csv
 import os
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 
 from MACs.method import PAPER_UNIT
 
-RUN_COLUMNS = ("split", "seed")
+REPEATS = ("split", "seed")  # what a mean is taken over
+RUN = ("data", "split", "seed", "method")
 POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")
 
 
 def read(path: str | os.PathLike) -> list[dict]:
     """One row per run and policy of a policies.csv: top-1 and mean gmacs per video, in both units.
 
-    The file is one run's, or a study's (`python -m study.collect`) with many. Raises
-    ValueError when a policy's shares do not add up to all videos.
+    The file is one run's, or a study's (`python -m study.collect`) with many, whose protocols are
+    in the runs.csv beside it. Raises ValueError when a policy's shares do not add up to all videos.
     """
     policies: dict[tuple, dict] = {}
     with open(path, newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
+        reader = csv.DictReader(file)
+        of_study = "protocol" not in reader.fieldnames
+        protocols = _protocols(Path(path).with_name("runs.csv")) if of_study else {}
+        for line, row in enumerate(reader, start=2):
             try:
-                key = tuple(row[column] for column in (*RUN_COLUMNS, *POLICY_COLUMNS))
+                if of_study:
+                    protocol = protocols[tuple(row[column] for column in RUN)]
+                    row["protocol"] = protocol[row["combination"] == "wise"]
+                key = tuple(row[column] for column in (*REPEATS, *POLICY_COLUMNS))
                 policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
                 if row["exit"] == "all":
                     policy["top1_pct"] = float(row["top1_pct"])
@@ -63,8 +71,19 @@ def over_runs(policies: Iterable[dict]) -> list[dict]:
     return rows
 
 
+def _protocols(path: Path) -> dict[tuple, tuple[str, str]]:
+    """By RUN the protocol and the one of combination "wise"; empty where the file is not there."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        return {
+            tuple(row[column] for column in RUN): (row["protocol"], row["wise_protocol"])
+            for row in csv.DictReader(file)
+        }
+
+
 def _mean(path: str | os.PathLike, key: tuple, policy: dict) -> dict:
-    name = dict(zip((*RUN_COLUMNS, *POLICY_COLUMNS), key))
+    name = dict(zip((*REPEATS, *POLICY_COLUMNS), key))
     if "top1_pct" not in policy:
         raise ValueError(f"{path}: no row with exit all of {name}")
     if abs(policy["share_pct"] - 100) > 0.01:  # shares are rounded in the file

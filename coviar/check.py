@@ -35,7 +35,6 @@ from coviar.decode import CorruptVideoWarning, decode
 from coviar.files import VIDEO_SUFFIXES
 from coviar.index import read_index
 from coviar.reencode import check_source, describe_suffixes, find_videos, other_files, positive
-from dataset_team.lists import ListError, read_paths
 
 STATES = ("ok", "convert", "damaged", "unusable")
 
@@ -109,6 +108,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.source.is_dir():
         paths = [args.source / name for name in find_videos(args.source)]
     elif is_list:
+        from dataset_team.lists import ListError, read_paths  # for this command only
+
         try:
             paths = read_paths(args.source, args.data_root or args.source.parent)
         except (ListError, OSError) as error:

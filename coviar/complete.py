@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import struct
 
-from coviar.container import read_head
-
 SALVAGE = "to use what is there: python -m coviar.reencode --keep-damaged IN OUT"
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 18
+
+
+def read_head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def find_cut(path: str | os.PathLike) -> str | None:
@@ -182,7 +186,9 @@ def _ogg(file, size, head):
 
 def _transport(file, size, head):
     for length, first in ((188, 0), (192, 4), (204, 0)):
-        if all(head[i : i + 1] == b"G" for i in range(first, min(len(head), 5 * length), length)):
+        if len(head) > 2 * length and all(
+            head[i : i + 1] == b"G" for i in range(first, min(len(head), 5 * length), length)
+        ):
             left = size % length
             return f"its last packet has {left} of {length} bytes" if left else None
     return None

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import av
 from av.sidedata.sidedata import SideDataContainer
 
+from coviar.complete import find_cut, read_head
+
 REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
 
-_HEAD_BYTES = 1 << 16
 _OTHER_FILES = {
     b"PK\3\4": "a ZIP archive",
     b"Rar!": "a RAR archive",
@@ -41,12 +42,9 @@ def open_video(path: str | os.PathLike) -> Iterator[tuple]:
             yield container, stream
     except (av.error.FFmpegError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{path}: {_what_it_is(head, reason)}") from error
-
-
-def read_head(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_HEAD_BYTES)
+        cut = find_cut(path)
+        what = f"the file is cut off: {cut}; a whole copy is needed" if cut else None
+        raise ValueError(f"{path}: {what or _what_it_is(head, reason)}") from error
 
 
 def _open(path: str):

@@ -6,6 +6,8 @@ colours become those of MPEG-4 as the loader reads it (BT.601, limited range).
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 from av.filter import Graph
 
@@ -137,7 +139,7 @@ class Converter:
             width=frame.width,
             height=frame.height,
             format=frame.format.name,
-            time_base=frame.time_base,
+            time_base=Fraction(1, 25),  # of no effect: one picture in, one out
         )
         for name, arguments in [*steps, ("buffersink", None)]:
             node = graph.add(name, arguments)

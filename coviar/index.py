@@ -14,8 +14,8 @@ import av
 import numpy as np
 
 from coviar import mpeg4
-from coviar.complete import SALVAGE
-from coviar.container import REMEDY, display_matrix, open_video, read_head
+from coviar.complete import SALVAGE, read_head
+from coviar.container import REMEDY, display_matrix, open_video
 from coviar.convert import range_and_matrix
 from coviar.source import check_whole
 

@@ -39,7 +39,8 @@ def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterat
                         problem = problem or f"picture {count} is damaged"
                     if problem and not keep_damaged and not cut:
                         break
-                    seconds = frame.time if frame.time is not None else seconds
+                    if frame.pts is not None and stream.time_base:
+                        seconds = float(frame.pts * stream.time_base)
                     count += 1
                     if keep_damaged or not (cut or problem):
                         yield frame

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import av
 
-from coviar.index import CONTAINER_OPTIONS
+from coviar.container import open_video
 from coviar.reencode import find_videos
 from dataset_team.finder import VideoFinder
 from dataset_team.groups import group_of
@@ -71,12 +71,9 @@ def read_clips(folder: Path) -> tuple[list[Clip], list[str]]:
 
 
 def _seconds(path: str) -> float:
-    with av.open(path, container_options=CONTAINER_OPTIONS) as container:
-        if not container.streams.video:
-            raise ValueError("there is no video in this file")
+    with open_video(path) as (container, stream):
         if container.duration:
             return container.duration / av.time_base
-        stream = container.streams.video[0]
         count = sum(packet.size > 0 for packet in container.demux(stream))
         return count / float(stream.average_rate or 25)
 

@@ -18,24 +18,25 @@ from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
-from early_exit.policy import Policy
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.wise import FULL
 from models.inference import prepare_for_inference
-from training.trained import Trained
+from training.trained import Trained, load_trained
 
 
 @dataclass
 class Prediction:
     """What became of one video.
 
-    probabilities: (num_classes,) of the point where it left, softmax of logits / temperature.
-    point: "exit1" ... or "full". confidences: by decision point, those it came to. thresholds: by
-    exit of the policy. reencoded: why the file could not be taken as it is, None if it could.
+    label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
+    softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
+    those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken as it is, None if it could.
     clip: I-frame, motion vectors and residual as uint8 tensors (T, c, S, S), as the network got
     them. notes: warnings met while loading.
     """
 
     video: str
+    label: str
     probabilities: torch.Tensor
     point: str
     confidences: dict[str, float]
@@ -96,6 +97,15 @@ class Predictor:
         self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
         self.thresholds = dict(zip(self.points, policy.thresholds)) if policy else {}
 
+    @classmethod
+    def load(cls, path: Path | str, pretrained: Path | None = None, **options) -> Predictor:
+        """What `load_trained` finds at `path`, with the policy beside it. options: as above.
+
+        Raises FileNotFoundError, and ValueError when the files cannot be read or do not fit.
+        """
+        trained = load_trained(path, pretrained)
+        return cls(trained, policy_beside(trained), **options)
+
     def warm_up(self) -> None:
         """Go all the way once, so that no video's time holds what happens only once."""
         index = read_index("noise", _noise_video(self.trained.picture_size, self.trained.gop))
@@ -117,6 +127,7 @@ class Predictor:
         probabilities, point, confidences = self._decide(inputs)
         return Prediction(
             video=str(path),
+            label=self.trained.class_names[int(probabilities.argmax())],
             probabilities=probabilities.cpu(),
             point=self.points[point],
             confidences=dict(zip(self.points, confidences[: point + 1].tolist())),
@@ -172,6 +183,12 @@ class Predictor:
     def _wait(self) -> None:
         if self.device.type == "cuda":  # it works on while Python goes on
             torch.cuda.synchronize(self.device)
+
+
+def policy_beside(trained: Trained) -> Policy | None:
+    """policy.json in the folder of the checkpoint; None without one, or without exits."""
+    path = trained.path.parent / POLICY_NAME
+    return load_policy(path) if trained.net.exits and path.is_file() else None
 
 
 def _noise_video(size: tuple[int, int], gop: int) -> bytes:

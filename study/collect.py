@@ -4,6 +4,7 @@
 
 Searches the folders named for runs and writes, for all that are finished:
 
+    runs.csv                 how each run was made: its protocol and its commands
     exits.csv, policies.csv  as team_net_wise_all_acc.py wrote them
     trade_off.csv            likewise, but test videos only and about 41 of the thresholds
     weights.csv              the WISE weights
@@ -13,8 +14,7 @@ Searches the folders named for runs and writes, for all that are finished:
                              pretrain.py's, where they were trained on the same videos
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
-and left out. Runs of different protocols may stand in one study; every row says its own, and
-they are never averaged together.
+and left out. Runs of different protocols may stand in one study and are never averaged together.
 """
 
 from __future__ import annotations
@@ -35,20 +35,11 @@ from early_exit.thresholds import confidences, leave_at
 from early_exit.wise import WISE_NAME
 from models import STREAMS
 from study import summary, tables
-from study.run_tables import ALL, COLUMNS, write_rows
+from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS
+from study.run_tables import write_rows
 from training.options import make_parser
 from training.provenance import print_result
 
-RUN = ("data", "split", "seed", "method")
-STUDY_COLUMNS = {
-    **COLUMNS,
-    "weights.csv": [*RUN, "point", "output", "beta", "protocol", "command"],
-    "decisions.csv": [
-        *(*RUN, "combination", "video", "class_name", "exit"),
-        *("prediction", "confidence", "left", "correct", "protocol", "command"),
-    ],
-    "backbones.csv": [*RUN, "output", "top1_pct", "num_videos", "protocol", "command"],
-}
 THRESHOLDS = 41
 BACKBONES = ("pretrain", "team_net")
 BACKBONE_OUTPUTS = {
@@ -59,7 +50,7 @@ BACKBONE_OUTPUTS = {
 STEPS = {
     LOGITS_NAME: "save_logits.py",
     WISE_NAME: "wise_team_net_logit.py",
-    **dict.fromkeys((POLICY_NAME, *COLUMNS), "team_net_wise_all_acc.py"),
+    **dict.fromkeys((POLICY_NAME, *RUN_COLUMNS), "team_net_wise_all_acc.py"),
 }
 
 
@@ -86,21 +77,20 @@ def gather(roots: Iterable[Path]) -> Gathered:
     for folder in find_runs(roots):
         try:
             if folder.parent.name in BACKBONES:
-                run = {"backbones.csv": backbone_rows(folder)}
+                run = backbone_rows(folder)
             else:
                 run = exit_run_rows(folder)
         except NotFinished as reason:
             left_out[folder] = str(reason)
             continue
-        first = next(iter(run.values()))[0]
-        key = tuple(str(first[column]) for column in RUN)
+        key = tuple(str(run["runs.csv"][0][column]) for column in RUN)
         if key in seen:
             raise ValueError(
                 f"{seen[key]} and {folder} both hold {' '.join(key)}: name only one of them"
             )
         seen[key] = folder
         for name, found in run.items():
-            rows[name] += found
+            rows[name] += [{key: row[key] for key in STUDY_COLUMNS[name]} for row in found]
     return Gathered(rows, list(seen.values()), left_out)
 
 
@@ -122,7 +112,7 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     for name, script in STEPS.items():
         if not (folder / name).is_file():
             raise NotFinished(f"no {name} yet, {script} writes it")
-    tables = {name: _read(folder / name, columns) for name, columns in COLUMNS.items()}
+    tables = {name: _read(folder / name, columns) for name, columns in RUN_COLUMNS.items()}
     if not any(row["part"] == "test" for row in tables["exits.csv"]):
         raise NotFinished("no results on test videos: save their logits and run the rest again")
     try:
@@ -133,9 +123,10 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     if provenance.get("logits_sha256") != file_digest(folder / LOGITS_NAME):
         raise NotFinished(f"{WISE_NAME} was fitted on other logits: wise_team_net_logit.py again")
     policy = load_policy(folder / POLICY_NAME)
+    _check_made_together(tables, policy)
+    tables["runs.csv"] = [run_row(tables["exits.csv"], provenance["command"])]
     tables["trade_off.csv"] = thin(row for row in tables["trade_off.csv"] if row["part"] == "test")
-    protocol = next(r["protocol"] for r in tables["exits.csv"] if r["combination"] == "wise")
-    tables["weights.csv"] = weight_rows(logits, betas, protocol, provenance["command"])
+    tables["weights.csv"] = weight_rows(logits, betas)
     tables["decisions.csv"] = decision_rows(logits, policy)
     _check_decisions(tables, policy)
     return tables
@@ -150,13 +141,22 @@ def thin(rows: Iterable[dict], number: int = THRESHOLDS) -> list[dict]:
     return [row for row in rows if row["threshold"] in kept]
 
 
-def weight_rows(logits: LogitsFile, betas: np.ndarray, protocol: str, command: str) -> list[dict]:
+def run_row(exits: Sequence[dict], wise_command: str) -> dict:
+    """How a run was made, from the rows of its exits.csv and the command of its WISE weights."""
+    protocols = {row["combination"]: row["protocol"] for row in exits}
+    return {
+        **{key: exits[0][key] for key in RUN},
+        **{"protocol": protocols["vanilla"], "wise_protocol": protocols["wise"]},
+        **{"command": exits[0]["command"], "wise_command": wise_command},
+    }
+
+
+def weight_rows(logits: LogitsFile, betas: np.ndarray) -> list[dict]:
     """The betas of every output that has run by each decision point."""
     run = {key: logits.meta[key] for key in RUN}
-    how = {"protocol": protocol, "command": command}
     ran = wise.available(logits.outputs)
     return [
-        {**run, "point": point, "output": output, "beta": float(betas[d, k]), **how}
+        {**run, "point": point, "output": output, "beta": float(betas[d, k])}
         for d, point in enumerate(wise.decision_points(logits.outputs))
         for k, output in enumerate(logits.outputs)
         if ran[d, k]
@@ -170,7 +170,6 @@ def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
     """
     made = policy.provenance
     run = {key: logits.meta[key] for key in RUN}
-    how = {"protocol": made["protocol"], "command": made["command"]}
     samples, labels = logits.samples("test")
     combined = wise.combine(samples, np.array(policy.weights))
     sure = confidences(combined, policy.confidence, policy.temperature)
@@ -183,8 +182,17 @@ def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
             label = int(combined[n, d].argmax())
             says = {"exit": point, "prediction": names[label], "confidence": float(sure[n, d])}
             flags = {"left": int(leaving[n] == d), "correct": int(label == labels[n])}
-            rows.append({**about, "class_name": names[labels[n]], **says, **flags, **how})
+            rows.append({**about, "class_name": names[labels[n]], **says, **flags})
     return rows
+
+
+def _check_made_together(tables: dict[str, list[dict]], policy: Policy) -> None:
+    """One call writes the tables and the policy, so they name one command."""
+    commands = {row["command"] for rows in tables.values() for row in rows}
+    if commands != {policy.provenance["command"]}:
+        raise NotFinished(
+            f"{POLICY_NAME} and the tables are of several commands: team_net_wise_all_acc.py again"
+        )
 
 
 def _check_decisions(tables: dict[str, list[dict]], policy: Policy) -> None:
@@ -198,8 +206,8 @@ def _check_decisions(tables: dict[str, list[dict]], policy: Policy) -> None:
         raise NotFinished("the tables are of other logits: team_net_wise_all_acc.py again")
 
 
-def backbone_rows(folder: Path) -> list[dict]:
-    """Test top-1 of the fused network and of each stream, from result.json."""
+def backbone_rows(folder: Path) -> dict[str, list[dict]]:
+    """How a backbone was made, and test top-1 of it and of each stream, by CSV name."""
     content = {}
     for name in ("args.json", "env.json", "result.json"):
         if not (folder / name).is_file():
@@ -210,14 +218,11 @@ def backbone_rows(folder: Path) -> list[dict]:
             raise ValueError(f"{folder / name}: not JSON ({error})") from error
     args, env, result = content.values()
     try:
-        return [
-            {
-                **{"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]},
-                "method": folder.parent.name,
-                **{"output": output, "top1_pct": float(result[key])},
-                **{"num_videos": result["test_videos"], "protocol": result["protocol"]},
-                "command": env["command"],
-            }
+        run = {"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]}
+        run["method"] = folder.parent.name
+        made = {"protocol": result["protocol"], "command": env["command"]}
+        scores = [
+            {"output": output, "top1_pct": float(result[key]), "num_videos": result["test_videos"]}
             for output, key in BACKBONE_OUTPUTS.items()
         ]
     except KeyError as error:
@@ -225,6 +230,10 @@ def backbone_rows(folder: Path) -> list[dict]:
             f"{folder}: args.json, env.json and result.json hold no {error}: "
             "not a run of train_team_net.py as it is now; train it again or leave it out"
         ) from error
+    return {
+        "runs.csv": [{**run, **made, "wise_protocol": "", "wise_command": ""}],
+        "backbones.csv": [{**run, **score} for score in scores],
+    }
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[dict]:

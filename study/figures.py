@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from early_exit.wise import FULL
 from study import drawing
+from study.columns import ALL
 from study.drawing import ONE_COLUMN, TWO_COLUMNS, add_caption, add_legend, marks, new_figure
 from study.summary import (
-    ALL,
-    COMBINATIONS,
-    FULL,
+    COMBINATION_LABELS,
     SHOWN,
     Study,
     combination_gains,
@@ -47,7 +47,7 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
     figure, axes = new_figure(TWO_COLUMNS, 2.8, 1, 3, sharex=True, sharey=True)
     shown = where(peers, data=study.data) if peers is not None else pd.DataFrame()
     curves, keys = mean_curves(study), []
-    for axis, (combination, name) in zip(axes[0], COMBINATIONS.items()):
+    for axis, (combination, name) in zip(axes[0], COMBINATION_LABELS.items()):
         for method, look in looks.items():
             own = where(curves, method=method, combination=combination)
             axis.plot(own["gmacs"], own["top1_pct"], **{**look, "marker": ""}, label=method)
@@ -115,7 +115,7 @@ def accuracy_per_exit(study: Study) -> Figure:
     looks = marks(study.methods)
     figure, axes = new_figure(TWO_COLUMNS, 2.5, 1, 3, sharey=True)
     table = mean_std(study.exits, ["method", "combination", "exit"], "top1_pct")
-    for axis, (combination, name) in zip(axes[0], COMBINATIONS.items()):
+    for axis, (combination, name) in zip(axes[0], COMBINATION_LABELS.items()):
         for number, (method, look) in enumerate(looks.items()):
             own = where(table, method=method, combination=combination)
             own = own.set_index("exit").loc[study.points]
@@ -133,10 +133,10 @@ def accuracy_per_exit(study: Study) -> Figure:
 def gains(study: Study) -> Figure:
     """Percentage points won at each exit, paired: PKD over CE, and WISE over vanilla."""
     figure, axes = new_figure(TWO_COLUMNS, 2.6, 1, 2, sharey=True)
-    pairs = {name: method_gains(study, "prog_kd", "team_ce", name) for name in COMBINATIONS}
+    pairs = {name: method_gains(study, "prog_kd", "team_ce", name) for name in COMBINATION_LABELS}
     greys = ("0.25", "0.6", "0.9")
     by_combination = {
-        COMBINATIONS[name]: (table, {"facecolor": grey})
+        COMBINATION_LABELS[name]: (table, {"facecolor": grey})
         for (name, table), grey in zip(pairs.items(), greys)
     }
     wise = combination_gains(study, "wise", "vanilla")
@@ -178,8 +178,8 @@ def exit_shares(study: Study, combination: str = "wise") -> Figure:
     figure.legend(handles=[*areas, line], loc="outside upper center", ncols=len(areas) + 1)
     add_caption(
         figure,
-        f"Areas, from below: videos that leave at exit 1, 2, ... with {COMBINATIONS[combination]} "
-        "and one threshold for all exits, averaged over runs.",
+        "Areas, from below: videos that leave at exit 1, 2, ... with "
+        f"{COMBINATION_LABELS[combination]} and one threshold for all exits, averaged over runs.",
         study.protocol(),
     )
     return figure
@@ -261,8 +261,8 @@ def confusion(study: Study, method: str = "prog_kd") -> Figure:
     runs, right = len(own[["split", "seed"]].drop_duplicates()), 100 * own["correct"].mean()
     add_caption(
         figure,
-        f"{label(method)} with {COMBINATIONS[own['combination'].iloc[0]]} under the policy each "
-        f"run saved ({runs} runs, {len(own)} decisions, {right:.1f} % right).",
+        f"{label(method)} with {COMBINATION_LABELS[own['combination'].iloc[0]]} under the policy "
+        f"each run saved ({runs} runs, {len(own)} decisions, {right:.1f} % right).",
         study.protocol(),
     )
     return figure
@@ -295,7 +295,7 @@ def latency(study: Study, timings: pd.DataFrame, combination: str = "wise") -> F
     about = timings.iloc[0]
     add_caption(
         figure,
-        f"{COMBINATIONS[combination]}, one common threshold swept. Latency: batch "
+        f"{COMBINATION_LABELS[combination]}, one common threshold swept. Latency: batch "
         f"{about['batch_size']}, {about['precision']}, {about['threads']} threads, "
         f"{about['machine']}.",
         "Grey: loading the clip." if load else "Without loading the clip.",

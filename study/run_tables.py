@@ -18,16 +18,7 @@ from early_exit import wise
 from early_exit.logits import LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.thresholds import confidences, sweep
-
-ALL = "all"
-_RUN = ["data", "split", "seed", "method", "part", "combination"]
-_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "num_videos", "protocol", "command"]
-_POLICY = ["rule", "goal", "reached", "select_on", "confidence", "temperature", "thresholds"]
-COLUMNS = {
-    "exits.csv": [*_RUN, *_SCORE],
-    "trade_off.csv": [*_RUN, "threshold", *_SCORE],
-    "policies.csv": [*_RUN, *_POLICY, *_SCORE],
-}
+from study.columns import ALL, RUN
 
 
 class RunTables:
@@ -79,7 +70,7 @@ class RunTables:
         if combination == "wise":
             protocol = f"{protocol}; {self._wise_protocol}"
         return {
-            **{key: meta[key] for key in ("data", "split", "seed", "method")},
+            **{key: meta[key] for key in RUN},
             "part": part,
             "combination": combination,
             "num_videos": len(self.logits.part(part).names),

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pandas as pd
 
-ALL, FULL = "all", "full"
-RUN = ["data", "split", "seed", "method"]
+from study.columns import RUN, STUDY_COLUMNS
+
 # In the order in which tables and figures show them.
-METHODS = {
+METHOD_LABELS = {
     "team_ce": "CE",
     "prog_kd": "PKD",
     "prog_kd_anti": "anti-curriculum PKD",
     "i_frame": "I-frame teacher",
 }
-COMBINATIONS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
+COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
 # Who leaves where is shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
 NUMBERS = {
@@ -38,9 +38,13 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study's tables, or those of one of its settings. Columns: see study.collect."""
+    """A study's tables, or those of one of its settings. Columns: see study.columns.
+
+    runs: those of exits; how the backbones were made is only in runs.csv itself.
+    """
 
     name: str
+    runs: pd.DataFrame
     exits: pd.DataFrame
     trade_off: pd.DataFrame
     policies: pd.DataFrame
@@ -55,7 +59,7 @@ class Study:
         for _, runs in keys.groupby("setting", sort=False):
             tables = {
                 name: getattr(self, name).merge(runs[RUN], on=RUN)
-                for name in ("exits", "trade_off", "policies", "weights", "decisions")
+                for name in ("runs", "exits", "trade_off", "policies", "weights", "decisions")
             }
             below = ["data", "split"]
             tables["backbones"] = self.backbones.merge(runs[below].drop_duplicates(), on=below)
@@ -73,22 +77,18 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of METHODS, one's own last."""
+        """In the order of METHOD_LABELS, one's own last."""
         found = set(self.exits["method"])
-        return [name for name in METHODS if name in found] + sorted(found - METHODS.keys())
+        return [name for name in METHOD_LABELS if name in found] + sorted(found - {*METHOD_LABELS})
 
     @property
     def costs(self) -> dict[str, float]:
         """gmacs per video of leaving at each decision point."""
         return self.exits.groupby("exit", sort=False)["gmacs"].first().to_dict()
 
-    @property
-    def runs(self) -> pd.DataFrame:
-        return self.exits[RUN].drop_duplicates()
-
     def protocol(self) -> str:
         """Protocol, test videos and runs in one sentence each, for captions."""
-        with_wise = self.exits.loc[self.exits["combination"] == "wise", "protocol"].iloc[0]
+        with_wise = self.runs["wise_protocol"].iloc[0]
         videos = ", ".join(map(str, sorted(self.exits["num_videos"].unique())))
         splits = ", ".join(sorted(self.exits["split"].unique()))
         seeds = ", ".join(map(str, sorted(self.exits["seed"].unique())))
@@ -108,11 +108,17 @@ class Study:
 def read_study(folder: str | os.PathLike) -> Study:
     """The CSV files of a study, test videos only; raises FileNotFoundError or ValueError."""
     folder, tables = Path(folder), {}
+    again = f"python -m study.collect RUNS --out {folder} writes"
     for field in dataclasses.fields(Study)[1:]:
         path = folder / f"{field.name}.csv"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; python -m study.collect writes it")
-        header = pd.read_csv(path, nrows=0).columns
+            raise FileNotFoundError(f"{path} is missing; {again} the whole study")
+        header, expected = list(pd.read_csv(path, nrows=0).columns), STUDY_COLUMNS[path.name]
+        if header != expected:
+            raise ValueError(
+                f"{path}: expected the columns {','.join(expected)}, found {','.join(header)};"
+                f" {again} the study anew"
+            )
         # Names are text even where they look like numbers, or like a missing value ("null").
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
@@ -121,6 +127,12 @@ def read_study(folder: str | os.PathLike) -> Study:
         tables[field.name] = table[table["part"] == "test"] if "part" in table else table
         if field.name != "backbones" and tables[field.name].empty:
             raise ValueError(f"{path} holds no results on test videos")
+    known = tables["exits"][RUN].drop_duplicates()
+    tables["runs"] = known.merge(tables["runs"], on=RUN)
+    if len(tables["runs"]) != len(known):
+        raise ValueError(
+            f"{folder / 'runs.csv'} does not hold each run of exits.csv once; {again} both"
+        )
     return Study(
         folder.name if folder.name != "results" else folder.resolve().parent.name, **tables
     )
@@ -173,7 +185,7 @@ def _gains(rows: pd.DataFrame, baseline: pd.DataFrame, keys: list[str]) -> pd.Da
 
 
 def label(method: str) -> str:
-    return METHODS.get(method, method)
+    return METHOD_LABELS.get(method, method)
 
 
 def _setting_keys(study: Study) -> pd.DataFrame:
@@ -185,7 +197,7 @@ def _setting_keys(study: Study) -> pd.DataFrame:
         )
 
     parts = [
-        distinct(study.exits, "combination", "protocol"),
+        distinct(study.runs, "protocol", "wise_protocol"),
         distinct(study.exits, "exit", "gmacs"),
         distinct(study.policies, "goal", "select_on", "confidence"),
         distinct(study.trade_off, "threshold"),

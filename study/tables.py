@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.files import whole_file
+from early_exit.wise import FULL
+from study.columns import ALL
 from study.summary import (
-    ALL,
-    COMBINATIONS,
-    FULL,
+    COMBINATION_LABELS,
     SHOWN,
     Study,
     combination_gains,
@@ -24,14 +24,14 @@ from study.summary import (
 
 def exit_table(study: Study) -> list[list[str]]:
     """Header and rows: per method and exit top-1 by combination, GMACs, who leaves there."""
-    table = [["method", "exit", *COMBINATIONS.values(), "GMACs", "leave there %"]]
+    table = [["method", "exit", *COMBINATION_LABELS.values(), "GMACs", "leave there %"]]
     shown = where(study.policies, **SHOWN)
     for method in study.methods:
         for point in study.points:
             here = where(study.exits, method=method, exit=point)
             top1 = [
                 spread(here.loc[here["combination"] == combination, "top1_pct"])
-                for combination in COMBINATIONS
+                for combination in COMBINATION_LABELS
             ]
             leaving = spread(where(shown, method=method, exit=point)["share_pct"])
             table.append([label(method), point, *top1, f"{study.costs[point]:.3f}", leaving])
@@ -54,7 +54,7 @@ def policy_table(study: Study) -> list[list[str]]:
     table = [["method", "combination", "thresholds", "top-1", "GMACs", "% of full", "goal reached"]]
     everyone = where(study.policies, exit=ALL)
     for method in study.methods:
-        for combination, name in COMBINATIONS.items():
+        for combination, name in COMBINATION_LABELS.items():
             of_both = where(everyone, method=method, combination=combination)
             for rule, rows in of_both.groupby("rule", sort=False):
                 reached = (rows["reached"] == "True").sum()
@@ -78,7 +78,7 @@ def savings_table(study: Study) -> list[list[str]]:
     for method in study.methods:
         full = where(study.exits, method=method, combination="vanilla", exit=FULL)
         wanted = full.set_index(run)["top1_pct"]
-        for combination, name in COMBINATIONS.items():
+        for combination, name in COMBINATION_LABELS.items():
             curve = where(everyone, method=method, combination=combination)
             curve = curve.join(wanted.rename("wanted"), on=run)
             row = [label(method), name]
@@ -93,7 +93,7 @@ def savings_table(study: Study) -> list[list[str]]:
 def gain_table(study: Study) -> list[list[str]]:
     """Header and rows: paired gains per exit, of PKD over CE and of WISE over vanilla."""
     table = [["gain in points", "exits", *study.points]]
-    for combination, name in COMBINATIONS.items():
+    for combination, name in COMBINATION_LABELS.items():
         gains = method_gains(study, "prog_kd", "team_ce", combination)
         if len(gains):
             table.append(["PKD over CE", name, *_spread_by_exit(gains, study.points)])

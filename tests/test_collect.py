@@ -14,7 +14,9 @@ from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
 from study import collect, summary, tables
-from study.collect import STUDY_COLUMNS, THRESHOLDS, gather, thin
+from study.collect import THRESHOLDS, gather, thin
+from study.columns import RUN, STUDY_COLUMNS
+from study.run_tables import write_rows
 
 
 def rows_of(path, **where):
@@ -24,14 +26,26 @@ def rows_of(path, **where):
 
 
 def test_every_run_is_there_with_its_own_rows(synthetic_runs, synthetic_study):
+    made = {tuple(run[key] for key in RUN): run for run in rows_of(synthetic_study / "runs.csv")}
     for name in ("exits.csv", "policies.csv"):
         own = [row for path in sorted(synthetic_runs.rglob(name)) for row in rows_of(path)]
-        assert sorted(map(str, rows_of(synthetic_study / name))) == sorted(map(str, own))
+        rows = rows_of(synthetic_study / name)
+        for row in rows:
+            run = made[tuple(row[key] for key in RUN)]
+            wise = row["combination"] == "wise"
+            row.update(protocol=run["wise_protocol" if wise else "protocol"])
+            row.update(command=run["command"])
+        assert sorted(sorted(row.items()) for row in rows) == sorted(
+            sorted(row.items()) for row in own
+        )
     for name, columns in STUDY_COLUMNS.items():
         with open(synthetic_study / name, newline="") as file:
             assert next(csv.reader(file)) == columns
         rows = rows_of(synthetic_study / name)
-        assert all(row["protocol"] and row["command"] for row in rows)
+        if name == "runs.csv":
+            assert all(row["protocol"] and row["command"] for row in rows)
+            assert all(bool(r["wise_command"]) == (r["method"] != "team_net") for r in rows)
+            rows = [row for row in rows if row["method"] != "team_net"]
         seen = {(row["split"], int(row["seed"]), row["method"]) for row in rows}
         if name == "backbones.csv":
             assert seen == {(split, 1, "team_net") for split in SPLITS}
@@ -43,7 +57,12 @@ def test_trade_off_keeps_test_videos_and_even_thresholds(synthetic_runs, synthet
     kept = rows_of(synthetic_study / "trade_off.csv", method="prog_kd", split="split2", seed="1")
     path = synthetic_runs / "toy" / "prog_kd" / "split2_seed1" / "trade_off.csv"
     whole = rows_of(path, part="test")
-    assert all(row in whole for row in kept)
+    columns = STUDY_COLUMNS["trade_off.csv"]
+    assert [
+        {key: row[key] for key in columns}
+        for row in whole
+        if row["threshold"] in {row["threshold"] for row in kept}
+    ] == kept
     thresholds = sorted({float(row["threshold"]) for row in kept})
     every = sorted({float(row["threshold"]) for row in whole})
     assert len(thresholds) == THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
@@ -65,7 +84,9 @@ def test_weights_are_those_of_the_run(synthetic_runs, synthetic_study):
     found = {}
     for row in rows_of(synthetic_study / "weights.csv", **run):
         found.setdefault(row["point"], {})[row["output"]] = float(row["beta"])
-        assert row["protocol"].endswith("WISE (exact) fitted on heldout")
+    (made,) = rows_of(synthetic_study / "runs.csv", **run)
+    assert made["wise_protocol"].endswith("WISE (exact) fitted on heldout")
+    assert made["wise_command"] == content["provenance"]["command"]
     expected = {
         point: {output: pytest.approx(beta, abs=1e-6) for output, beta in betas.items()}
         for point, betas in content["betas"].items()
@@ -144,6 +165,12 @@ def older_tables(folder):
     shutil.copy(folder.with_name("split2_seed1") / "policies.csv", folder / "policies.csv")
 
 
+def tables_of_another_call(folder):
+    path = folder / "trade_off.csv"
+    command = load_policy(folder / "policy.json").provenance["command"]
+    path.write_text(path.read_text().replace(command, "python other.py"))
+
+
 def only_started(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -156,6 +183,7 @@ def only_started(folder):
         (without_weights, "no wise.json yet, wise_team_net_logit.py writes it"),
         (other_logits, "wise.json was fitted on other logits"),
         (older_tables, "the tables are of other logits: team_net_wise_all_acc.py again"),
+        (tables_of_another_call, "policy.json and the tables are of several commands"),
         (only_started, "no logits.pt yet, save_logits.py writes it"),
     ],
 )
@@ -191,6 +219,35 @@ def test_a_table_of_other_columns_is_refused(runs):
     path.write_text("data,part\ntoy,test\n")
     with pytest.raises(ValueError, match="split1_seed1/exits.csv: expected the columns data,split"):
         gather([runs])
+
+
+def with_columns_of_a_run(study, runs):
+    """The form that kept protocol and command in every row."""
+    shutil.copy(next(runs.rglob("exits.csv")), study)
+
+
+def without_a_run(study, runs):
+    rows = rows_of(study / "runs.csv")
+    of_exits = next(row for row in rows if row["method"] == "prog_kd")
+    write_rows(study / "runs.csv", STUDY_COLUMNS["runs.csv"], [r for r in rows if r != of_exits])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (with_columns_of_a_run, "exits.csv: expected the columns .*protocol,command; python -m"),
+        (without_a_run, "runs.csv does not hold each run of exits.csv once"),
+        (lambda study, runs: (study / "runs.csv").unlink(), "runs.csv is missing"),
+    ],
+)
+def test_a_study_that_lacks_something_names_the_command(
+    synthetic_study, runs, tmp_path, spoil, message
+):
+    study = shutil.copytree(synthetic_study, tmp_path / "study")
+    spoil(study, runs)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        summary.read_study(study)
+    assert f"python -m study.collect RUNS --out {study} writes" in str(error.value)
 
 
 def run_collect(*arguments):

@@ -69,9 +69,9 @@ def test_tables_are_means_over_seeds_and_splits(study, rows):
             leaving = values(rows["policies"], "share_pct", **here)
             cost = values(rows["exits"], "gmacs", exit=point)[0]
             expected = [*map(spread, numbers), f"{cost:.3f}", spread(leaving)]
-            assert exits[summary.METHODS[method], point] == expected
+            assert exits[summary.METHOD_LABELS[method], point] == expected
     for row in tables.policy_table(study)[1:]:
-        where = {"method": next(m for m, name in summary.METHODS.items() if name == row[0])}
+        where = {"method": next(m for m, name in summary.METHOD_LABELS.items() if name == row[0])}
         where["combination"] = row[1].lower()
         where.update(rule=row[2].replace(" ", "_"), exit="all")
         assert row[3] == spread(values(rows["policies"], "top1_pct", **where))
@@ -97,7 +97,7 @@ def test_gains_pair_runs_of_the_same_split_and_seed(study, rows):
             ]
             assert cell == spread(found, 1)
     for method, row in zip(METHODS, table[4:]):
-        assert row[:2] == ["WISE over vanilla", summary.METHODS[method]]
+        assert row[:2] == ["WISE over vanilla", summary.METHOD_LABELS[method]]
         found = [
             top1(method, "wise", *pair, "exit3") - top1(method, "vanilla", *pair, "exit3")
             for pair in pairs
@@ -119,7 +119,7 @@ def test_gains_pair_runs_of_the_same_split_and_seed(study, rows):
     ]
     assert any(np.allclose(found, sorted(wise)) for found in dots)
     assert [text.get_text() for text in over_vanilla.get_legend().get_texts()] == list(
-        summary.METHODS.values()
+        summary.METHOD_LABELS.values()
     )
     assert "(4 pairs of PKD and CE)" in caption(figure)
 
@@ -231,7 +231,7 @@ def test_exit_shares_add_up_to_everyone(study, rows):
 
 def test_weights_are_written_into_their_cells(study, rows):
     axes = axes_of(figures.weights(study))
-    assert [axis.get_title() for axis in axes] == list(summary.METHODS.values())
+    assert [axis.get_title() for axis in axes] == list(summary.METHOD_LABELS.values())
     outputs = [label.get_text() for label in axes[-1].get_xticklabels()]
     assert outputs == ["exit1", "exit2", "exit3", "iframe", "mv", "residual"]
     written = {text.get_position(): text.get_text() for text in axes[3].texts}
@@ -313,7 +313,7 @@ def test_one_run_of_one_method_can_be_drawn(study):
         keys = {"method": "prog_kd", "split": "split1", "seed": 1}
         return summary.where(table, **{k: v for k, v in keys.items() if k in table})
 
-    names = ("exits", "trade_off", "policies", "weights", "decisions", "backbones")
+    names = ("runs", "exits", "trade_off", "policies", "weights", "decisions", "backbones")
     (one,) = replace(study, **{name: first(getattr(study, name)) for name in names}).settings()
     draws = (figures.trade_off, figures.accuracy_per_exit, figures.gains, figures.exit_shares)
     for draw in (*draws, figures.weights, figures.confusion):
@@ -338,7 +338,7 @@ def test_saved_as_picture_and_for_print(study, tmp_path):
 
 def test_savings_are_the_cheapest_good_thresholds_of_each_run(study, rows):
     for row in tables.savings_table(study)[1:]:
-        method = next(m for m, name in summary.METHODS.items() if name == row[0])
+        method = next(m for m, name in summary.METHOD_LABELS.items() if name == row[0])
         combination = row[1].lower()
         for drop, cell in enumerate(row[2:]):
             costs = []
@@ -390,5 +390,5 @@ def test_studies_are_found_in_results_and_below(synthetic_study, tmp_path):
     assert summary.find_studies(synthetic_study.parent) == [synthetic_study]
     assert summary.find_studies(synthetic_study) == [synthetic_study]
     assert summary.find_studies(tmp_path) == []
-    with pytest.raises(FileNotFoundError, match="exits.csv is missing; python -m study.collect"):
+    with pytest.raises(FileNotFoundError, match="runs.csv is missing; python -m study.collect"):
         summary.read_study(tmp_path)

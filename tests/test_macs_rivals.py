@@ -234,6 +234,8 @@ def test_costs_of_a_collected_study_are_those_of_its_rows(synthetic_study):
     with open(synthetic_study / "policies.csv", newline="") as file:
         written = [row for row in csv.DictReader(file) if row["exit"] == "all"]
     policies = averages.read(synthetic_study / "policies.csv")
+    wise = {policy["protocol"] for policy in policies if policy["combination"] == "wise"}
+    assert wise == {"8 segments, selected on heldout; WISE (exact) fitted on heldout"}
     assert len(policies) == len(written)
     for policy, row in zip(policies, written):
         assert policy["gmacs"] == pytest.approx(float(row["gmacs"]), abs=6e-4)  # three decimals

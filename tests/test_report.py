@@ -236,7 +236,12 @@ def too_many_methods(monkeypatch, tmp_path, study):
     study = shutil.copytree(study, tmp_path / "study")
     for path in study.iterdir():
         header, *lines = path.read_text().splitlines()
-        more = [line.replace("team_ce", f"own{n}") for line in lines for n in range(3)]
+        more = [
+            line.replace("team_ce", f"own{n}")
+            for line in lines
+            if "team_ce" in line
+            for n in range(3)
+        ]
         path.write_text("\n".join([header, *lines, *more]) + "\n")
     return [study]
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from training.provenance import environment
 from training.run_folder import RunFolder
 
 
@@ -22,6 +23,11 @@ def open_folder(folder, **changes):
     folder.check()
     folder.start()
     folder.release()
+
+
+def test_a_machine_without_git_is_no_error(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None
 
 
 def test_first_start_records_arguments_and_environment(folder):

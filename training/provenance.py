@@ -24,15 +24,8 @@ def command_line() -> str:
 
 def environment() -> dict:
     """Versions and machine, so that a number can be traced to what made it."""
-    repo = Path(__file__).resolve().parent.parent
-    commit = subprocess.run(
-        ["git", "-C", str(repo), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
-        "commit": commit or None,
+        "commit": _commit(),
         "command": command_line(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -47,3 +40,14 @@ def environment() -> dict:
 def print_result(result: dict) -> None:
     """The machine-readable last line of every script."""
     print(f"result: {json.dumps(result)}", flush=True)
+
+
+def _commit() -> str | None:
+    """The checkout's commit; None where there is no repository, or no git."""
+    repo = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(repo), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return run.stdout.strip() or None

@@ -6,13 +6,14 @@ import math
 
 import pandas as pd
 
-from early_exit.wise import COMBINATIONS as ORDER
-from study.summary import ALL, COMBINATIONS, FULL, SHOWN, Study, label, where
+from early_exit.wise import COMBINATIONS, FULL
+from study.columns import ALL
+from study.drawing import COLOURS
+from study.summary import COMBINATION_LABELS, SHOWN, Study, label, where
 
 # The study's own method is shown first where it is there.
 FIRST_METHOD = "prog_kd"
 MAX_MISTAKES = 60
-MAX_METHODS = 6  # the palette of page.js
 
 
 def first_method(study: Study) -> str:
@@ -22,6 +23,7 @@ def first_method(study: Study) -> str:
 def section_data(study: Study) -> dict:
     """What page.js draws for runs of one setting. Averages are over all seeds and splits.
 
+    colours: by the place of a method, those of the figures too.
     points, gmacs: decision points and what leaving there costs; full: [mean, std] top-1 there.
     exits: {method: {combination: [[mean, std] by point]}}, top-1 in percent, std null of one run.
     thresholds, curves: {method: {combination: {top1, gmacs: [[mean, std] by threshold],
@@ -34,21 +36,22 @@ def section_data(study: Study) -> dict:
     Raises ValueError above 6 methods.
     """
     methods, points = study.methods, study.points
-    if len(methods) > MAX_METHODS:
+    if len(methods) > len(COLOURS):
         raise ValueError(
-            f"{study.data}: the page has colours for {MAX_METHODS} methods, not {len(methods)}; "
+            f"{study.data}: the page has colours for {len(COLOURS)} methods, not {len(methods)}; "
             "name fewer runs"
         )
     thresholds = sorted(study.trade_off["threshold"].unique())
     left = where(study.decisions, left=1)
     classes = sorted(set(left["class_name"]) | set(left["prediction"]))
     by_method = {method: where(left, method=method) for method in methods}
-    vanilla = where(study.exits, combination=ORDER[0], exit=FULL)
+    vanilla = where(study.exits, combination=COMBINATIONS[0], exit=FULL)
     return {
         "methods": methods,
+        "colours": COLOURS,
         "labels": {method: label(method) for method in methods},
         "combinations": list(COMBINATIONS),
-        "combination_labels": COMBINATIONS,
+        "combination_labels": COMBINATION_LABELS,
         "first_method": first_method(study),
         "first_step": _nearest(thresholds, _calibrated(study)),
         "points": points,

@@ -13,7 +13,7 @@ from dataset_team.finder import VideoFinder
 from study import summary, tables
 from study.report.data import MAX_MISTAKES, first_method
 from study.report.examples import KINDS, Example, choose, pictures
-from study.summary import COMBINATIONS, Study
+from study.summary import COMBINATION_LABELS, Study
 
 PAGE = Path(__file__).with_name("static")
 DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
@@ -156,15 +156,15 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
         f'<label><input type="checkbox" value="{name}" checked><svg viewBox="0 0 28 8" '
         f'aria-hidden="true"><path d="M0 4h28" stroke="#1b2330" stroke-width="2" '
         f'stroke-dasharray="{DASHES[name]}"/></svg>{text}</label>'
-        for name, text in COMBINATIONS.items()
+        for name, text in COMBINATION_LABELS.items()
     )
     backbone = ""
     if len(study.backbones):
         backbone = "<h4>The network below the exits: test top-1 in percent</h4>"
         backbone += table(tables.backbone_table(study), "backbone")
     combinations = sorted(set(study.decisions["combination"]))
-    decided_by = ", ".join(COMBINATIONS.get(name, name) for name in combinations)
-    commands = sorted(set(study.exits["command"]))
+    decided_by = ", ".join(COMBINATION_LABELS.get(name, name) for name in combinations)
+    commands = sorted(set(study.runs["command"]))
     html = Template((PAGE / "section.html").read_text(encoding="utf-8")).substitute(
         id=escape(data["id"]),
         name=escape(data["name"]),
@@ -173,7 +173,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
         spread=f"Numbers are means over runs; ± is {std}." if several else "",
         bars=f"Bars: {std}." if several else "One run.",
         method_options=options(data["labels"]),
-        combination_options=options(COMBINATIONS),
+        combination_options=options(COMBINATION_LABELS),
         last_step=len(data["thresholds"]) - 1,
         line_options=lines,
         goal=escape(study.calibration()),

@@ -12,6 +12,7 @@ from string import Template
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
+from study.columns import STUDY_COLUMNS
 from study.report.data import section_data
 from study.report.html import PAGE, section
 from study.run_tables import write_rows
@@ -39,7 +40,7 @@ def read(source: Path) -> list[Study]:
     for reason in reasons:
         print(reason)
     with tempfile.TemporaryDirectory() as folder:
-        for name, columns in collect.STUDY_COLUMNS.items():
+        for name, columns in STUDY_COLUMNS.items():
             write_rows(Path(folder, name), columns, gathered.rows[name])
         return summary.read_study(folder).settings()
 

@@ -1,9 +1,7 @@
 "use strict";
 // Draws the plots of each data set's section from the page's JSON and keeps them at the slider.
-// The JSON's fields are described in early_exit/report_data.py.
+// The JSON's fields are described in study/report/data.py.
 
-// Okabe and Ito's palette, distinct to colour-blind readers.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 const DASHES = { vanilla: "dot", constant: "dash", wise: "solid" };
 const MARKERS = { vanilla: "square", constant: "diamond", wise: "circle" };
 const INK = "#1b2330", SOFT = "#566072", GRID = "#e8ebf0";
@@ -177,14 +175,14 @@ class Section {
           text: order.map((t) => `threshold ${data.thresholds[t]}`),
           hovertemplate: `${name}<br>${at}<br>%{text}<extra></extra>`,
           mode: "lines",
-          line: { color: COLOURS[m], dash: DASHES[combination], width: combination === "wise" ? 2.2 : 1.4 },
+          line: { color: data.colours[m], dash: DASHES[combination], width: combination === "wise" ? 2.2 : 1.4 },
           showlegend: false,
           legendgroup: method,
         }, {
           x: [policy.gmacs], y: [policy.top1],
           hovertemplate: `${name}, calibrated<br>${at}<extra></extra>`,
           mode: "markers",
-          marker: { color: COLOURS[m], symbol: MARKERS[combination], size: 8, line: { color: "#fff", width: 1 } },
+          marker: { color: data.colours[m], symbol: MARKERS[combination], size: 8, line: { color: "#fff", width: 1 } },
           showlegend: false,
           legendgroup: method,
         });
@@ -192,7 +190,7 @@ class Section {
       // Stands for the method in the legend, whichever lines are shown.
       traces.push({
         x: [null], y: [null], mode: "lines", name: data.labels[method], legendgroup: method,
-        line: { color: COLOURS[m], width: 3 },
+        line: { color: data.colours[m], width: 3 },
       });
     });
     const last = data.points.length - 1;
@@ -229,7 +227,7 @@ class Section {
       hovertemplate: `${exitName(point)}: %{y:.1f} %<extra></extra>`,
     }));
     const at = data.thresholds[this.step];
-    const line = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: COLOURS[1], width: 2.5 } };
+    const line = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: data.colours[1], width: 2.5 } };
     const more = { hovermode: "x unified", shapes: [line] };
     more.legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal", itemclick: false };
     const y = { title: { text: "share of clips (%)" }, range: [0, 100] };
@@ -246,7 +244,7 @@ class Section {
         y: scores.map(([mean]) => mean),
         error_y: { type: "data", array: scores.map(([, std]) => std ?? 0), thickness: 1.4, width: 4 },
         mode: "markers", name: data.labels[method],
-        marker: { color: COLOURS[m], size: 9, symbol: ["circle", "square", "diamond", "triangle-up", "x", "cross"][m] },
+        marker: { color: data.colours[m], size: 9, symbol: ["circle", "square", "diamond", "triangle-up", "x", "cross"][m] },
         customdata: scores.map((score) => spread(score)),
         hovertemplate: `${data.labels[method]}: %{y:.1f}%{customdata} %<extra></extra>`,
       };

@@ -1,0 +1,29 @@
+"""The columns of the CSV files: RUN_COLUMNS of those in a run's folder, STUDY_COLUMNS of a study's.
+
+In a study, `runs.csv` says of each run how it was made; the other files name the run by RUN.
+`wise_protocol` is the protocol of rows with combination "wise", `protocol` that of all others.
+"""
+
+from __future__ import annotations
+
+ALL = "all"  # in the column exit: every video, wherever it leaves
+RUN = ["data", "split", "seed", "method"]
+_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "num_videos"]
+_POLICY = ["rule", "goal", "reached", "select_on", "confidence", "temperature", "thresholds"]
+_MADE = ["protocol", "command"]
+_OF_RUN = {
+    "exits.csv": [*RUN, "part", "combination", *_SCORE],
+    "trade_off.csv": [*RUN, "part", "combination", "threshold", *_SCORE],
+    "policies.csv": [*RUN, "part", "combination", *_POLICY, *_SCORE],
+}
+RUN_COLUMNS = {name: [*columns, *_MADE] for name, columns in _OF_RUN.items()}
+STUDY_COLUMNS = {
+    "runs.csv": [*RUN, "protocol", "wise_protocol", "command", "wise_command"],
+    **_OF_RUN,
+    "weights.csv": [*RUN, "point", "output", "beta"],
+    "decisions.csv": [
+        *(*RUN, "combination", "video", "class_name", "exit"),
+        *("prediction", "confidence", "left", "correct"),
+    ],
+    "backbones.csv": [*RUN, "output", "top1_pct", "num_videos"],
+}

@@ -1,0 +1,244 @@
+"""Lists made by other programs and on other machines, files under two names, own folders."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from dataset_team import folders
+from dataset_team.identity import equal_files
+from dataset_team.list_file import ListError, read_rows
+from dataset_team.lists import list_digest, read_list, read_paths, split_heldout
+from dataset_team.make_lists import get_args_parser, main
+from dataset_team.registry import class_names
+from dataset_team.toy import Video, draw, encode
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Class folders with files that no test opens."""
+    names = ("A/x.mp4", "A/#y 1.avi", "B b/my clip.mov", "B b/z,1.mp4", "7/n.mp4")
+    for number, name in enumerate(names):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"%d" % number)
+    return tmp_path / "data"
+
+
+def write(folder, content):
+    (folder / "list.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / "list.txt"
+
+
+TEXT = "A/x.avi{0}A{0}0{1}B b/my clip.avi{0}B b{0}1{1}"
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";", ", "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_what_programs_make_of_a_list(root, separator, end, encoding):
+    content = TEXT.format(separator, end).encode(encoding)
+    found = [(r.name, r.class_name, r.label) for r in read_list(write(root, content), root)]
+    assert found == [("A/x", "A", 0), ("B b/my clip", "B b", 1)]
+
+
+@pytest.mark.parametrize(
+    "line, name, class_name, label",
+    [
+        ("A/x.mp4 120 0", "A/x", "A", 0),  # TSN: path, frames, label
+        ("A/x 120 0", "A/x", "A", 0),
+        ("A/x.mp4 4", "A/x", "A", 4),  # mmaction: path, label
+        ("A/x,4", "A/x", "A", 4),
+        ("B b/my clip.mov 2", "B b/my clip", "B b", 2),
+        ("7/n.mp4 7 3", "7/n", "7", 3),  # a class whose name is a number
+        (".//A\\x.mp4 A 0", "A/x", "A", 0),
+        ("B b/../A/x.mp4 A 0", "A/x", "A", 0),
+        ('"B b/z,1.mp4",B b,1', "B b/z,1", "B b", 1),
+        ("A/x.mp4;A;0;;", "A/x", "A", 0),
+        ("A/#y 1.avi\tA\t0", "A/#y 1", "A", 0),
+        ("sep=;\r\nvideo;class;label\r\nA/x.mp4;A;0", "A/x", "A", 0),
+    ],
+)
+def test_ways_to_write_a_row(root, line, name, class_name, label):
+    (record,) = read_list(write(root, line), root)
+    assert (record.name, record.class_name, record.label) == (name, class_name, label)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\x00\x00\x01\xb3video", "no list file: it holds zero bytes"),
+        ("A/x.mp4 A 0\n".encode("utf-16-le"), "no list file: it holds zero bytes"),
+        ("A/\xe9.mp4 A 0\n".encode("latin-1"), "list.txt:1: is not UTF-8 text"),
+        ("x.mp4 5", "'path label' without a class folder"),
+        ("x.mp4 120 5", "'path frames label' without a class folder"),
+        ("/elsewhere/A/x.mp4 A 0", "absolute path outside of --data-root"),
+        ("C:\\videos\\A\\x.mp4 A 0", "absolute path outside of --data-root"),
+        ("../A/x.mp4 A 0", "leads out of --data-root"),
+        ("A/x.mp4", "found a path alone"),
+        ("#gone.mp4 A 0", "nor one without the #"),
+        ("A/x.mp4 A 99999999999999999999", "label must be a number"),
+    ],
+)
+def test_what_is_refused_by_name(root, content, message):
+    with pytest.raises(ListError, match="list.txt") as caught:
+        read_list(write(root, content), root)
+    assert message in str(caught.value)
+
+
+def test_absolute_paths_below_the_root_are_names(root):
+    assert read_list(write(root, f"{root}/A/x.mp4 A 0"), root)[0].name == "A/x"
+
+
+def test_a_name_may_begin_with_the_sign_of_a_comment(tmp_path):
+    for name in ("#1_wave.mp4", "kept.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    text = "# a comment\n#kept.mp4 wave 0\n#1_wave.mp4 wave 0\n"
+    assert [record.name for record in read_list(write(tmp_path, text), tmp_path)] == ["#1_wave"]
+    assert read_paths(write(tmp_path, "#1_wave.mp4\n#kept.mp4\n"), tmp_path) == [
+        tmp_path / "#1_wave.mp4"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "folder"])
+def test_one_file_under_two_names_is_listed_twice(root, kind):
+    if kind == "link":
+        (root / "A/other.mp4").symlink_to(root / "A/x.mp4")
+    elif kind == "hard link":
+        os.link(root / "A/x.mp4", root / "A/other.mp4")
+    else:
+        (root / "C").symlink_to(root / "A")
+    second = "C/x.mp4" if kind == "folder" else "A/other.mp4"
+    with pytest.raises(ListError, match=":2: .* is the same file as A/x of line 1"):
+        read_list(write(root, f"A/x.mp4 A 0\n{second} A 0\n"), root)
+
+
+def test_equal_files(tmp_path):
+    contents = {"a": b"1" * 9, "b": b"2" * 9, "c": b"1" * 9, "d": b"1" * 8}
+    big = bytearray(300_000)
+    contents["e"], contents["f"] = bytes(big), bytes(big[:-1] + b"x")  # equal in their middle
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [str(tmp_path / name) for name in contents]
+    assert equal_files(paths) == [[paths[0], paths[2]]]
+
+
+def test_equal_videos_are_held_out_together(root):
+    from dataset_team.lists import Record
+
+    records = [Record(f"A/{n}", "", "A", 0, None) for n in range(12)]
+    for seed in range(8):
+        train, heldout = split_heldout(records, 0.3, seed, copies=[["A/0", "A/7", "A/9"]])
+        sides = [{"A/0", "A/7", "A/9"} & {r.name for r in side} for side in (train, heldout)]
+        assert sorted(map(len, sides)) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [([1, 2], "label 0: labels count from 0"), ([0, 5], "no gaps"), ([0, 10_000_000], "no gaps")],
+)
+def test_labels_that_are_no_classes(labels, message):
+    from dataset_team.lists import Record
+
+    records = [Record(f"{n}", "", f"C{n}", n, None) for n in labels]
+    with pytest.raises(ValueError, match=message):
+        class_names("mine", records)
+    with pytest.raises(ValueError, match="outside 0..1"):
+        class_names("mine", records, num_classes=2)
+
+
+def test_a_digest_is_of_what_a_list_says(root):
+    digests = {
+        list_digest(write(root, text), root)
+        for text in ("A/x.mp4 A 0\n", "# new\n\n./A\\x.avi,A,0\r\n", f"{root}/A/x.mp4 A 0")
+    }
+    assert len(digests) == 1
+    assert list_digest(write(root, "A/x.mp4 A 1\n"), root) not in digests
+
+
+def run(capsys, *args):
+    parser = get_args_parser()
+    main(parser.parse_args([str(arg) for arg in args]), parser)
+    out = capsys.readouterr().out
+    return json.loads(out.splitlines()[-1].removeprefix("result: ")), out
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Two classes; one recording in three parts, a copy under another name, a broken file."""
+    folder = tmp_path_factory.mktemp("own")
+    encode(list(draw(Video("DotsLeft", 1, 1, (64, 48), 0)))[:3], folder / "seed.mp4")
+    stream = (folder / "seed.mp4").read_bytes()
+    names = [f"{c}/IMG_{n:04}" for c in ("jump", "my run") for n in range(8)]
+    for number, name in enumerate([*names, "jump/IMG_0003 (1)", "jump/IMG_0003_part2"]):
+        path = folder / "clips" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(stream + b"\0" * number)
+    shutil.copy(folder / "clips/jump/IMG_0005.mp4", folder / "clips/jump/zz.mp4")
+    (folder / "clips/jump/broken.mp4").write_text("no video")
+    (folder / "clips/lost.mp4").write_bytes(stream)
+    return folder / "clips"
+
+
+def test_folders_offers_the_recordings_it_finds(own, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(capsys, "folders", own, tmp_path)
+    error = capsys.readouterr().err
+    assert "jump/IMG_0003 (1).mp4, jump/IMG_0003.mp4" in error and "--group-names" in error
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_folders_never_divides_a_recording(own, tmp_path, capsys, seed):
+    args = ("--group-regex", r"IMG_(\d+)|zz", "--folds", 3, "--seed", seed)
+    result, out = run(capsys, "folders", own, tmp_path / "lists", *args)
+    assert len(result["lists"]) == 6 and result["left_out"] == 2
+    assert "lost.mp4: lies in no class folder" in out and "broken.mp4: cannot be opened" in out
+    tested = []
+    for split in (1, 2, 3):
+        train, test = (
+            read_list(tmp_path / f"lists/split{split}_{part}.txt", own)
+            for part in ("train", "test")
+        )
+        numbers = [
+            {"0005" if "zz" in r.name else r.name.split("IMG_")[1][:4] for r in part}
+            for part in (train, test)
+        ]
+        assert not numbers[0] & numbers[1]
+        assert {r.class_name for r in test} == {r.class_name for r in train} == {"jump", "my run"}
+        tested += [record.name for record in test]
+    assert len(tested) == len(set(tested)) == 19
+
+
+def test_folders_groups_of_a_file(own, tmp_path, capsys):
+    names = [path.relative_to(own).as_posix() for path in own.glob("*/*.mp4")]
+    (tmp_path / "g.csv").write_text("".join(f"{n};day{i % 4}\n" for i, n in enumerate(names)))
+    result, _ = run(capsys, "folders", own, tmp_path / "l", "--group-csv", tmp_path / "g.csv")
+    assert result["groups"] <= 4
+    (tmp_path / "g.csv").write_text("jump/IMG_0000.mp4,day1\n")
+    with pytest.raises(SystemExit):
+        run(capsys, "folders", own, tmp_path / "l", "--group-csv", tmp_path / "g.csv")
+    assert "lacks 18 videos" in capsys.readouterr().err
+
+
+def test_small_classes_are_warned_of():
+    clips = [folders.Clip(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
+    clips.append(folders.Clip("B/0.mp4", "", "B", 60.0))
+    groups = {clip.name: clip.name for clip in clips}
+    lines = folders.describe(clips, groups, folders.make_splits(clips, groups, 0.3, None, 0))
+    assert any("B has no clip in split1_test" in line for line in lines)
+    assert any("A has 3 test clip(s)" in line for line in lines)
+
+
+def test_convert_finds_videos_of_another_machine(root, tmp_path, capsys):
+    text = "/home/me/frames/x 120 1\n/home/me/frames/my clip.avi 2\n"
+    out = tmp_path / "new.txt"
+    run(capsys, "convert", write(tmp_path, text), out, "--data-root", root)
+    found = [(r.name, r.class_name, r.label) for r in read_list(out, root)]
+    assert found == [("A/x", "A", 1), ("B b/my clip", "B b", 2)]
+    run(capsys, "convert", out, out, "--data-root", root, "--renumber")
+    assert [record.label for record in read_list(out, root)] == [1, 2]  # after "7"
+
+
+def test_every_row_has_its_line(root):
+    rows = list(read_rows(write(root, "\r\n# no\nA/x.mp4 A 0\n\nA/x.mp4 A b c\n")))
+    assert rows[0].line == 3 and ":5: expected" in str(rows[1])
