@@ -38,7 +38,13 @@ from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
 from study.columns import ALL, RUN_COLUMNS
 from study.run_tables import RunTables, write_rows
-from training.options import add_logits_options, logits_path, make_parser
+from training.options import (
+    add_logits_options,
+    logits_path,
+    make_parser,
+    non_negative_float,
+    positive_float,
+)
 from training.provenance import command_line, print_result
 from wise_team_net_logit import learn_wise
 
@@ -74,14 +80,17 @@ def get_args_parser() -> argparse.ArgumentParser:
     goal = group.add_mutually_exclusive_group()
     goal.add_argument(
         "--max-drop",
-        type=float,
+        type=non_negative_float,
         default=1.0,
         metavar="PCT",
         help="the cheapest thresholds whose top-1 is at most PCT points below the full network's"
         " without exits (default 1)",
     )
     goal.add_argument(
-        "--budget-gmacs", type=float, metavar="G", help="the most accurate within G GMACs per video"
+        "--budget-gmacs",
+        type=positive_float,
+        metavar="G",
+        help="the most accurate within G GMACs per video",
     )
     goal.add_argument(
         "--max-disagreement",
@@ -263,8 +272,6 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
         print("note: no confidence exceeds 1, so at thresholds of 1 or more no clip leaves early")
-    if not args.max_drop >= 0:
-        parser.error(f"--max-drop {args.max_drop:g} is below 0")
     if args.guarantee is not None:
         try:
             wish_of(args).check()

@@ -22,7 +22,7 @@ from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
 from early_exit.outside import load_any, results_folder
 from early_exit.wise import WISE_NAME
-from training.options import add_logits_options, logits_path, make_parser
+from training.options import add_logits_options, logits_path, make_parser, non_negative_float
 from training.provenance import environment, print_result
 
 
@@ -38,7 +38,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         " tested, or their augmented views; never the test videos",
     )
     group.add_argument(
-        "--alpha", type=float, default=0.01, help="weight of the L1 norm (default 0.01)"
+        "--alpha",
+        type=non_negative_float,
+        default=0.01,
+        help="weight of the L1 norm (default 0.01)",
     )
     group.add_argument(
         "--solver",
@@ -143,8 +146,6 @@ def learn_wise(
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    if not args.alpha >= 0:
-        parser.error(f"--alpha {args.alpha} is below 0")
     try:
         path = logits_path(args, LOGITS_NAME)
         logits = load_any(path)

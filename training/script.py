@@ -33,6 +33,7 @@ from training.options import (
     check_backbone_options,
     choose_device,
     find_backbone,
+    resolve_heldout,
     resolve_precision,
     resolve_recipe,
     run_path,
@@ -65,9 +66,13 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error))
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Raise FileNotFoundError, before anything long starts, when named files are not there, and
-    ListError when they are no lists. Puts what the lists say into args.lists, as digests."""
+def check_data(args: argparse.Namespace) -> None:
+    """Settle --heldout, and put what the lists say into args.lists, as digests.
+
+    Raises ValueError or FileNotFoundError, before anything long starts, when the options of the
+    data contradict each other or name files that are not there or are no lists.
+    """
+    resolve_heldout(args)
     if not args.data_root.is_dir():
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
     for flag in ("train_list", "test_list"):
@@ -112,7 +117,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     """Train or evaluate a backbone as the options say; the result is printed last."""
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         device = choose_device(args.gpus)
         asked = {name: getattr(args, name) for name in READ_FROM_BACKBONE}
         for name, value in NETWORK_DEFAULTS.items() if not args.evaluate else ():
@@ -161,7 +166,7 @@ def run_exits(
     args.exits = sorted(set(args.exits))
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         resolve_precision(args)
         teachers = Schedule(schedule, args.epochs)
         folder = run_folder(args, parser, method)
