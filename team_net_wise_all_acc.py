@@ -43,6 +43,7 @@ from training.options import (
     logits_path,
     make_parser,
     non_negative_float,
+    open_fraction,
     positive_float,
 )
 from training.provenance import command_line, print_result
@@ -94,19 +95,19 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     goal.add_argument(
         "--max-disagreement",
-        type=float,
+        type=non_negative_float,
         metavar="PCT",
         help="with --guarantee: at most PCT %% get another label than the full network gives",
     )
     goal.add_argument(
         "--max-exit-error",
-        type=float,
+        type=non_negative_float,
         metavar="PCT",
         help="with --guarantee: at most PCT %% of those that leave early are wrong",
     )
     group.add_argument(
         "--guarantee",
-        type=float,
+        type=open_fraction,
         metavar="P",
         help="promise the goal with this probability over the calibration videos, say 0.9; where"
         " they are too few, the full network is kept and the reason said (docs/promises.md)",

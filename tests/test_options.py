@@ -37,7 +37,9 @@ COMMANDS = {
     "coviar.check": "{video}",
     "coviar.reencode": "{video} {new}",
     "coviar.visualize": "{video} --out {new}/a.png",
-    "dataset_team.lists": "ucf101 {new} {new}",
+    "dataset_team.lists ucf101": "{new} {new}",
+    "dataset_team.lists folders": "{data} {new}",
+    "dataset_team.lists convert": "{data}/train.txt {new} --data-root {data}",
     "dataset_team.toy": "{new}",
     "study.collect": "{new} --out {new}",
     "study.compare": "{study} --pair team_ce prog_kd",
@@ -82,9 +84,13 @@ VALUES = {
     "--eval-freq": NUMBER,
     "--exits": ("0", "5", "x"),
     "--feature-batch": NUMBER,
+    "--folds": ("-1", "1", "x"),
     "--gop": NUMBER,
     "coviar.visualize --gop": ("-1", "99", "x"),
     "--gpus": FROM_0,
+    "--group-csv": MISSING,
+    "--group-regex": ("((((((",),
+    "--guarantee": ("0", "1", "nan", "x"),
     "--heldout": SHARE,
     "--index-dir": ANY,
     "--jobs": NUMBER,
@@ -92,7 +98,9 @@ VALUES = {
     "--logits": MISSING,
     "--lr": SCALE,
     "--lr-steps": NUMBER,
+    "--max-disagreement": AMOUNT,
     "--max-drop": AMOUNT,
+    "--max-exit-error": AMOUNT,
     "--method": NAME,
     "--mixup": SCALE,
     "--motion-arch": ("resnet19",),
@@ -114,6 +122,7 @@ VALUES = {
     "--save-steps": NUMBER,
     "--schedule": ("mv:0,iframe", "sound"),
     "--seed": FROM_0,
+    "dataset_team.lists folders --seed": ("x",),  # any whole number
     "--seeds": FROM_0,
     "--shard": ("0/2", "3/2", "2", "a/b", "1/-2"),
     "--show": ANY,
@@ -124,6 +133,8 @@ VALUES = {
     "--T": SCALE,
     "--temperature": ("0", "-1", "nan", "inf", "x"),
     "--test-list": MISSING,
+    "--test-logits": MISSING,
+    "--test-share": ("0", "1", "nan", "x"),
     "--threshold": ("-0.1", "1.1", "nan", "x"),
     "--thresholds": AMOUNT,
     "--times": MISSING,
@@ -171,6 +182,9 @@ def parser_of(command):
     name, *more = command.split()
     module = f"{name}.__main__" if name == "study.report" else name
     module = importlib.import_module(module.removesuffix(".py").replace("/", "."))
+    if name == "dataset_team.lists":
+        commands = importlib.import_module("dataset_team.make_lists").get_args_parser()._actions[-1]
+        return commands.choices[more[0]]
     if name == "training.views":
         return module.get_prune_parser() if more else module.get_fill_parser()
     return module.get_args_parser()

@@ -190,11 +190,14 @@ def test_one_recording_promises_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--guarantee", 1], "a guarantee of 1 cannot be given"),
-        (["--guarantee", "nan"], "a guarantee of nan cannot be given"),
-        (["--max-drop", -1, "--guarantee", 0.9], "--max-drop"),
-        (["--max-drop", "nan"], "--max-drop"),
-        (["--max-exit-error", -1, "--guarantee", 0.9], "exit_error of -0.01 is not in 0 to 1"),
+        (["--guarantee", 1], "argument --guarantee: 1 is not above 0"),
+        (["--guarantee", "nan"], "argument --guarantee: nan is not above 0"),
+        (["--max-drop", -1, "--guarantee", 0.9], "argument --max-drop: -1 is not a finite number"),
+        (["--max-drop", "nan"], "argument --max-drop: nan is not a finite number"),
+        (
+            ["--max-exit-error", -1, "--guarantee", 0.9],
+            "argument --max-exit-error: -1 is not a finite number",
+        ),
         (["--max-disagreement", 3], "--max-disagreement is a promise"),
         (["--confidence", "gate"], "add --guarantee"),
     ],
