@@ -214,6 +214,8 @@ def main(args, parser):
     config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
     costs = exit_gmacs(config, policy.exits if policy else (), crop_size)
     predictor.warm_up()
+    if policy and policy.promise:
+        print(f"promise: {policy.promise['words']}", file=sys.stderr if args.json else sys.stdout)
     failed, exits, gmacs = 0, Counter(), 0.0
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:

@@ -15,8 +15,9 @@ from synthetic_logits import make_logits_file
 
 from early_exit import calibrate, wise
 from early_exit.calibrate import Goal
+from early_exit.confidence import confidence
 from early_exit.logits import LogitsFile, file_digest
-from early_exit.policy import confidence, decide, load_policy
+from early_exit.policy import decide, load_policy
 from early_exit.thresholds import (
     DEFAULT_THRESHOLDS,
     confidences,
