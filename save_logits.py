@@ -11,6 +11,7 @@ Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them
 
 import torch
 
+from coviar.command import run
 from early_exit.logits import LOGITS_NAME, LogitsFile, Part
 from models import STREAMS
 from training import distributed
@@ -115,5 +116,4 @@ def save(args, frozen, net, folder, counts, banks):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

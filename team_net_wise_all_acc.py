@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coviar.command import run
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
 from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
@@ -230,5 +231,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 import numpy as np
 import scipy
 
+from coviar.command import run
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
 from early_exit.wise import WISE_NAME
@@ -128,5 +129,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -33,6 +33,7 @@ from pathlib import Path
 
 import torch
 
+from coviar.command import quiet_pipe
 from study.run_tables import write_rows
 from training.options import METHODS, make_parser, positive_int, resolve_recipe
 from training.provenance import command_line
@@ -236,4 +237,5 @@ def main(args: argparse.Namespace, forwarded: list[str], parser: argparse.Argume
 
 if __name__ == "__main__":
     parser = get_args_parser()
-    print(json.dumps(main(*parser.parse_known_args(), parser)))
+    with quiet_pipe():
+        print(json.dumps(main(*parser.parse_known_args(), parser)))

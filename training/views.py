@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from coviar.command import quiet_pipe
 from coviar.files import half_written
 from training import options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
@@ -190,4 +191,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()
