@@ -35,6 +35,7 @@ from training.options import (
     choose_device,
     make_parser,
     positive_int,
+    probability,
     resolve_precision,
 )
 from training.provenance import print_result
@@ -69,7 +70,7 @@ def get_args_parser():
     )
     policies.add_argument(
         "--threshold",
-        type=float,
+        type=probability,
         metavar="X",
         help="leave at the first exit that gives a class more than this probability; 1: nowhere",
     )
@@ -125,11 +126,12 @@ def choose_policy(args, parser, trained):
     exits = trained.net.exits
     if not exits:
         if args.policy or args.threshold is not None:
-            parser.error(f"{trained.path} has no exits to leave at; name a run of exits")
+            parser.error(
+                f"{trained.path} has no exits to leave at, by --policy or --threshold; name a run"
+                " of exits"
+            )
         return None
     if args.threshold is not None:
-        if not 0 <= args.threshold <= 1:
-            parser.error(f"--threshold {args.threshold:g}: probabilities lie in 0 to 1")
         weights = vanilla_weights([f"exit{k}" for k in exits] + list(STREAMS))
         return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
     policy = load_policy(args.policy) if args.policy else policy_beside(trained)
@@ -214,6 +216,8 @@ def main(args, parser):
     config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
     costs = exit_gmacs(config, policy.exits if policy else (), crop_size)
     predictor.warm_up()
+    if policy and policy.promise:
+        print(f"promise: {policy.promise['words']}", file=sys.stderr if args.json else sys.stdout)
     failed, exits, gmacs = 0, Counter(), 0.0
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:

@@ -23,20 +23,23 @@ from training.options import (
     add_device_options,
     add_frozen_options,
     add_location_options,
+    folder_name,
     make_parser,
     run_path,
 )
 from training.provenance import command_line, print_result
-from training.script import check_files, open_frozen, refusing
+from training.script import check_data, open_frozen, refusing
 from training.trained import put_exits_on
 
 
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
-    add_frozen_options(parser)
+    add_frozen_options(parser, no_views="no part train_views")
     group = parser.add_argument_group("run")
-    group.add_argument("--method", required=True, help=f"{', '.join(METHODS)}, or your own")
+    group.add_argument(
+        "--method", type=folder_name, required=True, help=f"{', '.join(METHODS)}, or your own"
+    )
     add_location_options(group)
     add_device_options(group)
     return parser
@@ -56,7 +59,7 @@ def collect(net, views, count):
 def main(args, parser):
     folder = run_path(args, args.method)
     with refusing(parser):
-        check_files(args)
+        check_data(args)
         frozen = open_frozen(args)
     try:
         net = put_exits_on(frozen.backbone, frozen.digest, folder / BEST).to(frozen.device)

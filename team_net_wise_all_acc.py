@@ -20,6 +20,7 @@ whether it was right or wrong to leave.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,14 +30,25 @@ from coviar.command import run
 from early_exit import wise
 from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
 from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
+from early_exit.outside import load_any, results_folder
 from early_exit.policy import CONFIDENCES, POLICY_NAME, Policy, save_policy
+from early_exit.promise import COUNTS, Wish
+from early_exit.promised import Recipe, promise_policy
 from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
 from early_exit.wise import WISE_NAME
 from MACs.team_net import exit_gmacs
 from study.columns import ALL, RUN_COLUMNS
 from study.run_tables import RunTables, write_rows
-from training.options import add_logits_options, logits_path, make_parser
+from training.options import (
+    add_logits_options,
+    logits_path,
+    make_parser,
+    non_negative_float,
+    open_fraction,
+    positive_float,
+)
 from training.provenance import command_line, print_result
+from wise_team_net_logit import learn_wise
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -55,27 +67,64 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--confidence",
         choices=CONFIDENCES,
         default="max",
-        help="largest softmax probability (default, the paper's), its lead over the second, or one"
-        " minus the normalised entropy",
+        help="largest softmax probability (default, the paper's), its lead over the second, one"
+        " minus the normalised entropy, the agreement of successive exits (patience), or a learned"
+        " gate (with --guarantee)",
     )
     group.add_argument(
         "--temperature",
         type=temperature_option,
         default=1.0,
-        help="divides the logits before the softmax; fit: learnt on --select-on (default 1)",
+        help="divides the logits before the softmax; fit: learnt on --select-on; fit_per_exit: one"
+        " for each decision point, with --guarantee (default 1)",
     )
     group = parser.add_argument_group("calibrated policies")
     goal = group.add_mutually_exclusive_group()
     goal.add_argument(
         "--max-drop",
-        type=float,
+        type=non_negative_float,
         default=1.0,
         metavar="PCT",
         help="the cheapest thresholds whose top-1 is at most PCT points below the full network's"
         " without exits (default 1)",
     )
     goal.add_argument(
-        "--budget-gmacs", type=float, metavar="G", help="the most accurate within G GMACs per video"
+        "--budget-gmacs",
+        type=positive_float,
+        metavar="G",
+        help="the most accurate within G GMACs per video",
+    )
+    goal.add_argument(
+        "--max-disagreement",
+        type=non_negative_float,
+        metavar="PCT",
+        help="with --guarantee: at most PCT %% get another label than the full network gives",
+    )
+    goal.add_argument(
+        "--max-exit-error",
+        type=non_negative_float,
+        metavar="PCT",
+        help="with --guarantee: at most PCT %% of those that leave early are wrong",
+    )
+    group.add_argument(
+        "--guarantee",
+        type=open_fraction,
+        metavar="P",
+        help="promise the goal with this probability over the calibration videos, say 0.9; where"
+        " they are too few, the full network is kept and the reason said (docs/promises.md)",
+    )
+    group.add_argument(
+        "--count",
+        choices=COUNTS,
+        default="recordings",
+        help="what a promised share is a mean over: recordings, whatever their number of clips"
+        " (default), or clips",
+    )
+    group.add_argument(
+        "--test-logits",
+        type=Path,
+        metavar="FILE.npz",
+        help="test videos for --logits FILE.npz; no video and no group may be in both",
     )
     group.add_argument(
         "--select-on",
@@ -96,9 +145,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def temperature_option(text: str) -> float | None:
-    """A number above 0, or None for `fit`."""
+    """A number above 0, "fit_per_exit", or None for `fit`."""
     if text == "fit":
         return None
+    if text == "fit_per_exit":
+        return text
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is neither a number above 0 nor `fit`")
@@ -107,16 +158,62 @@ def temperature_option(text: str) -> float | None:
 
 def load_study(path: Path, logits: LogitsFile) -> RunTables:
     """The run's logits with the WISE weights beside them; ValueError when these are of others."""
-    betas, provenance = wise.load_weights(path.with_name(WISE_NAME), logits.outputs)
+    wise_path = results_folder(path) / WISE_NAME
+    if logits.gmacs is not None and not wise_path.is_file():
+        print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
+        learn_wise(path, logits)
+    betas, provenance = wise.load_weights(wise_path, logits.outputs)
     if provenance.get("logits_sha256") != file_digest(path):
         raise ValueError(
-            f"{path.with_name(WISE_NAME)} was fitted on other logits than {path} holds now: "
+            f"{wise_path} was fitted on other logits than {path} holds now: "
             "run wise_team_net_logit.py again"
         )
     meta = logits.meta
-    costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
+    if logits.gmacs is None:
+        costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
+    else:
+        costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
     wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
-    return RunTables(logits, betas, costs, wise_protocol, command_line())
+    pooling = wise.load_pooling(wise_path)
+    return RunTables(logits, betas, costs, wise_protocol, command_line(), *pooling)
+
+
+def wish_of(args: argparse.Namespace) -> Wish:
+    """What --guarantee is about."""
+    common = {"guarantee": args.guarantee, "count": args.count}
+    if args.budget_gmacs is not None:
+        return Wish("budget", args.budget_gmacs, **common)
+    if args.max_disagreement is not None:
+        return Wish("disagreement", args.max_disagreement / 100, **common)
+    if args.max_exit_error is not None:
+        return Wish("exit_error", args.max_exit_error / 100, **common)
+    return Wish("drop", args.max_drop / 100, **common)
+
+
+def make_promise(
+    study: RunTables, combination: str, rule: str, recipe: dict, args: argparse.Namespace
+) -> Policy:
+    """As `make_policy`, for --guarantee. recipe: provenance of the WISE weights."""
+    learn = combination == "wise" and recipe["fit_on"] == args.select_on
+    pool, scales = study.pooling.get(combination, ("logits", ()))
+    how = Recipe(
+        None if learn else study.weights[combination],
+        args.confidence,
+        rule,
+        args.temperature or "fit",
+        pool,
+        scales,
+        recipe.get("alpha", 0.01),
+        recipe.get("solver", "exact"),
+    )
+    wish, costs = wish_of(args), study.costs(args.select_on)
+    made = {**study.row(args.select_on, combination), "rule": rule, "select_on": args.select_on}
+    made["backbone_digest"] = study.logits.meta.get("backbone_digest")
+    made["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    policy = promise_policy(study.logits, args.select_on, costs, wish, how, made)
+    reached = policy.promise["kept_by"] == "thresholds"
+    goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
+    return replace(policy, provenance={**made, "goal": goal, "reached": reached})
 
 
 def make_policy(
@@ -154,6 +251,7 @@ def make_policy(
         temperature,
         args.confidence,
         provenance,
+        *study.pooling.get(combination, ("logits", ())),
     )
 
 
@@ -176,15 +274,24 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
         print("note: no confidence exceeds 1, so at thresholds of 1 or more no clip leaves early")
-    if not args.max_drop >= 0:
-        parser.error(f"--max-drop {args.max_drop:g} is below 0")
+    if args.guarantee is not None:
+        try:
+            wish_of(args).check()
+        except ValueError as error:
+            parser.error(str(error))
+        return
+    for flag in ("max_disagreement", "max_exit_error"):
+        if getattr(args, flag) is not None:
+            parser.error(f"--{flag.replace('_', '-')} is a promise: give its --guarantee, say 0.9")
+    if args.confidence == "gate" or args.temperature == "fit_per_exit":
+        parser.error("gate and fit_per_exit are fitted on videos of their own: add --guarantee")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     check(args, parser)
     try:
         path = logits_path(args, LOGITS_NAME)
-        logits = LogitsFile.load(path)
+        logits = load_any(path, args.test_logits)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     if args.select_on not in logits.parts:
@@ -192,10 +299,17 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "
             f"{', '.join(logits.parts)}; save it with save_logits.py or change --select-on"
         )
-    policies, temperatures = {}, {}
+    policies, temperatures, folder = {}, {}, results_folder(path)
     try:
         study = load_study(path, logits)
+        recipe = wise.load_weights(folder / WISE_NAME, logits.outputs)[1]
         for combination in wise.COMBINATIONS:
+            if args.guarantee is not None:
+                for rule in RULES:
+                    policy = make_promise(study, combination, rule, recipe, args)
+                    policies[combination, rule] = policy
+                temperatures[combination] = policies[combination, "common"].temperature
+                continue
             temperatures[combination] = args.temperature or fit_temperature(
                 study.combined(args.select_on, combination)[0], logits.part(args.select_on).labels
             )
@@ -206,7 +320,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     saved = policies[args.policy_combination, args.policy_rule]
-    save_policy(path.with_name(POLICY_NAME), saved)
+    save_policy(folder / POLICY_NAME, saved)
     policy_rows = [row for policy in policies.values() for row in study.policy_rows(policy)]
     tables = {
         "exits.csv": study.exit_rows(),
@@ -215,12 +329,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in tables.items():
-        write_rows(path.with_name(name), RUN_COLUMNS[name], rows)
+        write_rows(folder / name, RUN_COLUMNS[name], rows)
     print_policies(policy_rows, study.points)
+    if saved.promise:
+        print(f"policy.json: {saved.promise['words']}")
     total = [row for row in study.policy_rows(saved) if row["exit"] == ALL]
     print_result(
         {
-            "folder": str(path.parent),
+            "folder": str(folder),
             "policy": f"{args.policy_combination} {args.policy_rule}",
             "goal": saved.provenance["goal"],
             "reached": saved.provenance["reached"],

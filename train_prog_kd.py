@@ -16,6 +16,7 @@ from training.options import (
     add_exit_options,
     add_optimizer_options,
     add_run_options,
+    folder_name,
     make_parser,
 )
 from training.script import run_exits
@@ -32,7 +33,9 @@ def get_args_parser():
     add_data_options(parser)
     add_exit_options(parser)
     add_distillation_options(parser, SCHEDULE)
-    parser.add_argument("--method", default="prog_kd", help="name of the run folder (prog_kd)")
+    parser.add_argument(
+        "--method", type=folder_name, default="prog_kd", help="name of the run folder (prog_kd)"
+    )
     add_optimizer_options(parser, RECIPES)
     add_run_options(parser)
     return parser

@@ -11,7 +11,9 @@ decision point of every part, and writes wise.json beside the logits. Takes well
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import scipy
@@ -19,8 +21,9 @@ import scipy
 from coviar.command import run
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
+from early_exit.outside import load_any, results_folder
 from early_exit.wise import WISE_NAME
-from training.options import add_logits_options, logits_path, make_parser
+from training.options import add_logits_options, logits_path, make_parser, non_negative_float
 from training.provenance import environment, print_result
 
 
@@ -36,7 +39,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         " tested, or their augmented views; never the test videos",
     )
     group.add_argument(
-        "--alpha", type=float, default=0.01, help="weight of the L1 norm (default 0.01)"
+        "--alpha",
+        type=non_negative_float,
+        default=0.01,
+        help="weight of the L1 norm (default 0.01)",
     )
     group.add_argument(
         "--solver",
@@ -44,22 +50,39 @@ def get_args_parser() -> argparse.ArgumentParser:
         default="exact",
         help="exact: bounded L-BFGS (default); sgd: the published 500 steps",
     )
+    group.add_argument(
+        "--pool",
+        choices=wise.POOLS,
+        default="logits",
+        help="weigh the outputs' logits (default, published) or their probabilities",
+    )
+    group.add_argument(
+        "--temperature",
+        action="store_true",
+        help="first divide each output's logits by a temperature of its own, fitted on --fit-on",
+    )
     return parser
 
 
-def evaluate(logits: LogitsFile, weights: np.ndarray) -> dict[str, dict[str, dict[str, list]]]:
-    """{part: {combination: {"top1_pct": [D], "ce": [D]}}} with `weights` (D, K) for WISE."""
+def evaluate(
+    logits: LogitsFile, weights: np.ndarray, pool: str = "logits", scales: Sequence[float] = ()
+) -> dict[str, dict[str, dict[str, list]]]:
+    """{part: {combination: {"top1_pct": [D], "ce": [D]}}} with `weights` (D, K) for WISE, pooled
+    as in wise.combine. `train:sgd` is the published recipe, where there are training videos."""
     combinations = {
-        "constant": wise.constant_weights(logits.outputs),
-        "wise": weights,
-        "vanilla": wise.vanilla_weights(logits.outputs),
+        "constant": (wise.constant_weights(logits.outputs),),
+        "wise": (weights, pool, scales),
+        "vanilla": (wise.vanilla_weights(logits.outputs),),
     }
+    if "train" in logits.parts:
+        published = wise.fit(*logits.samples("train"), logits.outputs, solver="sgd")
+        combinations["train:sgd"] = (published.weights,)
     scores = {}
     for part in logits.parts:
         rows, labels = logits.samples(part)
         scores[part] = {}
-        for name, matrix in combinations.items():
-            combined = wise.combine(rows, matrix)
+        for name, how in combinations.items():
+            combined = wise.combine(rows, *how)
             scores[part][name] = {
                 "top1_pct": wise.top1_pct(combined, labels).tolist(),
                 "ce": wise.cross_entropy(combined, labels).tolist(),
@@ -89,39 +112,57 @@ def print_weights(logits: LogitsFile, weights: np.ndarray) -> None:
         print(f"{point:8}{''.join(row)}")
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    if not args.alpha >= 0:
-        parser.error(f"--alpha {args.alpha} is below 0")
-    try:
-        path = logits_path(args, LOGITS_NAME)
-        logits = LogitsFile.load(path)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    try:
-        rows, labels = logits.samples(args.fit_on)
-    except LogitsError as error:
-        parser.error(f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on")
-    fit = wise.fit(rows, labels, logits.outputs, args.alpha, args.solver)
-    scores = evaluate(logits, fit.weights)
-    print_scores(logits, scores)
-    print_weights(logits, fit.weights)
+def learn_wise(
+    path: Path,
+    logits: LogitsFile,
+    fit_on: str = "heldout",
+    alpha: float = 0.01,
+    solver: str = "exact",
+    pool: str = "logits",
+    temperature: bool = False,
+) -> tuple[Path, np.ndarray, tuple[float, ...]]:
+    """Learn the weights of the logits in `path` and write them; returns the file written, the
+    weights and the output temperatures. Raises ValueError, LogitsError among them."""
+    rows, labels = logits.samples(fit_on)
+    scales = tuple(wise.fit_temperatures(rows, labels).tolist()) if temperature else ()
+    fit = wise.fit(rows, labels, logits.outputs, alpha, solver, pool, scales)
     points = wise.decision_points(logits.outputs)
     provenance = {
         **{key: logits.meta[key] for key in ("data", "split", "seed", "method", "protocol")},
         "logits_sha256": file_digest(path),
-        "fit_on": args.fit_on,
-        "num_videos": len(logits.part(args.fit_on).names),
+        "fit_on": fit_on,
+        "num_videos": len(logits.part(fit_on).names),
         "num_samples": len(labels),
-        "solver": args.solver,
-        "alpha": args.alpha,
+        "solver": solver,
+        "alpha": alpha,
         "objective": dict(zip(points, fit.objective.tolist())),
         "ce": dict(zip(points, fit.ce.tolist())),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **environment(),
         "scipy": scipy.__version__,
     }
-    target = path.with_name(WISE_NAME)
-    wise.save_weights(target, logits.outputs, fit.weights, provenance)
+    target = results_folder(path) / WISE_NAME
+    wise.save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
+    return target, fit.weights, scales
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        path = logits_path(args, LOGITS_NAME)
+        logits = load_any(path)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    how = (args.fit_on, args.alpha, args.solver, args.pool, args.temperature)
+    try:
+        target, weights, scales = learn_wise(path, logits, *how)
+    except LogitsError as error:
+        parser.error(f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on")
+    except ValueError as error:
+        parser.error(str(error))
+    scores = evaluate(logits, weights, args.pool, scales)
+    print_scores(logits, scores)
+    print_weights(logits, weights)
+    points = wise.decision_points(logits.outputs)
     shown = {
         part: {name: score["top1_pct"] for name, score in by.items()} for part, by in scores.items()
     }

@@ -30,7 +30,7 @@ from coviar.files import whole_file
 from MACs import averages, coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.method import PAPER_UNIT, Method
 
-METHODS = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
+COUNTED = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
 CLASSES = {"ucf101": 101, "hmdb51": 51}
 TEST_VIDEOS = {"ucf101": 11213, "hmdb51": 4590}  # of the three splits together
 
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         means = averages.over_runs(averages.read(args.early_exit)) if args.early_exit else []
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    found = [m for module in METHODS for m in module.methods(CLASSES[args.data])]
+    found = [m for module in COUNTED for m in module.methods(CLASSES[args.data])]
     rows = [table_row(method, args.data) for method in found]
     if times:
         add_times(rows, times)

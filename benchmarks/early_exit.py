@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.forward import build_network, random_clips
-from benchmarks.timing import capability, interleaved_medians
+from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar import read_index
 from coviar.command import quiet_pipe
 from coviar.files import whole_file
@@ -38,6 +38,7 @@ from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net import ARCHS
 from models.team_net_ic import TeamNetIC
+from training.options import positive_int
 from training.provenance import command_line
 
 NOBODY, EVERYBODY = 2.0, -1.0  # thresholds for a confidence in [0, 1]
@@ -51,14 +52,14 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="resnet50", choices=ARCHS)
-    parser.add_argument("--crop-size", type=int, default=224)
-    parser.add_argument("--num_segments", type=int, default=8)
-    parser.add_argument("--exits", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--crop-size", type=positive_int, default=224)
+    parser.add_argument("--num_segments", type=positive_int, default=8)
+    parser.add_argument("--exits", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 3])
+    parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeats", type=positive_int, default=9)
     parser.add_argument("--precision", choices=CHOICES, default="auto")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, metavar="CSV", help="table to put the latencies into")
     parser.add_argument("--videos", nargs="+", default=[], metavar="VIDEO", help="to time loading")
     return parser

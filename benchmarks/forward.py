@@ -16,12 +16,13 @@ import json
 import torch
 from torch import nn
 
-from benchmarks.timing import capability, interleaved_medians
+from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
 from models.precision import PRECISIONS, has_bf16
 from models.team_net import ARCHS, TeamNet
+from training.options import positive_int
 
 NUM_CLASSES = 101
 
@@ -31,12 +32,14 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="resnet50", choices=ARCHS)
-    parser.add_argument("--crop-size", type=int, default=224)
-    parser.add_argument("--num_segments", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=9, help="timed rounds, and batches compared")
+    parser.add_argument("--crop-size", type=positive_int, default=224)
+    parser.add_argument("--num_segments", type=positive_int, default=8)
+    parser.add_argument("--batch-size", type=positive_int, default=1)
+    parser.add_argument(
+        "--repeats", type=positive_int, default=9, help="timed rounds, and batches compared"
+    )
     parser.add_argument("--compiled", action="store_true", help="measure torch.compile as well")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     return parser
 
 

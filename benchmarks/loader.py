@@ -34,6 +34,7 @@ from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import Record
 from dataset_team.sampling import segment_positions
+from training.options import non_negative_int, positive_int
 
 NUM_SEGMENTS = 8
 BATCH_SIZE = 8  # as in training: a message per batch, not per clip
@@ -45,9 +46,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
-    parser.add_argument("--repeats", type=int, default=20, help="of each measurement (20)")
-    parser.add_argument("--clips", type=int, default=400, help="to load by workers (400)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=positive_int, default=20, help="of each measurement (20)")
+    parser.add_argument("--clips", type=positive_int, default=400, help="to load by workers (400)")
+    parser.add_argument("--seed", type=non_negative_int, default=0)
     return parser
 
 

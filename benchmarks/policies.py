@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import capability, interleaved_medians
+from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
@@ -34,7 +34,7 @@ from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
 from team_net_wise_all_acc import load_study, make_policy
-from training.options import make_parser, positive_int
+from training.options import make_parser, non_negative_float, positive_int
 from training.trained import load_trained
 
 
@@ -45,7 +45,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-name", default="ucf101")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--test-list", type=Path, required=True)
-    parser.add_argument("--max-drop", type=float, nargs="+", default=[0.0, 1.0], metavar="PCT")
+    parser.add_argument(
+        "--max-drop", type=non_negative_float, nargs="+", default=[0.0, 1.0], metavar="PCT"
+    )
     parser.add_argument("--combination", choices=COMBINATIONS, default="wise")
     parser.add_argument("--rule", choices=RULES, default="common")
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 8])
@@ -53,7 +55,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, default=3)
     parser.add_argument("--precision", choices=CHOICES, default="auto")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     return parser
 
 

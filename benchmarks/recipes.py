@@ -34,7 +34,7 @@ from training.checkpoint import load_checkpoint
 from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
 from training.exits import make_optimizer
-from training.options import make_parser
+from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line, print_result
 
 EPOCHS, BATCH, LR, STEPS, DECAY = 40, 64, 0.01, [25, 30, 35], 1e-4
@@ -256,9 +256,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("views", type=Path, help="folder of the banks")
     parser.add_argument("--splits", nargs="+", default=["split1", "split2", "split3"])
     parser.add_argument("--digests", nargs="+", help="weights digest of each split's backbone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 736, 4711])
+    parser.add_argument("--seeds", type=non_negative_int, nargs="+", default=[1, 736, 4711])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
-    parser.add_argument("--num_segments", type=int, default=4)
+    parser.add_argument("--num_segments", type=positive_int, default=4)
     parser.add_argument("--out", type=Path, help="CSV file to write")
     return parser
 

@@ -35,7 +35,7 @@ import torch
 
 from coviar.command import quiet_pipe
 from study.run_tables import write_rows
-from training.options import METHODS, make_parser, positive_int, resolve_recipe
+from training.options import METHODS, make_parser, non_negative_int, positive_int, resolve_recipe
 from training.provenance import command_line
 
 COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]
@@ -52,8 +52,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="folder of bank, runs and CSV")
     parser.add_argument("--pretrained", required=True, type=Path, help="the backbone's checkpoint")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 736, 4711])
-    parser.add_argument("--exits", nargs="+", default=["1", "2", "3"], help="as for the scripts")
+    parser.add_argument("--seeds", nargs="+", type=non_negative_int, default=[1, 736, 4711])
+    parser.add_argument(
+        "--exits",
+        nargs="+",
+        choices=tuple("1234"),
+        default=["1", "2", "3"],
+        help="as for the scripts",
+    )
     parser.add_argument("--epochs", type=positive_int, help="instead of the published numbers")
     parser.add_argument("--views", type=positive_int, default=10, help="of the bank (default 10)")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import time
@@ -29,6 +30,15 @@ def interleaved_medians(cases: Mapping[str, Callable], repeats: int) -> dict[str
                 torch.cuda.synchronize()
             times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def device_name(text: str) -> str:
+    """For argparse: cpu, or cuda where the machine has it."""
+    if text not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor cuda")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("this machine has no CUDA device")
+    return text
 
 
 def machine(device: str) -> str:

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.forward import NUM_CLASSES, measured_precisions, random_clips
-from benchmarks.timing import capability, interleaved_medians
+from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from models.team_net import ARCHS, TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
+from training.options import non_negative_int, positive_int
 
 LR = 0.01
 TOY_RUN = ["--arch", "resnet18", "--num_segments", "3", "--crop-size", "64", "--batch-size", "8"]
@@ -39,14 +40,16 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="resnet18", choices=ARCHS)
-    parser.add_argument("--crop-size", type=int, default=112)
-    parser.add_argument("--num_segments", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=9, help="timed rounds")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--crop-size", type=positive_int, default=112)
+    parser.add_argument("--num_segments", type=positive_int, default=4)
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--repeats", type=positive_int, default=9, help="timed rounds")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     parser.add_argument("--toy", type=Path, help="folder of toy data: compare the losses as well")
-    parser.add_argument("--epochs", type=int, default=6, help="of the runs on toy data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="likewise")
+    parser.add_argument("--epochs", type=positive_int, default=6, help="of the runs on toy data")
+    parser.add_argument(
+        "--seeds", type=non_negative_int, nargs="+", default=[1, 2, 3], help="likewise"
+    )
     return parser
 
 

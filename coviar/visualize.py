@@ -99,7 +99,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         gop = index.num_gops // 2 if args.gop is None else args.gop
         if not 0 <= gop < index.num_gops:
             raise IndexError(f"--gop {gop} is not in 0..{index.num_gops - 1}")
-        positions = args.positions or default_positions(index.gop_lengths[gop])
+        length = index.gop_lengths[gop]
+        positions = args.positions or default_positions(length)
+        for position in positions:
+            if not 0 <= position < length:
+                raise IndexError(f"--positions {position} is not in 0..{length - 1} of GOP {gop}")
         figure = draw_gop(args.video, gop, positions)
     except (OSError, ValueError, IndexError) as error:
         parser.error(str(error))

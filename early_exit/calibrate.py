@@ -58,7 +58,7 @@ def calibrate(
     if rule == "common":
         return Choice((float(common[best]),) * exits, reached)
     levels = [_grid(sure[:, k], common[best]) for k in range(exits)]
-    top1, gmacs = _all_combinations(sure, correct, costs, levels)
+    top1, gmacs = all_combinations(sure, correct, costs, levels)
     best, reached = _best(top1.ravel(), gmacs.ravel(), goal)
     chosen = np.unravel_index(best, top1.shape)
     return Choice(tuple(float(level[j]) for level, j in zip(levels, chosen)), reached)
@@ -101,7 +101,7 @@ def _grid(values: np.ndarray, common: float) -> np.ndarray:
     return np.unique(np.append(thresholds[evenly], common))
 
 
-def _all_combinations(
+def all_combinations(
     sure: np.ndarray, correct: np.ndarray, costs: Sequence[float], levels: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """top1_pct and mean gmacs, each (L1, .., LE), of every combination of the exits' thresholds.

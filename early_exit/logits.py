@@ -24,6 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from early_exit.groups import groups_of
+from early_exit.wise import num_exits
 from models import STREAMS
 from training.tensor_file import load_tensors, save_tensors
 
@@ -48,11 +50,19 @@ class LogitsError(ValueError):
 
 
 class Part(NamedTuple):
-    """Logits of one part of the data: names (N strings), labels (N,), logits (V, N, K, C)."""
+    """Logits of one part of the data: names (N strings), labels (N,), logits (V, N, K, C).
+
+    groups: the recording of each video; None where the names tell.
+    """
 
     names: list[str]
     labels: np.ndarray
     logits: np.ndarray
+    groups: list[str] | None = None
+
+    def recordings(self) -> list[str]:
+        """The group of each video: as given, or read from the videos' names."""
+        return groups_of(self.names) if self.groups is None else list(self.groups)
 
     def select(self, names: Sequence[str]) -> Part:
         """The rows of the videos `names`, in that order: `b.select(a.names)` joins b to a.
@@ -67,7 +77,8 @@ class Part(NamedTuple):
                 f"the first is {missing[0]!r}: write the logits again from the same lists"
             )
         rows = [row[name] for name in names]
-        return Part(list(names), self.labels[rows], self.logits[:, rows])
+        groups = None if self.groups is None else [self.groups[n] for n in rows]
+        return Part(list(names), self.labels[rows], self.logits[:, rows], groups)
 
 
 @dataclass
@@ -75,7 +86,10 @@ class LogitsFile:
     """One run's logits. `parts` takes NumPy arrays or CPU tensors and holds NumPy arrays.
 
     meta: plain values, REQUIRED_META among them (`model`: the dict that TeamNet(**model) takes).
-    outputs: the K outputs: exits by rising number ("exit1", "exit2", ..), then STREAMS.
+    outputs: the K outputs: exits by rising number ("exit1", "exit2", ..), then STREAMS. Logits of
+    another network (`early_exit.outside`) have their own names, the last of the full network.
+    gmacs: of such logits, the cost of leaving at each output; None for TEAM-Net, whose cost is
+    counted, see `MACs.team_net.exit_gmacs`.
     Raises LogitsError when anything does not fit together.
     """
 
@@ -83,12 +97,14 @@ class LogitsFile:
     outputs: list[str]
     class_names: list[str]
     parts: dict[str, Part]
+    gmacs: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_meta(self.meta)
         self.outputs = list(self.outputs)
         self.class_names = list(self.class_names)
-        _check_outputs(self.outputs, self.meta["exits"])
+        if self.gmacs is None:
+            _check_outputs(self.outputs, self.meta["exits"])
         if not self.parts:
             raise LogitsError("there is no part; expected at least one of " + ", ".join(PARTS))
         for name in self.parts:
@@ -102,7 +118,7 @@ class LogitsFile:
     @property
     def exits(self) -> list[str]:
         """Names of the exits, first to last."""
-        return self.outputs[: -len(STREAMS)]
+        return self.outputs[: num_exits(self.outputs)]
 
     def part(self, name: str) -> Part:
         """One part; raises LogitsError naming those present when it is not there."""
@@ -124,6 +140,10 @@ class LogitsFile:
             rows = part.logits.reshape(views * videos, outputs, classes)
             return rows, np.tile(part.labels, views)
         return part.logits.mean(axis=0), part.labels
+
+    def groups(self, name: str) -> list[str]:
+        """The recording of each video of a part: as given, or read from the videos' names."""
+        return self.part(name).recordings()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the file whole or not at all."""
@@ -256,4 +276,5 @@ def _checked_part(name: str, part: Part, outputs: int, classes: int) -> Part:
             f"{where}: labels reach from {labels.min()} to {labels.max()}, "
             f"but there are {classes} classes"
         )
-    return Part(names, labels.astype(np.int64), np.ascontiguousarray(logits, dtype=np.float32))
+    logits = np.ascontiguousarray(logits, dtype=np.float32)
+    return Part(names, labels.astype(np.int64), logits, part.groups)

@@ -15,21 +15,33 @@ import numpy as np
 import torch
 
 from coviar.files import whole_file
-from early_exit.confidence import CONFIDENCES, confidence
+from early_exit.confidence import (
+    CONFIDENCES,
+    GATE_FEATURES,
+    PLAIN_CONFIDENCES,
+    Gate,
+    Temperature,
+    confidence_at,
+    temperature_at,
+)
 from early_exit.thresholds import confidences, leave_at
-from early_exit.wise import combine
+from early_exit.wise import POOLS, combine
 
 POLICY_NAME = "policy.json"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A clip leaves at the first exit k with confidence(combined logits) > thresholds[k].
+    """A clip leaves at the first exit k with confidence at k > thresholds[k].
 
     exits: their E numbers, ascending. thresholds: one per exit; at 1 or above nobody leaves there.
-    weights: E + 1 rows (the exits, then the full network) of E + 3 weights over the outputs
-    (exits, iframe, mv, residual): a row's combined logits are the weighted sum of the outputs.
+    weights: E + 1 rows (the exits, then the full network) over the outputs: E + 3 for TEAM-Net
+    (exits, iframe, mv, residual), E + 1 for any other network (exits, full network).
     A row may only weigh what has run by then: exits up to its own, and in the last row everything.
+    pool: `logits`, combined logits are the weighted sum of the outputs; `probability`, they are the
+    log of the weighted mean of the outputs' softmax. output_temperatures: one per output, divide it
+    before; () for none. temperature: divides the combined logits. gate: see early_exit.confidence.
+    promise: what is guaranteed, see early_exit.promise; empty for none.
     provenance: plain values that say how the policy was made.
     Raises ValueError when these do not fit together.
     """
@@ -37,9 +49,13 @@ class Policy:
     exits: tuple[int, ...]
     thresholds: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     confidence: str = "max"
     provenance: dict = field(default_factory=dict)
+    pool: str = "logits"
+    output_temperatures: tuple[float, ...] = ()
+    gate: Gate = ()
+    promise: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         number = len(self.exits)
@@ -47,16 +63,39 @@ class Policy:
             raise ValueError(f"a policy's exits are ascending numbers, not {self.exits}")
         if len(self.thresholds) != number or any(map(math.isnan, self.thresholds)):
             raise ValueError(f"expected {number} thresholds, one per exit, not {self.thresholds}")
-        if [len(row) for row in self.weights] != [number + 3] * (number + 1):
-            raise ValueError(f"weights of {number} exits are {number + 1} rows of {number + 3}")
+        outputs = len(self.weights[-1]) if self.weights else 0
+        if outputs not in (number + 1, number + 3) or [len(row) for row in self.weights] != [
+            outputs
+        ] * (number + 1):
+            raise ValueError(
+                f"weights of {number} exits are {number + 1} rows of {number + 3}, or of"
+                f" {number + 1} for outside logits"
+            )
         if not all(math.isfinite(weight) for row in self.weights for weight in row):
             raise ValueError("a policy's weights must be finite")
         if any(any(row[k + 1 :]) for k, row in enumerate(self.weights[:-1])):
             raise ValueError("an exit's weights must be 0 for outputs that come after it")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"a policy's temperature is above 0, not {self.temperature}")
+        self._check_temperatures(number + 1, outputs)
         if self.confidence not in CONFIDENCES:
             raise ValueError(f"unknown confidence {self.confidence!r}; one of {CONFIDENCES}")
+        self._check_pool()
+        self._check_gate(number)
+
+    def combine(self, point: int, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(n, C) combined logits at a decision point, of the outputs (n, C) that have run."""
+        # The weights of what has not run are 0.
+        weights = self.weights[point][: len(outputs)]
+        if self.output_temperatures:
+            outputs = [x / scale for x, scale in zip(outputs, self.output_temperatures)]
+        if self.pool == "logits":
+            return sum(weight * logits for weight, logits in zip(weights, outputs))
+        total = sum(weights)
+        shares = [
+            torch.log_softmax(logits, -1) + math.log(weight / total)
+            for weight, logits in zip(weights, outputs)
+            if weight
+        ]
+        return torch.logsumexp(torch.stack(shares), 0)
 
     def at(
         self, point: int, seen: Sequence[torch.Tensor]
@@ -67,11 +106,46 @@ class Policy:
         Returns the combined logits (n, C), the confidences (n,), and who leaves, (n,) bool: at the
         full network all.
         """
-        combined = sum(weight * logits for weight, logits in zip(self.weights[point], seen))
-        sure = confidence(combined, self.confidence, self.temperature)
+        first = point if self.confidence in PLAIN_CONFIDENCES else 0
+        combined = [None] * first + [self.combine(d, seen) for d in range(first, point + 1)]
+        points = len(self.exits) + 1
+        sure = confidence_at(combined, points, self.confidence, self.temperature, self.gate)
         if point == len(self.exits):
-            return combined, sure, torch.ones_like(sure, dtype=torch.bool)
-        return combined, sure, sure > self.thresholds[point]
+            return combined[-1], sure, torch.ones_like(sure, dtype=torch.bool)
+        return combined[-1], sure, sure > self.thresholds[point]
+
+    def temperature_at(self, point: int) -> float:
+        """What divides the combined logits of a decision point."""
+        return temperature_at(self.temperature, point)
+
+    def _check_temperatures(self, points: int, outputs: int) -> None:
+        if isinstance(self.temperature, tuple) and len(self.temperature) != points:
+            raise ValueError(f"expected one temperature or {points}, not {self.temperature}")
+        if len(self.output_temperatures) not in (0, outputs):
+            raise ValueError(f"expected {outputs} output temperatures or none")
+        own = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+        for value in (*own, *self.output_temperatures):
+            if not 0 < value < math.inf:
+                raise ValueError(f"a policy's temperature is above 0, not {value}")
+
+    def _check_pool(self) -> None:
+        if self.pool not in POOLS:
+            raise ValueError(f"unknown pool {self.pool!r}; one of {POOLS}")
+        if self.pool == "probability":
+            for row in self.weights:
+                if min(row) < 0 or not sum(row) > 0:
+                    raise ValueError("a probability pool needs weights of 0 or more, not all 0")
+
+    def _check_gate(self, exits: int) -> None:
+        if (self.confidence == "gate") != bool(self.gate):
+            raise ValueError("the confidence `gate` and the gate's weights belong together")
+        size = len(GATE_FEATURES) + 1
+        for number, entry in enumerate(self.gate, 1):
+            good = len(entry) == 3 and len(entry[0]) == len(entry[1]) == size
+            if not good or not all(map(math.isfinite, (*entry[0], *entry[1], entry[2]))):
+                raise ValueError(f"the gate of exit {number} is not 2 x {size} weights and a share")
+        if self.gate and len(self.gate) != exits:
+            raise ValueError(f"expected {exits} gates, one per exit, not {len(self.gate)}")
 
 
 class Decisions(NamedTuple):
@@ -81,11 +155,20 @@ class Decisions(NamedTuple):
     labels: np.ndarray
 
 
+def combined_logits(policy: Policy, logits: np.ndarray) -> np.ndarray:
+    """(n, D, C) float64 combined logits of the policy's decision points, of logits (n, K, C)."""
+    return combine(logits, np.array(policy.weights), policy.pool, policy.output_temperatures)
+
+
+def policy_confidences(policy: Policy, combined: np.ndarray) -> np.ndarray:
+    """(n, D) confidences of combined logits (n, D, C)."""
+    return confidences(combined, policy.confidence, policy.temperature, policy.gate)
+
+
 def decide(policy: Policy, logits: np.ndarray) -> Decisions:
     """What the policy decides from logits (n, K, C), outputs: the policy's exits, then streams."""
-    combined = combine(logits, np.array(policy.weights))
-    sure = confidences(combined, policy.confidence, policy.temperature)
-    points = leave_at(sure, policy.thresholds)
+    combined = combined_logits(policy, logits)
+    points = leave_at(policy_confidences(policy, combined), policy.thresholds)
     return Decisions(points, combined[np.arange(len(points)), points].argmax(axis=1))
 
 
@@ -102,13 +185,13 @@ def load_policy(path: str | os.PathLike) -> Policy:
         raise FileNotFoundError(f"{path}: no such policy; team_net_wise_all_acc.py writes them")
     try:
         content = json.loads(path.read_text())
-        return Policy(
-            **{
-                **content,
-                "exits": tuple(content["exits"]),
-                "thresholds": tuple(map(float, content["thresholds"])),
-                "weights": tuple(tuple(map(float, row)) for row in content["weights"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return Policy(**{key: _tuples(value) for key, value in content.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a policy file ({error})") from error
+
+
+def _tuples(value: object) -> object:
+    """The value with tuples for JSON's lists; dicts, which hold plain values, stay as they are."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return value

@@ -17,7 +17,8 @@ from coviar.container import REMEDY
 from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
-from early_exit.policy import POLICY_NAME, Policy, confidence, load_policy
+from early_exit.confidence import confidence
+from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.wise import FULL
 from models.inference import prepare_for_inference
 from training.trained import Trained, load_trained
@@ -28,10 +29,10 @@ class Prediction:
     """What became of one video.
 
     label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
-    softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point, those it came to. thresholds: by
-    exit of the policy. reencoded: why the file could not be taken as it is, None if it could.
-    clip: I-frame, motion vectors and residual as uint8 tensors (T, c, S, S), as the network got
-    them. notes: warnings met while loading.
+    softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
+    those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
+    as it is, None if it could. clip: what the network got, I-frame, motion vectors and residual as
+    uint8 tensors (T, c, S, S). notes: warnings met while loading.
     """
 
     video: str
@@ -173,8 +174,9 @@ class Predictor:
             found = logits.softmax(1)[0], 0, confidence(logits)
         else:
             decisions = self.net.early_exit(*clip, self.policy)
-            probabilities = (decisions.logits / self.policy.temperature).softmax(1)[0]
-            found = probabilities, int(decisions.point), decisions.confidence[0]
+            point = int(decisions.point)
+            probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
+            found = probabilities, point, decisions.confidence[0]
         self._wait()
         return found
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from early_exit.confidence import confidence
+from early_exit.confidence import Gate, Temperature, confidence_at
 
 # Even steps, then finer ones towards 1, where the confidences of a good network crowd; 1 = nobody.
 DEFAULT_THRESHOLDS = tuple(
@@ -38,9 +38,15 @@ class Sweep(NamedTuple):
     point_top1_pct: np.ndarray
 
 
-def confidences(combined: np.ndarray, kind: str = "max", temperature: float = 1.0) -> np.ndarray:
-    """(n, D) float64 confidences of combined logits (n, D, C); see early_exit.confidence."""
-    return confidence(torch.from_numpy(combined), kind, temperature).numpy()
+def confidences(
+    combined: np.ndarray, kind: str = "max", temperature: Temperature = 1.0, gate: Gate = ()
+) -> np.ndarray:
+    """(n, D) float64 confidences of combined logits (n, D, C), see `confidence_at`."""
+    seen = list(torch.from_numpy(combined).unbind(1))
+    points = [
+        confidence_at(seen[: d + 1], len(seen), kind, temperature, gate) for d in range(len(seen))
+    ]
+    return torch.stack(points, 1).numpy()
 
 
 def leave_at(sure: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

@@ -10,6 +10,7 @@ weights: row d says how much each of the K outputs counts at decision point d.
 
 CE is the mean cross entropy of the weighted sum. It is convex in beta and the L1 norm is linear on
 beta >= 0, so the bounded problem is smooth and has one minimum value, which `solver="exact"` finds.
+With `pool="probability"` the outputs' softmax is averaged, not their logits: convex as well.
 `solver="sgd"` is the published recipe: full-batch gradient descent on CE + alpha * |beta|_1 from
 one-hot starts, negative weights set to 0 at the end.
 """
@@ -23,13 +24,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax, logsumexp
 
 from coviar.files import whole_file
 from models import STREAMS
 
 WISE_NAME = "wise.json"
 COMBINATIONS = ("vanilla", "constant", "wise")
+POOLS = ("logits", "probability")
 SOLVERS = ("exact", "sgd")
 FULL = "full"
 SGD_STEPS, SGD_LR = 500, 0.1
@@ -38,6 +41,8 @@ SGD_STREAM_START = (1.0, 1.2, 1.3)
 # How far from a stationary point (largest projected gradient) a solution may be. CE is of order 1
 # and float64 gradients are good to 1e-12, so this leaves only slack for L-BFGS to stop in.
 STATIONARY = 1e-5
+# The least probability that a cross entropy sees.
+TINY = 1e-300
 
 
 class Fit(NamedTuple):
@@ -48,22 +53,27 @@ class Fit(NamedTuple):
     ce: np.ndarray
 
 
+def num_exits(outputs: Sequence[str]) -> int:
+    """E of K outputs: those before TEAM-Net's three streams, or all but the full network."""
+    is_team_net = tuple(outputs[-len(STREAMS) :]) == STREAMS
+    return len(outputs) - (len(STREAMS) if is_team_net else 1)
+
+
 def decision_points(outputs: Sequence[str]) -> list[str]:
     """Names of the D decision points of K outputs: the exits, then "full"."""
-    return [*outputs[: -len(STREAMS)], FULL]
+    return [*outputs[: num_exits(outputs)], FULL]
 
 
 def available(outputs: Sequence[str]) -> np.ndarray:
     """(D, K) bool: which outputs have run at each decision point."""
-    points, total = len(outputs) - len(STREAMS) + 1, len(outputs)
-    mask = np.tri(points, total, dtype=bool)
+    mask = np.tri(num_exits(outputs) + 1, len(outputs), dtype=bool)
     mask[-1] = True
     return mask
 
 
 def vanilla_weights(outputs: Sequence[str]) -> np.ndarray:
-    """(D, K): one-hot rows, then the three streams."""
-    exits = len(outputs) - len(STREAMS)
+    """(D, K): one-hot rows, then the three streams, or the last output."""
+    exits = num_exits(outputs)
     weights = np.eye(exits + 1, len(outputs))
     weights[-1, exits:] = 1
     return weights
@@ -74,9 +84,27 @@ def constant_weights(outputs: Sequence[str]) -> np.ndarray:
     return available(outputs).astype(float)
 
 
-def combine(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, D, C) float64 combined logits from (n, K, C) logits and (D, K) weights."""
-    return np.einsum("dk,nkc->ndc", weights, logits.astype(np.float64), optimize=True)
+def combine(
+    logits: np.ndarray,
+    weights: np.ndarray,
+    pool: str = "logits",
+    temperatures: Sequence[float] = (),
+) -> np.ndarray:
+    """(n, D, C) float64 combined logits from (n, K, C) logits and (D, K) weights.
+
+    temperatures: K numbers that divide the outputs' logits first, or none. pool: `logits`, their
+    weighted sum; `probability`, the log of the weighted mean of their softmax.
+    """
+    logits = logits.astype(np.float64)
+    if len(temperatures):
+        logits = logits / np.asarray(temperatures)[:, None]
+    if pool == "logits":
+        return np.einsum("dk,nkc->ndc", weights, logits, optimize=True)
+    log_p = log_softmax(logits, axis=2)
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    # A row at a time: the sum over outputs of what is 0 in most places would be a large array.
+    rows = [logsumexp(log_p[:, row > 0], axis=1, b=row[row > 0, None]) for row in shares]
+    return np.stack(rows, axis=1)
 
 
 def cross_entropy(combined: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -97,23 +125,42 @@ def fit(
     outputs: Sequence[str],
     alpha: float = 0.01,
     solver: str = "exact",
+    pool: str = "logits",
+    temperatures: Sequence[float] = (),
 ) -> Fit:
     """Learn the WISE weights from (n, K, C) logits and (n,) labels.
 
+    pool and temperatures as in `combine`. The weights of a pool of probabilities sum to 1, so the
+    L1 norm decides nothing there: it is left out, and only the exact solver is offered.
     Raises ValueError for an unknown solver or alpha < 0, RuntimeError if no minimum was reached.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
+    if pool not in POOLS:
+        raise ValueError(f"unknown pool {pool!r}; there are {', '.join(POOLS)}")
+    if pool == "probability" and solver != "exact":
+        raise ValueError(f"the solver {solver} is for the pool of logits; the other one is exact")
     if not alpha >= 0:
         raise ValueError(f"alpha is {alpha}, expected 0 or more")
     rows = np.arange(len(labels))
-    margins = np.ascontiguousarray(logits.swapaxes(0, 1), dtype=np.float64)
-    margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE then needs no label any more
+    logits = np.asarray(logits, dtype=np.float64)
+    if len(temperatures):
+        logits = logits / np.asarray(temperatures)[:, None]
     weights = vanilla_weights(outputs)
     starts = vanilla_weights(outputs)
-    starts[-1, -len(STREAMS) :] = SGD_STREAM_START
-    solve = _solve_exactly if solver == "exact" else _solve_by_sgd
+    if num_exits(outputs) == len(outputs) - len(STREAMS):
+        starts[-1, -len(STREAMS) :] = SGD_STREAM_START
     mask = available(outputs)
+    if pool == "probability":
+        right = np.exp(log_softmax(logits, axis=2)[rows, :, labels]).T  # (K, n)
+        for point in range(len(weights)):
+            ran = mask[point]
+            weights[point, ran] = _solve_pool(right[ran])
+        ce = -np.mean(np.log(np.maximum(weights @ right, TINY)), axis=1)
+        return Fit(weights, ce, ce)
+    margins = np.ascontiguousarray(logits.swapaxes(0, 1))
+    margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE then needs no label any more
+    solve = _solve_exactly if solver == "exact" else _solve_by_sgd
     for point in range(1, len(weights)):
         ran = mask[point]
         weights[point, ran] = solve(margins[ran], starts[point, ran], alpha)
@@ -121,16 +168,46 @@ def fit(
     return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
 
 
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K,): for each output of (n, K, C) the temperature with the smallest cross entropy.
+
+    Temperature scaling (Guo et al., ICML 2017), between 1/100 and 100.
+    """
+    bound = np.log(100)
+    found = []
+    for k in range(logits.shape[1]):
+        column = np.asarray(logits[:, k : k + 1], dtype=np.float64)
+
+        def loss(log_temperature, column=column):
+            return cross_entropy(column / np.exp(log_temperature), labels)[0]
+
+        best = minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x
+        found.append(np.exp(best))
+    return np.array(found)
+
+
 def save_weights(
-    path: str | os.PathLike, outputs: Sequence[str], weights: np.ndarray, provenance: dict
+    path: str | os.PathLike,
+    outputs: Sequence[str],
+    weights: np.ndarray,
+    provenance: dict,
+    pool: str = "logits",
+    temperatures: Sequence[float] = (),
 ) -> None:
-    """Write weights (D, K) as JSON {"outputs", "betas": {point: {output: beta}}, "provenance"}."""
+    """Write weights (D, K) as JSON {"outputs", "betas": {point: {output: beta}}, "provenance"},
+    and with them "pool" and "temperatures", K numbers or none."""
     mask = available(outputs)
     betas = {
         point: {name: row[k] for k, name in enumerate(outputs) if ran[k]}
         for point, row, ran in zip(decision_points(outputs), weights.tolist(), mask)
     }
-    content = {"outputs": list(outputs), "betas": betas, "provenance": provenance}
+    content = {
+        "outputs": list(outputs),
+        "pool": pool,
+        "temperatures": [float(value) for value in temperatures],
+        "betas": betas,
+        "provenance": provenance,
+    }
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -148,7 +225,7 @@ def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.nd
         betas, provenance = content["betas"], content["provenance"]
         if content["outputs"] != list(outputs):
             raise ValueError(f"made for outputs {content['outputs']}, not {list(outputs)}")
-        weights = np.zeros((len(outputs) - len(STREAMS) + 1, len(outputs)))
+        weights = np.zeros((num_exits(outputs) + 1, len(outputs)))
         for d, (point, ran) in enumerate(zip(decision_points(outputs), available(outputs))):
             expected = [name for name, has_run in zip(outputs, ran) if has_run]
             if sorted(betas[point]) != sorted(expected):
@@ -156,9 +233,28 @@ def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.nd
             weights[d, ran] = [float(betas[point][name]) for name in expected]
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative")
+        _check_pooling(*_pooling(content), outputs)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not WISE weights of these exits ({error})") from error
     return weights, provenance
+
+
+def load_pooling(path: str | os.PathLike) -> tuple[str, tuple[float, ...]]:
+    """The pool and the output temperatures, () for none, of a file that `load_weights` takes."""
+    return _pooling(json.loads(Path(path).read_text()))
+
+
+def _pooling(content: dict) -> tuple[str, tuple[float, ...]]:
+    return content.get("pool", "logits"), tuple(map(float, content.get("temperatures", ())))
+
+
+def _check_pooling(pool: str, temperatures: Sequence[float], outputs: Sequence[str]) -> None:
+    if pool not in POOLS:
+        raise ValueError(f"unknown pool {pool!r}")
+    if len(temperatures) not in (0, len(outputs)):
+        raise ValueError(f"{len(temperatures)} temperatures of {len(outputs)} outputs")
+    if not all(0 < value < np.inf for value in temperatures):
+        raise ValueError("temperatures must be finite and above 0")
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:
@@ -194,6 +290,24 @@ def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.n
     if violation > STATIONARY:
         raise RuntimeError(f"WISE did not converge (gradient {violation:.1e}): {result.message}")
     return beta
+
+
+def _solve_pool(right: np.ndarray) -> np.ndarray:
+    """Weights of the linear pool with the least cross entropy, of (K, n) probabilities of labels.
+
+    min over w >= 0 of -mean(log(w @ right)) + sum(w): at its minimum the weights sum to 1.
+    """
+
+    def objective(weights):
+        pooled = np.maximum(weights @ right, TINY)
+        return weights.sum() - np.log(pooled).mean(), 1 - (right / pooled).mean(axis=1)
+
+    start = np.full(len(right), 1 / len(right))
+    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(start), options=options
+    )
+    return found.x / found.x.sum()
 
 
 def _solve_by_sgd(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from models.team_net import ARCHS, NUM_TEAM_BLOCKS, TeamNet
 from models.team_net_ic import TeamNetIC
 
 DEFAULT_SEGMENTS = 8
-STREAMS = {"iframe": "I_model", "mv": "MV_model", "residual": "R_model"}
+MODULES = {"iframe": "I_model", "mv": "MV_model", "residual": "R_model"}
 STREAM_SUFFIXES = ("i", "mv", "r")
 CLASSIFIER = "I_model.new_fc.weight"
 
@@ -45,8 +45,8 @@ def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamN
         backbone = TeamNet(
             num_classes=state[CLASSIFIER].shape[0],
             num_segments=_read_num_segments(state, exits, num_segments),
-            arch=_read_arch(state, STREAMS["iframe"]),
-            motion_arch=_read_arch(state, STREAMS["mv"]),
+            arch=_read_arch(state, MODULES["iframe"]),
+            motion_arch=_read_arch(state, MODULES["mv"]),
             is_shift=any(".conv1.net." in key for key in state),
         )
         net = TeamNetIC(backbone, exits)
@@ -175,7 +175,7 @@ def _official_keys(key: str) -> tuple[str, ...]:
             return (f"team{number}.fc_squeeze.{leaf}",)
         name = {"fc_scale": "fc", "conv_spatial": "conv_s"}[module]
         return tuple(f"team{number}.{name}_{suffix}.{leaf}" for suffix in STREAM_SUFFIXES)
-    stream, module = STREAMS[part], rest.split(".", 1)
+    stream, module = MODULES[part], rest.split(".", 1)
     if module[0] == "classifier":
         return (f"{stream}.new_fc.{module[1]}",)
     if module[0] == "input_norm":

@@ -26,7 +26,7 @@ NUM_TEAM_BLOCKS = 4
 SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
 CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
 
-Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, residual: (b*t, c, h, w)
+StageMaps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, residual: (b*t, c, h, w)
 
 
 class BackboneOutput(NamedTuple):
@@ -96,13 +96,13 @@ class TeamBlock(nn.Module):
         self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
         self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
 
-    def squeeze(self, features: Features) -> torch.Tensor:
+    def squeeze(self, features: StageMaps) -> torch.Tensor:
         """The squeeze vectors, (b*t, squeeze_size) float32."""
         with full_precision(features[0]):
             pooled = torch.cat([_global_average(x) for x in features], dim=1)
             return torch.relu(self.fc_squeeze(pooled))
 
-    def scale(self, features: Features, squeeze: torch.Tensor) -> Features:
+    def scale(self, features: StageMaps, squeeze: torch.Tensor) -> StageMaps:
         """Each stream times its channel weights, then times its spatial weights."""
         with full_precision(squeeze):
             weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
@@ -173,7 +173,7 @@ class TeamNet(nn.Module):
             squeezes.append(self.per_clip(squeeze))
         return BackboneOutput(tuple(squeezes), *self.leave(features, squeeze))
 
-    def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> Features:
+    def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> StageMaps:
         """Checked inputs with segments in the batch dimension, (b*t, c, h, w)."""
         clips = (iframe, mv, residual)
         for name, clip, channels in zip(STREAMS, clips, (3, 2, 3)):
@@ -190,8 +190,8 @@ class TeamNet(nn.Module):
         )
 
     def advance(
-        self, stage: int, features: Features, squeeze: torch.Tensor | None
-    ) -> tuple[Features, torch.Tensor]:
+        self, stage: int, features: StageMaps, squeeze: torch.Tensor | None
+    ) -> tuple[StageMaps, torch.Tensor]:
         """One stage further: features after the stem (stage 0) or layer `stage`, and their squeeze.
 
         The features that come in are first scaled by the TEAM block whose `squeeze` comes with
@@ -200,7 +200,7 @@ class TeamNet(nn.Module):
         features = self._run_stage(stage, features, squeeze)
         return features, self.team[stage].squeeze(features)
 
-    def leave(self, features: Features, squeeze: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def leave(self, features: StageMaps, squeeze: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The rest of the way: logits of I-frame, MV and residual, and their sum."""
         features = self._run_stage(NUM_TEAM_BLOCKS, features, squeeze)
         logits = [
@@ -208,7 +208,9 @@ class TeamNet(nn.Module):
         ]
         return (*logits, sum(logits))
 
-    def _run_stage(self, stage: int, features: Features, squeeze: torch.Tensor | None) -> Features:
+    def _run_stage(
+        self, stage: int, features: StageMaps, squeeze: torch.Tensor | None
+    ) -> StageMaps:
         if squeeze is not None:
             features = self.team[stage - 1].scale(features, squeeze)
         return tuple(stream.stages[stage](x) for stream, x in zip(self.streams, features))

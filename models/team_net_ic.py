@@ -83,6 +83,8 @@ class TeamNetIC(nn.Module):
         """
         if not set(policy.exits) <= set(self.exits):
             raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
+        if len(policy.weights[0]) != len(policy.exits) + len(self.backbone.streams):
+            raise ValueError("the policy is of outside logits, this network has three streams")
         decided = _Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
         features, squeeze = self.backbone.enter(iframe, mv, residual), None
         seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here

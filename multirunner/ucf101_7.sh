@@ -1,5 +1,5 @@
 #!/bin/sh
-# The study on seven real classes of UCF-101: re-encodes the videos, then runs ucf101_7_jobs.sh:
+# The study on seven real classes of UCF-101: re-encodes the videos, then runs its job file (--jobs prints it):
 # backbones from scratch (the best epoch on held-out videos), exits with three seeds (the last epoch:
 # held-out videos are for WISE and thresholds), logits, WISE, thresholds, tables into results/. What is
 # done is skipped. ucf101_7_questions.sh goes on from here.

@@ -31,8 +31,8 @@ import numpy as np
 from coviar.command import run
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
-from early_exit.policy import POLICY_NAME, Policy, load_policy
-from early_exit.thresholds import confidences, leave_at
+from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
+from early_exit.thresholds import leave_at
 from early_exit.wise import WISE_NAME
 from models import STREAMS
 from study import summary, tables
@@ -172,8 +172,8 @@ def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
     made = policy.provenance
     run = {key: logits.meta[key] for key in RUN}
     samples, labels = logits.samples("test")
-    combined = wise.combine(samples, np.array(policy.weights))
-    sure = confidences(combined, policy.confidence, policy.temperature)
+    combined = combined_logits(policy, samples)
+    sure = policy_confidences(policy, combined)
     leaving = leave_at(sure, policy.thresholds)
     names = logits.class_names
     rows = []

@@ -25,7 +25,8 @@ class RunTables:
     """One run's logits with its three combinations and costs.
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
-    wise_protocol: how the betas were fitted; command: what to write into every row.
+    wise_protocol: how the betas were fitted; command: what to write into every row. pool,
+    temperatures: of the WISE combination, as in wise.combine.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class RunTables:
         costs: Mapping[str, float],
         wise_protocol: str,
         command: str,
+        pool: str = "logits",
+        temperatures: Sequence[float] = (),
     ):
         self.logits = logits
         self.points = wise.decision_points(logits.outputs)
@@ -47,6 +50,8 @@ class RunTables:
         self._costs = np.array([costs[point] for point in self.points])
         self._wise_protocol = wise_protocol
         self._command = command
+        # Of the WISE combination; the others sum logits as they are.
+        self.pooling = {"wise": (pool, tuple(temperatures))}
 
     def costs(self, part: str) -> np.ndarray:
         """(D,) gmacs per video of leaving at each decision point: those of one view x views."""
@@ -55,7 +60,8 @@ class RunTables:
     def combined(self, part: str, combination: str) -> tuple[np.ndarray, np.ndarray]:
         """(n, D, C) combined logits, and (n, D) whether deciding by them is right."""
         rows, labels = self.logits.samples(part)
-        combined = wise.combine(rows, self.weights[combination])
+        pooling = self.pooling.get(combination, ("logits", ()))
+        combined = wise.combine(rows, self.weights[combination], *pooling)
         return combined, combined.argmax(axis=2) == labels[:, None]
 
     def row(self, part: str, combination: str) -> dict:
@@ -109,7 +115,7 @@ class RunTables:
         how = {
             **{key: made[key] for key in ("rule", "goal", "reached", "select_on")},
             "confidence": policy.confidence,
-            "temperature": policy.temperature,
+            "temperature": _numbers(policy.temperature),
             "thresholds": " ".join(f"{threshold:.6g}" for threshold in policy.thresholds),
         }
         for part in self.parts:
@@ -132,6 +138,10 @@ def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[M
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _numbers(value: float | tuple[float, ...]) -> float | str:
+    return " ".join(f"{x:.6g}" for x in value) if isinstance(value, tuple) else value
 
 
 def _score(exit_: str, top1_pct: float, share_pct: float, gmacs: float) -> dict:

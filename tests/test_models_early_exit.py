@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from early_exit.policy import Policy, confidence
+from early_exit.confidence import confidence
+from early_exit.policy import Policy
 from models.fused import FusedConv
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet

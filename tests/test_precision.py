@@ -87,6 +87,7 @@ def test_a_run_is_not_resumed_in_another_precision(processor, tmp_path, capsys):
         run_folder(tmp_path, "bf16").check()
 
 
+@pytest.mark.usefixtures("tiny_resnets")
 @pytest.mark.parametrize("flags, expected", [((), "fp32"), (("avx512_bf16",), "bf16")])
 def test_scripts_record_what_auto_is(processor, frozen_toy, tmp_path, flags, expected, capsys):
     processor(with_flags(*flags))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -243,6 +244,24 @@ def test_damage_that_is_concealed_is_noted(run, videos, ask, tmp_path):
     (tmp_path / "damaged.mp4").write_bytes(content)
     _, found, _ = ask(tmp_path / "damaged.mp4", "--checkpoint", run)
     assert "is damaged" in found[0]["notes"][0]
+
+
+def test_the_readmes_python_example(study, run, ask, capsys, tmp_path, monkeypatch):
+    """It runs as it stands where `make demo` has been, and says what predict.py says."""
+    (code,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.S)
+    (tmp_path / "runs/demo/toy/prog_kd").mkdir(parents=True)
+    (tmp_path / "runs/demo/toy/prog_kd/split1_seed1").symlink_to(run)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/toy").symlink_to(study / "data")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    printed, prediction = capsys.readouterr().out, names["prediction"]
+    _, (found,), _ = ask(names["video"], "--checkpoint", run, "--top", len(CLASSES))
+    assert printed.startswith(f"{found['label']} {found['exit']} tensor(")
+    for entry in found["top"]:
+        assert prediction.probabilities[entry["index"]].item() == entry["probability"]
+    assert "(2, 48, 64, 3) (2, 48, 64, 2) (2, 48, 64, 3)" in printed
 
 
 def test_as_a_user_runs_it(study, run):

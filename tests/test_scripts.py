@@ -13,6 +13,7 @@ import team_net_wise_all_acc
 import wise_team_net_logit
 from training.checkpoint import load_checkpoint
 from training.options import resolve_recipe
+from training.script import NETWORK_DEFAULTS
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
 SMALL += ["--ema", "0.5", "--label-smoothing", "0.1", "--mixup", "0.4"]
@@ -271,4 +272,4 @@ def test_published_commands_say_our_defaults(command):
         assert getattr(given, key) == getattr(defaults, key), key
     if script != "train_team_ce.py":  # its network is the backbone's
         for key in ("arch", "num_segments", "dropout"):
-            assert getattr(given, key) == getattr(defaults, key), key
+            assert getattr(given, key) == NETWORK_DEFAULTS[key], key

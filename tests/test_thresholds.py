@@ -15,8 +15,9 @@ from synthetic_logits import make_logits_file
 
 from early_exit import calibrate, wise
 from early_exit.calibrate import Goal
+from early_exit.confidence import confidence
 from early_exit.logits import LogitsFile, file_digest
-from early_exit.policy import confidence, decide, load_policy
+from early_exit.policy import decide, load_policy
 from early_exit.thresholds import (
     DEFAULT_THRESHOLDS,
     confidences,
@@ -351,7 +352,7 @@ def test_calibration_keeps_its_promise_on_the_part_it_saw(run_folder, capsys):
         (["--thresholds", "nan"], "confidences lie in 0 to 1"),
         (["--temperature", "0"], "0 is neither a number above 0 nor `fit`"),
         (["--temperature", "warm"], "invalid temperature_option value: 'warm'"),
-        (["--max-drop", "-1"], "--max-drop -1 is below 0"),
+        (["--max-drop", "-1"], "argument --max-drop: -1 is not a finite number from 0"),
         (["--max-drop", "1", "--budget-gmacs", "3"], "not allowed with argument --max-drop"),
         (["--budget-gmacs", "0.001"], "a budget of 0.001 gmacs is below the cheapest"),
     ],

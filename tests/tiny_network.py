@@ -3,9 +3,13 @@
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from models.team_net import ARCHS
+
 
 def tiny_resnet(arch, in_channels, pretrained=None):
     """In the place of models.team_net.build_resnet."""
+    if arch not in ARCHS:
+        raise ValueError(f"unknown arch {arch!r}")
     resnet, channels = nn.Module(), 8
     resnet.conv1 = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
     resnet.bn1, resnet.relu = nn.BatchNorm2d(channels), nn.ReLU()

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -122,8 +123,9 @@ def run_script(*command):
     try:
         if command[0] == "-m":
             sys.argv = list(command[1:])
-            sys.modules.pop(command[1], None)  # runpy warns of a module that is there already
-            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="runpy")  # of imports before this one
+                runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(command)
             runpy.run_path(str(REPO / command[0]), run_name="__main__")

@@ -6,7 +6,6 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -37,12 +36,18 @@ OUTPUTS = ("fused", *STREAMS)
 
 
 @dataclass(frozen=True)
-class BackboneRecipe:
+class EvaluationSettings:
+    precision: str
+    batch_size: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class BackboneRecipe(EvaluationSettings):
     """How a backbone is trained; see the options. select_on is the data's."""
 
     lr: float
     epochs: int
-    batch_size: int
     lr_steps: list[int]
     wd: float
     lr_schedule: str
@@ -58,8 +63,6 @@ class BackboneRecipe:
     save_steps: int | None
     eval_freq: int
     random_seed: int
-    precision: str
-    workers: int
     tensorboard: bool
 
     def lr_at(self, epoch: int) -> float:
@@ -69,8 +72,10 @@ class BackboneRecipe:
 
 
 def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
-    """A new TeamNet(**config), with the weights of `pretrained` ("imagenet" or a checkpoint) where
-    they fit. Raises ValueError or FileNotFoundError where they do not."""
+    """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
+
+    Raises ValueError or FileNotFoundError when they cannot be read or do not fit.
+    """
     torch.manual_seed(seed)
     if pretrained in (None, "imagenet"):
         return TeamNet(**config, pretrained=pretrained)
@@ -95,37 +100,35 @@ def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
     return model
 
 
-class BatchSettings(Protocol):
-    """What check_batches takes of parsed options."""
-
-    batch_size: int
-    accumulate: int
-    num_segments: int
-    crop_size: int
-    sync_bn: bool
-
-
-def check_batches(num_videos: int, settings: BatchSettings) -> None:
+def check_batches(
+    num_videos: int,
+    *,
+    batch_size: int,
+    accumulate: int,
+    num_segments: int,
+    crop_size: int,
+    sync_bn: bool,
+) -> None:
     """Raise ValueError where a pass would give BatchNorm one value per channel: one clip of one
     segment whose last feature map, a 32nd of the crop, is one pixel."""
     processes = distributed.world_size()
-    per_clip = settings.num_segments * math.ceil(settings.crop_size / 32) ** 2
+    per_clip = num_segments * math.ceil(crop_size / 32) ** 2
 
-    def has_single_value(batch_size: int) -> bool:
-        for clips in {min(batch_size, num_videos), num_videos % batch_size or batch_size}:
-            passes = min(settings.accumulate, max(1, clips // processes))
+    def has_single_value(size: int) -> bool:
+        for clips in {min(size, num_videos), num_videos % size or size}:
+            passes = min(accumulate, max(1, clips // processes))
             share = clips // passes // processes if clips >= processes else clips
-            if share * per_clip * (processes if settings.sync_bn else 1) == 1:
+            if share * per_clip * (processes if sync_bn else 1) == 1:
                 return True
         return False
 
-    if has_single_value(settings.batch_size):
-        sizes = range(settings.batch_size + 1, num_videos + settings.batch_size + 1)
+    if has_single_value(batch_size):
+        sizes = range(batch_size + 1, num_videos + batch_size + 1)
         other = next((f" ({n} does)" for n in sizes if not has_single_value(n)), "")
         raise ValueError(
-            f"--batch-size {settings.batch_size} with {num_videos} training videos leaves a pass of"
+            f"--batch-size {batch_size} with {num_videos} training videos leaves a pass of"
             " one clip, and BatchNorm needs more than one value per channel at --num_segments 1"
-            f" and --crop-size {settings.crop_size}: choose a batch size that does not leave"
+            f" and --crop-size {crop_size}: choose a batch size that does not leave"
             f" one{other}, more segments or a larger crop"
         )
 
@@ -216,8 +219,10 @@ def select_best(
     state: TrainingState,
     device: torch.device,
 ) -> dict:
-    """Evaluate where models are chosen and keep the model if it is the best so far, or if the last
-    one is to be kept; returns what goes into the log."""
+    """Evaluate on the selection videos; save the model if it is the best, or the last is wanted.
+
+    Returns what goes into the log.
+    """
     model, progress = state.ema.module if state.ema else state.model, state.progress
     distributed.same_weights(model)
     top1 = evaluate(model, splits.selection, device, recipe)
@@ -228,14 +233,6 @@ def select_best(
             save_checkpoint(folder.path / BEST, content)
         progress.best = {"epoch": progress.epoch, "top1_pct": top1["fused"]}
     return {f"{splits.selection_name}_{output}": top1[output] for output in OUTPUTS}
-
-
-class EvaluationSettings(Protocol):
-    """What evaluating takes of a recipe, or of parsed options."""
-
-    precision: str
-    batch_size: int
-    workers: int
 
 
 def evaluate(
@@ -267,7 +264,7 @@ def evaluate(
 def test_result(
     model: TeamNet, splits: Splits, device: torch.device, settings: EvaluationSettings
 ) -> dict:
-    """Top-1 of the network and its streams on the test videos, and under which protocol."""
+    """Top-1 of the network and its streams on the test videos, with the protocol."""
     model.to(device, memory_format=torch.channels_last)
     top1 = evaluate(model, splits.test, device, settings)
     return {
@@ -281,7 +278,7 @@ def test_result(
 
 
 def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
-    """What later scripts need to know of a backbone, with its weights."""
+    """The content of a backbone's checkpoint."""
     return {
         "model": model.state_dict(),
         "config": model.config,

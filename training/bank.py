@@ -26,12 +26,12 @@ from models.team_net import TeamNet
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.loading import ViewSampler, make_loader, to_device
 
-# To be raised with every change that gives other features for the same weights and videos: it
-# stands in the digest, so that banks of older code are not used.
+# Raise this with every change of the features of the same weights and videos. It is part of the
+# digest, so banks of older code are not used.
 FEATURES_VERSION = 2
 BANK_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 ABOUT = "about.json"
-KEPT_BYTES = 2**30  # of views in memory; reading them anew each epoch is slower than to train
+KEPT_BYTES = 2**30  # of views in memory; to read them each epoch is slower than to train
 
 
 @dataclass
@@ -79,8 +79,10 @@ def compute_view(
     workers: int,
     rows: np.ndarray | None = None,
 ) -> Features:
-    """Run a network of `prepare_for_inference`, on `device`, over one view of every video, or of
-    the videos `rows` only."""
+    """Features of one view of every video, or only of the videos `rows`.
+
+    network: of `prepare_for_inference`, on `device`.
+    """
     sampler = ViewSampler(len(dataset), view, rows)
     loader = make_loader(dataset, sampler, batch_size, workers, device)
     computed: list[tuple[torch.Tensor, ...]] = []
@@ -132,10 +134,10 @@ class FrozenNetwork:
 class Views:
     """The views of one data set through one frozen network: `views[v]` is a Features.
 
-    With `cache_dir` each view is one file, written whole, in a folder named by a digest of all it
-    depends on; so a killed run resumes, any number of processes and hosts can fill a bank on a
-    shared disk, and a stale view cannot be found. Without, views are computed at every call. Both
-    give the same bits. `name` says in words which data it is, such as "split1 train".
+    With `cache_dir` each view is a file, written whole. The folder's name is a digest of all that
+    the views depend on, so a stale view is never read. Several processes and hosts can fill one
+    bank on a shared disk. Without `cache_dir` each call computes its view, with the same bits.
+    name: the data in words, such as "split1 train".
     """
 
     def __init__(
@@ -173,10 +175,10 @@ class Views:
             self.fill(range(count))
 
     def fill(self, numbers: Iterable[int]) -> int:
-        """Compute those of the views `numbers` that the bank lacks, saying its size first.
+        """Compute the missing ones of the views `numbers`; returns how many it computed.
 
-        They come in random order: processes that fill one bank at the same time share the work,
-        as each looks again before it starts on a view. Returns how many it computed.
+        The order is random, and each view is looked for again before it is computed. So processes
+        that fill one bank at the same time share the work.
         """
         missing = [view for view in numbers if not self._file(view).is_file()]
         if not missing:

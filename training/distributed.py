@@ -1,7 +1,7 @@
-"""Processes that work as one: torchrun starts them, one per device; plain `python` is one alone.
+"""Several processes started by torchrun, one per device, or one started by plain `python`.
 
-Every function is right in both cases: alone, sums and gatherings are what comes in and nobody
-waits. Rank 0, the main process, is the one that writes files and prints.
+Every function works in both cases: a single process gets its own values back and never waits. Only
+the main process, rank 0, writes files and prints.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-# A process that ended is noticed at once, by its closed connection; this limit is for those that
-# hang, and above the time that one process may need for an index of all videos.
+# For processes that hang. It is longer than one process needs to index all videos. A process that
+# ends is noticed at once, because its connection closes.
 TIMEOUT = datetime.timedelta(hours=2)
 
 
@@ -33,10 +33,10 @@ def local_rank() -> int:
 
 
 def start(device: torch.device) -> None:
-    """Meet the other processes of torchrun; alone, do nothing.
+    """Join the process group of torchrun; do nothing in a single process.
 
-    CUDA tensors travel by nccl, those on the CPU by gloo. Only the main process prints from here
-    on; errors are printed by all.
+    CUDA tensors use nccl, CPU tensors gloo. After this only the main process prints to stdout; all
+    processes print errors.
     """
     if not launched() or dist.is_initialized():
         return
@@ -49,7 +49,7 @@ def start(device: torch.device) -> None:
 
 
 def stop() -> None:
-    """Part from the other processes, at the end of a script that went well."""
+    """Leave the process group, at the end of a script without errors."""
     if not dist.is_initialized():
         return
     barrier()
@@ -61,7 +61,7 @@ def stop() -> None:
 
 
 def is_parted(error: RuntimeError) -> bool:
-    """Whether this is what waiting for a process that has ended gives."""
+    """Whether the error means that another process has ended."""
     texts = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
     return isinstance(error, dist.DistError) or (
         world_size() > 1 and any(text in str(error) for text in texts)
@@ -105,9 +105,9 @@ def sum_of(*values: float) -> tuple[float, ...]:
 
 
 def on_main(function: Callable[..., Any], *arguments: object) -> Any:
-    """What `function` returns in the main process, which alone calls it; the others wait for it.
+    """Call `function` in the main process only; every process waits and gets what it returns.
 
-    When it fails, the main process raises its error and the others end without a word.
+    When it fails, the main process raises the error and the others exit with code 1, silently.
     """
     if world_size() == 1:
         return function(*arguments)
@@ -125,7 +125,7 @@ def on_main(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def main_first(function: Callable[..., Any], *arguments: object) -> Any:
-    """Call `function` in the main process, then in the others, which find its cached work done."""
+    """Call `function` in the main process first, then in the others, which use its cache."""
     if not is_main():
         barrier()
     try:
@@ -136,9 +136,9 @@ def main_first(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def own_rows(size: int, batch_size: int) -> np.ndarray:
-    """Which of `size` rows this process computes: whole batches in turn, the last one maybe short.
+    """The rows, out of `size`, that this process computes. Processes take whole batches in turn.
 
-    So each batch holds the same rows whatever the number of processes, and gives the same bits.
+    A batch holds the same rows for any number of processes, so it gives the same bits.
     """
     rows = np.arange(size)
     return rows[rows // batch_size % world_size() == rank()]
@@ -147,10 +147,10 @@ def own_rows(size: int, batch_size: int) -> np.ndarray:
 def gather_rows(
     columns: Sequence[torch.Tensor], places: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, ...]:
-    """Columns of rows (n, ...) on the CPU, row i for places[i], as (size, ...) each in order.
+    """Put the rows of all processes together: columns (n, ...) become (size, ...), on the CPU.
 
-    Every process brings its own rows, no columns where it has none, and gets all. Raises
-    RuntimeError when a place is filled twice or stays empty.
+    Row i goes to places[i]. A process without rows passes no columns. Every process gets all rows.
+    Raises RuntimeError when a place is filled twice or stays empty.
     """
     parts = [(tuple(columns), places)]
     if world_size() > 1:
@@ -168,7 +168,7 @@ def gather_rows(
 
 
 def exchanging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model with gradients averaged over the processes, which start from the same weights."""
+    """The model in DistributedDataParallel: same weights at the start, gradients averaged."""
     if world_size() == 1:
         return model
     device_ids = [device.index] if device.type == "cuda" else None

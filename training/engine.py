@@ -61,9 +61,11 @@ def make_optimizer(
 def clip_loss(
     output: BackboneOutput, labels: torch.Tensor, stream_loss: float, label_smoothing: float
 ) -> torch.Tensor:
-    """Mean cross entropy of the fused logits, plus `stream_loss` times the mean of the three
-    streams' own; against labels (b,), or shares of the classes (b, classes) when clips are mixed,
-    smoothed by `label_smoothing` (Szegedy et al., CVPR 2016)."""
+    """Mean cross entropy of the fused logits, plus `stream_loss` times the streams' mean.
+
+    labels: (b,), or (b, classes) shares of the classes when clips are mixed. label_smoothing:
+    Szegedy et al., CVPR 2016.
+    """
     loss = F.cross_entropy(output.fused, labels, label_smoothing=label_smoothing)
     if not stream_loss:
         return loss
@@ -73,8 +75,10 @@ def clip_loss(
 
 
 def make_mixup(alpha: float, num_classes: int) -> v2.MixUp:
-    """Mixes each clip of a batch with another one, all modalities and the label by the same share
-    from Beta(alpha, alpha) (Zhang et al., ICLR 2018); for `mixed`."""
+    """Mix each clip with another of its batch (Zhang et al., ICLR 2018); for `mixed`.
+
+    All modalities and the label of a batch use one share, drawn from Beta(alpha, alpha).
+    """
     return v2.MixUp(alpha=alpha, num_classes=num_classes, labels_getter=lambda clips: clips[-1])
 
 
@@ -118,13 +122,12 @@ def train_one_epoch(
     after_step: Callable[[], None],
     mixup: v2.MixUp | None = None,
 ) -> dict[str, float]:
-    """The steps that `state` still lacks of its epoch, with `after_step` after each.
+    """Run the remaining steps of the epoch in `state`; call `after_step` after each.
 
-    `network` is state.model, or that in DistributedDataParallel; the loader's batch sampler is a
-    TrainBatches. Returns the epoch's mean loss and top1_pct on its augmented clips (of mixed ones,
-    the label with the larger share is the right one); of the steps made here, clips_per_s and the
-    share of the time spent waiting for data. Raises FloatingPointError, naming the clips, when the
-    loss is not finite.
+    network: state.model, or that in DistributedDataParallel. loader: its batch sampler is a
+    TrainBatches. Returns the mean loss and top1_pct of the whole epoch on augmented clips (a mixed
+    clip's label is the one with the larger share), and clips_per_s and data_wait_share of the steps
+    run here. Raises FloatingPointError, naming the clips, when the loss is not finite.
     """
     network.train()
     batches, progress = loader.batch_sampler, state.progress
@@ -174,13 +177,13 @@ def train_one_epoch(
 
 
 def dropout_seed(seed: int, epoch: int, step: int) -> int:
-    """Of a step's random numbers in this process; so a step repeated after a resume is the same."""
+    """The seed of one step in this process. A step repeated after a resume gets the same."""
     key = [seed, epoch, step, distributed.rank()]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
-    """Gradients stay in the process until the last pass of a step."""
+    """Keep gradients in this process: for all passes of a step but the last."""
     if isinstance(network, nn.parallel.DistributedDataParallel):
         return network.no_sync()
     return contextlib.nullcontext()
@@ -189,7 +192,7 @@ def without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
 def check_finite(
     loss: torch.Tensor, epoch: int, step: int, batch: Batch, dataset: VideoDataset
 ) -> None:
-    """All processes end when the loss of one is not finite; that one names the clips."""
+    """End all processes if the loss of one is not finite. That one raises, naming the clips."""
     is_bad = not torch.isfinite(loss)
     (bad_anywhere,) = distributed.any_of(is_bad)
     if is_bad:

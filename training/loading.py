@@ -236,9 +236,9 @@ class ViewSampler(Sampler):
 class Share(NamedTuple):
     """What one process computes in one forward pass of a training step.
 
-    rows: of the data set; count: the clips they stand for in sums over all processes; weight: of
-    the mean loss of `rows`, so that the mean over processes of the gradients summed over the
-    step's passes is the gradient of the mean loss of the step's batch.
+    rows: of the data set. count: the clips that they count as in sums over all processes. weight:
+    factor of their mean loss. Gradients are summed over passes, then averaged over processes; with
+    these weights the result is the gradient of the mean loss of the step's batch.
     """
 
     rows: np.ndarray

@@ -1,4 +1,4 @@
-"""One run folder, one run: a second one that is pointed at it is told who is there."""
+"""A lock on a run folder: a second run there is refused and told who holds it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ class LockedError(ValueError):
 class RunLock:
     """The file `lock` of a run folder, held from construction to `release` or the process's end.
 
-    The system's record lock decides. It ends with the process that holds it, however that ends, and
-    holds between hosts where the shared file system passes locks on, as NFS does. Workers forked
-    from the holder do not hold it, which is why this is not filelock: its locks outlive a killed
-    run for as long as its workers do.
+    It is a record lock of the system. The system drops it when the holder ends, even by kill -9. It
+    also works between hosts if the shared file system supports locks, as NFS does. The holder's
+    loader workers do not hold it. They would hold a lock of filelock, and keep it after a kill.
     """
 
     def __init__(self, folder: Path):
@@ -47,7 +46,7 @@ class RunLock:
         os.pwrite(self._file, text.encode(), 0)
 
     def release(self) -> None:
-        """Let others have the folder. The file stays: to remove it would part it from its lock."""
+        """Unlock the folder. The file stays, since another process may have it open already."""
         os.ftruncate(self._file, 0)
         os.close(self._file)
 

@@ -11,6 +11,7 @@ import torch
 from models import precision
 from training import distributed
 
+HELDOUT = 0.15  # share of the training list, where no --heldout is given
 METHODS = ("team_ce", "prog_kd", "prog_kd_anti", "i_frame")
 # Of the scripts that read what a run has saved, where no flag of the run is given.
 RUN_DEFAULTS = {
@@ -66,18 +67,48 @@ def fraction(text: str) -> float:
     return value
 
 
+def open_fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1")
+    return value
+
+
+def probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: probabilities lie in 0 to 1")
+    return value
+
+
+def folder_name(text: str) -> str:
+    """A name that run folders get, so that no run is written elsewhere."""
+    if not text or "/" in text or text.startswith("."):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names a run folder, so it has no / and no dot ahead"
+        )
+    return text
+
+
 def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101") -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--data-name", default=data_name, help="ucf101, hmdb51, kinetic400, or any")
+    group.add_argument(
+        "--data-name",
+        type=folder_name,
+        default=data_name,
+        help="ucf101, hmdb51, kinetic400, or any",
+    )
     group.add_argument("--data-root", required=True, type=Path, help="folder of the videos")
     group.add_argument("--train-list", required=True, type=Path, help="list file, three columns")
     group.add_argument("--test-list", required=True, type=Path, help="list file, three columns")
-    group.add_argument("--split", default="split1", help="name of the split, for the run folder")
+    group.add_argument(
+        "--split", type=folder_name, default="split1", help="name of the split, for the run folder"
+    )
     group.add_argument(
         "--heldout",
         type=fraction,
-        default=0.15,
-        help="share of the training list held out by group for choosing models (default 0.15)",
+        help="share of the training list held out by group for choosing models"
+        f" (default {HELDOUT}); not with --select-on test",
     )
     group.add_argument(
         "--select-on",
@@ -112,7 +143,7 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     mode = group.add_mutually_exclusive_group()
-    mode.add_argument("--is_train", action="store_true", help="train (the default mode)")
+    mode.add_argument("--is_train", action="store_true", help="train, which is the default")
     mode.add_argument("--evaluate", action="store_true", help="only evaluate on the test list")
     add_location_options(group)
     group.add_argument("--eval-freq", type=positive_int, default=1, help="epochs between tests")
@@ -126,10 +157,14 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("logits (--logits FILE, or the flags of a run)")
     group.add_argument("--logits", type=Path, help="a file written by save_logits.py")
     group.add_argument("--checkpoint_dir", type=Path, help="root of the run folders (default runs)")
-    group.add_argument("--data-name", help="(default ucf101)")
-    group.add_argument("--split", help="(default split1)")
-    group.add_argument("--random_seed", type=int, help="(default 1)")
-    group.add_argument("--method", help=f"{', '.join(METHODS)}, or your own (default team_ce)")
+    group.add_argument("--data-name", type=folder_name, help="(default ucf101)")
+    group.add_argument("--split", type=folder_name, help="(default split1)")
+    group.add_argument("--random_seed", type=non_negative_int, help="(default 1)")
+    group.add_argument(
+        "--method",
+        type=folder_name,
+        help=f"{', '.join(METHODS)}, or your own (default team_ce)",
+    )
 
 
 def logits_path(args: argparse.Namespace, name: str) -> Path:
@@ -167,7 +202,10 @@ def add_location_options(group: argparse._ActionsContainer) -> None:
 
 def add_device_options(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--gpus", type=int, nargs="+", help="CUDA device ids, one per process (none: the CPU)"
+        "--gpus",
+        type=non_negative_int,
+        nargs="+",
+        help="CUDA device ids, one per process (none: the CPU)",
     )
     group.add_argument(
         "--precision",
@@ -209,7 +247,8 @@ def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, di
         "--lr-steps",
         type=positive_int,
         nargs="+",
-        help=f"epochs after which lr falls to a tenth {default('lr_steps')}",
+        help="epochs after which lr falls to a tenth; not with --lr-schedule cosine"
+        f" {default('lr_steps')}",
     )
     group.add_argument("--wd", type=non_negative_float, help=f"weight decay {default('wd')}")
     parser.set_defaults(recipes=recipes)
@@ -306,8 +345,11 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_frozen_options(parser: argparse.ArgumentParser) -> None:
-    """The frozen backbone and how its views are made."""
+def add_frozen_options(
+    parser: argparse.ArgumentParser,
+    no_views: str = "a fresh view every epoch, and none in the bank",
+) -> None:
+    """The frozen backbone and how its views are made; no_views: what --views 0 means."""
     group = parser.add_argument_group("frozen backbone")
     group.add_argument(
         "--pretrained",
@@ -321,14 +363,14 @@ def add_frozen_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, help=f"{words}; read from the backbone, an error if it differs")
     group.add_argument("--num_segments", type=positive_int, help="T; likewise")
     group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
-    group.add_argument("--dropout", type=fraction, help="likewise (no effect in eval mode)")
+    group.add_argument("--dropout", type=fraction, help="likewise")
     group.add_argument("--crop-size", type=positive_int, help="likewise, in pixels")
     group.add_argument(
         "--views",
         type=non_negative_int,
         default=10,
         help="augmented views of each training video in the bank; epochs take them in turn."
-        " 0: a fresh view every epoch, and no bank (default 10)",
+        f" 0: {no_views} (default 10)",
     )
     group.add_argument(
         "--cache-dir", type=Path, help="of the bank (default <checkpoint_dir>/<data>/views)"
@@ -341,7 +383,10 @@ def add_frozen_options(parser: argparse.ArgumentParser) -> None:
         " less than the network's own bf16; other views are float32 always (default float16)",
     )
     group.add_argument(
-        "--data-seed", type=int, default=0, help="of the views; the same for all methods and seeds"
+        "--data-seed",
+        type=non_negative_int,
+        default=0,
+        help="of the views; the same for all methods and seeds",
     )
     group.add_argument(
         "--feature-batch", type=positive_int, default=16, help="clips per forward pass"
@@ -397,8 +442,20 @@ def check_backbone_options(args: argparse.Namespace) -> None:
         )
 
 
+def resolve_heldout(args: argparse.Namespace) -> None:
+    """Put the default share where the user gave none; ValueError for one that has no effect."""
+    if args.heldout is not None and args.select_on == "test":
+        raise ValueError(
+            f"--heldout {args.heldout:g} holds out videos to choose models on; leave it out, since"
+            " --select-on test chooses on the test videos"
+        )
+    args.heldout = HELDOUT if args.heldout is None else args.heldout
+
+
 def resolve_recipe(args: argparse.Namespace) -> None:
     """Put the recipe of args.data_name where the user gave nothing."""
+    if args.lr_steps and getattr(args, "lr_schedule", "step") == "cosine":
+        raise ValueError("--lr-steps goes with --lr-schedule step; a cosine has no steps")
     recipe = {**args.recipes["default"], **args.recipes.get(args.data_name, {})}
     for key, value in recipe.items():
         if getattr(args, key) is None:

@@ -12,7 +12,7 @@ from training import distributed
 from training.lock import RunLock
 from training.provenance import environment
 
-# What may differ between the first start of a run and its resumption: none of it changes a result.
+# Options that may differ when a run is resumed. None of them changes a result.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
@@ -24,12 +24,11 @@ CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, s
 class RunFolder:
     """One run's folder, `<checkpoint_dir>/<data>/<method>/<split>_seed<k>/`.
 
-    In several processes all of them call its methods, and the main one alone touches the disk.
+    All processes call its methods; only the main one reads and writes the disk.
     """
 
     def __init__(self, path: Path, options: Mapping, defaults: Mapping = MappingProxyType({})):
-        """options: what the run is started with, `resume` and `overwrite` among it; defaults: what
-        each is where nobody gives it."""
+        """options: of this start, with `resume` and `overwrite`. defaults: of each option."""
         self.path = Path(path)
         self.options, self.defaults = _plain(options), _plain(defaults)
         self._tensorboard = None
@@ -42,10 +41,10 @@ class RunFolder:
         return json.loads(file.read_text()) if file.is_file() else None
 
     def check(self) -> None:
-        """Raise ValueError where starting would lose a run or mix two.
+        """Raise ValueError if starting would lose a run or mix two runs.
 
-        That is when the folder holds a run and neither --resume nor --overwrite is given, or when
-        --resume comes with other options than the run was started with.
+        Two cases: the folder holds a run and neither --resume nor --overwrite is given; or --resume
+        is given and the options differ from those of the run.
         """
         recorded = self.path / "args.json"
         if not recorded.is_file() or self.options["overwrite"]:
@@ -55,7 +54,7 @@ class RunFolder:
                 f"{self.path} already holds a run; --resume continues it (or reports its result),"
                 " --overwrite starts again"
             )
-        # A run from before an option was there was made as the option's default says.
+        # An option that the run's version did not have counts as its default.
         before = {**self.defaults, **json.loads(recorded.read_text())}
         lists, lists_before = self.options.get("lists"), before.get("lists")
         free = {*FREE_ON_RESUME, "lists", *(LISTS if lists and lists == lists_before else ())}
@@ -81,15 +80,15 @@ class RunFolder:
             )
 
     def finished(self) -> dict | None:
-        """The result of a run that is done and not to be overwritten, after `check`."""
+        """`check`, then the result of a finished run; None without one or with --overwrite."""
         distributed.on_main(self.check)
         return distributed.on_main(lambda: None if self.options["overwrite"] else self.result)
 
     def start(self) -> None:
-        """Lock the folder, and record options and environment of a new run.
+        """Lock the folder; record options and environment of a new run.
 
-        --overwrite removes the old run first. To be called after everything that can be wrong with
-        the options has been checked. Raises LockedError when another run is at work here.
+        --overwrite removes the old run first, so check all options before. Raises LockedError when
+        another process uses the folder.
         """
         distributed.on_main(self._start)
 
@@ -106,7 +105,7 @@ class RunFolder:
             write_json(self.path / "args.json", self.options)
 
     def start_log(self, epochs_done: int, tensorboard: bool) -> None:
-        """Keep the log lines of the epochs the checkpoint holds; an interrupted epoch's go."""
+        """Keep the first `epochs_done` lines of the log, those that the checkpoint includes."""
         if not distributed.is_main():
             return
         file = self.path / "log.jsonl"
@@ -134,21 +133,21 @@ class RunFolder:
                     self._tensorboard.add_scalar(key, value, line["epoch"])
 
     def finish(self, result: dict) -> None:
-        """Write the result; the checkpoint before the last is of no more use."""
+        """Write the result and remove previous.pt."""
         if not distributed.is_main():
             return
         write_json(self.path / "result.json", result)
         (self.path / "previous.pt").unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Unlock the folder."""
         if self._lock:
             self._lock.release()
             self._lock = None
 
 
 def _same(before: object, now: object) -> bool:
-    """Whether two recorded values are equal, or are two ways to write one path."""
+    """Whether two recorded values are equal, or two spellings of one path."""
     both_text = isinstance(before, str) and isinstance(now, str)
     return before == now or (both_text and Path(before).resolve() == Path(now).resolve())
 

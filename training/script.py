@@ -19,6 +19,7 @@ from training import distributed
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
 from training.backbone import (
     BackboneRecipe,
+    EvaluationSettings,
     build_backbone,
     check_batches,
     test_result,
@@ -33,6 +34,7 @@ from training.options import (
     check_backbone_options,
     choose_device,
     find_backbone,
+    resolve_heldout,
     resolve_precision,
     resolve_recipe,
     run_path,
@@ -43,6 +45,7 @@ from training.stopping import REQUEUE, Stopped, StopSignals
 from training.trained import put_exits_on
 
 Settings = TypeVar("Settings")
+BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
@@ -65,9 +68,13 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error))
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Raise FileNotFoundError, before anything long starts, when named files are not there, and
-    ListError when they are no lists. Puts what the lists say into args.lists, as digests."""
+def check_data(args: argparse.Namespace) -> None:
+    """Settle --heldout, and put what the lists say into args.lists, as digests.
+
+    Raises ValueError or FileNotFoundError, before anything long starts, when the options of the
+    data contradict each other or name files that are not there or are no lists.
+    """
+    resolve_heldout(args)
     if not args.data_root.is_dir():
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
     for flag in ("train_list", "test_list"):
@@ -112,7 +119,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     """Train or evaluate a backbone as the options say; the result is printed last."""
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         device = choose_device(args.gpus)
         asked = {name: getattr(args, name) for name in READ_FROM_BACKBONE}
         for name, value in NETWORK_DEFAULTS.items() if not args.evaluate else ():
@@ -130,12 +137,15 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             splits = open_splits(data, model.num_segments, crop_size, args.random_seed, count)
             names = splits.class_names
             check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
-            result = {"checkpoint": str(path), **test_result(model, splits, device, args)}
+            settings = pick(EvaluationSettings, args)
+            result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
         else:
             result = folder.finished()
         if result is None:
             splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
-            check_batches(len(splits.train), args)
+            check_batches(
+                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+            )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
@@ -161,7 +171,7 @@ def run_exits(
     args.exits = sorted(set(args.exits))
     with refusing(parser):
         resolve_recipe(args)
-        check_files(args)
+        check_data(args)
         resolve_precision(args)
         teachers = Schedule(schedule, args.epochs)
         folder = run_folder(args, parser, method)
@@ -180,8 +190,8 @@ def run_exits(
 
 @contextlib.contextmanager
 def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
-    """A run at work in its folder. What a user can do something about ends it with one line, and
-    with the exit code for it, instead of a traceback."""
+    """Lock the run's folder. Errors that a user can mend end the script with one line and their
+    exit code, not with a traceback."""
     with StopSignals() as stop:
         try:
             with refusing(parser):

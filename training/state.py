@@ -1,4 +1,4 @@
-"""What a backbone's training is at a moment: all that a checkpoint must hold to go on exactly."""
+"""The state of a backbone's training: what a checkpoint holds, so that resuming is exact."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from training.checkpoint import LAST, CheckpointError, load_last, save_last
 
 @dataclass
 class Progress:
-    """`step` steps of epoch `epoch` are done; loss, correct and clips are their sums (in several
-    processes: of this one since `collect`, of all before). `best`: epoch and top1_pct."""
+    """How far a training is: `step` steps of epoch `epoch` are done.
+
+    loss, correct and clips are sums over these steps. With several processes the main one's include
+    the others' up to the last `collect`. best: epoch and top1_pct.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -37,14 +40,14 @@ class Progress:
 
 
 class TrainingState:
-    """Network, optimizer, running mean of the weights (or None), and how far they have come."""
+    """Network, optimizer, running mean of the weights (or None), and progress."""
 
     def __init__(self, model: TeamNet, optimizer: torch.optim.Optimizer, ema: AveragedModel | None):
         self.model, self.optimizer, self.ema = model, optimizer, ema
         self.progress = Progress()
 
     def save(self, folder: Path) -> None:
-        """Write last.pt, in the main process; in all of them `progress` must be collected."""
+        """Write last.pt in the main process. Every process calls `progress.collect` before."""
         if not distributed.is_main():
             return
         parts = {name: part.state_dict() for name, part in self._parts().items()}
@@ -52,8 +55,7 @@ class TrainingState:
         save_last(folder, {**parts, "progress": progress, "processes": distributed.world_size()})
 
     def load(self, folder: Path) -> None:
-        """Go on from the folder's last checkpoint, where it has one; only the main process needs
-        to see the folder."""
+        """Take the state of the folder's last checkpoint, if any. Only the main process reads."""
         content = distributed.on_main(load_last, folder)
         if content is None:
             return
@@ -64,8 +66,8 @@ class TrainingState:
         processes = distributed.world_size()
         if content["processes"] != processes:
             print(
-                f"note: trained by {content['processes']} process(es) so far, by {processes} from"
-                " here: sums are rounded otherwise, dropout and BatchNorm see other shares"
+                f"note: {content['processes']} process(es) trained it so far, {processes} now:"
+                " rounding, dropout and each process's BatchNorm statistics differ"
             )
         for name, part in self._parts().items():
             part.load_state_dict(content[name])

@@ -1,4 +1,4 @@
-"""How a signal ends a training before it is done: at a moment from which it can go on."""
+"""Stop a training at SIGTERM or SIGUSR1, at a step from which it can be resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # of schedulers that want the machin
 
 
 class Stopped(SystemExit):
-    """A signal has stopped this training; not an Exception, so that nobody takes it for one."""
+    """A signal has stopped this training. `except Exception` does not catch it."""
 
     def __init__(self, name: str):
         super().__init__(REQUEUE)
@@ -21,8 +21,11 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """While entered, SIGTERM and SIGUSR1 raise Stopped: at once, or within `deferred` not at all,
-    where whoever is in the middle of something looks at `asked` where it can stop."""
+    """While entered, SIGTERM and SIGUSR1 raise Stopped at once.
+
+    Within `deferred` a signal only sets `asked`, its name. The code there looks at `asked` where it
+    can stop; else Stopped is raised at the end of `deferred`.
+    """
 
     def __init__(self) -> None:
         self.asked: str | None = None
@@ -57,7 +60,7 @@ class StopSignals:
 
 
 def ignore_in_worker(_: int) -> None:
-    """For loader workers: a scheduler signals the whole group, but only their parent ends them."""
+    """For loader workers: they ignore a scheduler's signals and obey their parent's."""
     if not hasattr(signal, "sigwaitinfo"):
         return  # macOS does not tell who sent a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

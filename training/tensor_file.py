@@ -12,13 +12,13 @@ from coviar.files import whole_file
 
 
 def save_tensors(path: str | os.PathLike, content: dict) -> None:
-    """Write a dict of tensors and plain values; `path` holds the old content or the new, whole."""
+    """Write a dict of tensors and plain values, whole or not at all."""
     with whole_file(path) as temporary:
         write_tensors(temporary, content)
 
 
 def write_tensors(path: Path, content: dict) -> None:
-    """Write them just so. Raises OSError when the disk is full, where torch has its own words."""
+    """Write directly to `path`. Raises OSError when the disk is full (torch: RuntimeError)."""
     with open(path, "wb") as file:
         try:
             torch.save(content, file)
@@ -43,7 +43,7 @@ def load_tensors(path: str | os.PathLike) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # what a damaged or hostile file can raise has no end
+    except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path} is no readable file of tensors and plain values ({reason})"
@@ -51,7 +51,7 @@ def load_tensors(path: str | os.PathLike) -> dict:
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the check sums of the zip file; torch.load takes flipped bits for weights."""
+    """Raise ValueError for a wrong check sum in the zip file; torch.load does not look."""
     if zipfile.is_zipfile(path):  # the published files may be older
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -24,7 +24,7 @@ from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone, weights_digest
 from training.frozen import PARTS
 from training.provenance import print_result
-from training.script import check_files, open_frozen, refusing
+from training.script import check_data, open_frozen, refusing
 
 COMMAND = "python -m training.views"
 
@@ -33,12 +33,12 @@ def get_fill_parser() -> argparse.ArgumentParser:
     parser = options.make_parser(__doc__)
     parser.prog = COMMAND
     options.add_data_options(parser)
-    options.add_frozen_options(parser)
+    options.add_frozen_options(parser, no_views="none of them, only the other parts")
     group = parser.add_argument_group("run")
     options.add_location_options(group)
     options.add_device_options(group)
     group.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to compute (default all)"
+        "--parts", nargs="+", choices=PARTS, help="what to compute (default all that the data has)"
     )
     group.add_argument(
         "--shard",
@@ -75,9 +75,18 @@ def torchrun_shard() -> tuple[int, int]:
 
 def fill(args: argparse.Namespace) -> dict:
     """Compute this shard's missing views; returns the result that is printed last."""
-    check_files(args)
+    check_data(args)
+    named = args.parts or ()
+    if "train" in named and args.views == 0:
+        raise ValueError("--parts train has nothing to compute with --views 0")
+    if "heldout" in named and args.select_on == "test":
+        raise ValueError("--parts heldout: there is no such part with --select-on test")
     frozen = open_frozen(args)
-    parts = [part for part in args.parts if part != "heldout" or frozen.splits.heldout]
+    parts = args.parts or [
+        part
+        for part in PARTS
+        if (part != "train" or args.views) and (part != "heldout" or frozen.splits.heldout)
+    ]
     banks = {part: frozen.views(part) for part in parts}
     counts = {
         part: args.views if part == "train" else banks[part].dataset.num_test_views

@@ -1,0 +1,47 @@
+"""Recordings as groups: clips cut from one recording depend on each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from dataset_team.finder import without_extension
+from dataset_team.lists import group_of
+
+
+def groups_of(names: Sequence[str]) -> list[str]:
+    """The recording of each video, "Class/g01", read from its name; the video itself where the
+    name does not tell."""
+    found = []
+    for name in names:
+        stem = without_extension(name)
+        recording = group_of(stem)
+        folder = stem.rpartition("/")[0]
+        found.append(f"{folder}/{recording}" if recording else stem)
+    return found
+
+
+def split_off(groups: Sequence[str], share: float, seed: int = 0) -> np.ndarray:
+    """(n,) bool: the videos of about `share` of the groups, never a part of a group.
+
+    A group's side depends on its name and the seed alone, up to the rounding of the share.
+    """
+    names = shuffled(groups, seed)
+    chosen = set(names[: round(share * len(names))])
+    return np.array([group in chosen for group in groups])
+
+
+def shuffled(groups: Sequence[str], seed: int = 0) -> list[str]:
+    """The distinct groups in an order that their names and the seed fix."""
+    return sorted(set(groups), key=lambda name: _lot(name, seed))
+
+
+def list_digest(names: Sequence[str]) -> str:
+    """SHA-256, in hex, of the names in alphabetical order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def _lot(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""A policy with a promise, from one part of a logits file: what is fitted is fitted on a share of
+its recordings, what is promised is tested on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from early_exit import wise
+from early_exit.calibrate import fit_temperature
+from early_exit.confidence import Temperature
+from early_exit.gate import fit_gate
+from early_exit.groups import list_digest, shuffled, split_off
+from early_exit.logits import LogitsFile
+from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
+from early_exit.policy import Policy, combined_logits, policy_confidences
+from early_exit.promise import (
+    Wish,
+    least_limit,
+    losses,
+    per_recording,
+    recordings_needed,
+    rejected_along,
+)
+
+FIT_SHARE = 1 / 3
+NOBODY = 1.0
+
+
+class Recipe(NamedTuple):
+    """How the decisions are made. weights (D, K), or None: learned as WISE on the fit share.
+    temperature: a value, "fit" for one on all points, or "fit_per_exit"."""
+
+    weights: np.ndarray | None
+    confidence: str = "max"
+    rule: str = "common"
+    temperature: Temperature | str = 1.0
+    pool: str = "logits"
+    output_temperatures: Sequence[float] = ()
+    alpha: float = 0.01
+    solver: str = "exact"
+
+    @property
+    def needs_fit(self) -> bool:
+        return (
+            self.weights is None
+            or self.rule == "per_exit"
+            or self.confidence == "gate"
+            or isinstance(self.temperature, str)
+        )
+
+
+def promise_policy(
+    logits: LogitsFile,
+    part: str,
+    costs: Sequence[float],
+    wish: Wish,
+    recipe: Recipe,
+    provenance: dict,
+) -> Policy:
+    """The cheapest policy that keeps the wish with its guarantee (for `budget` the dearest), or the
+    full network (for `budget` the first exit), with `promise` saying why and what could be.
+
+    Losses are counted against the full network on its own, without exits.
+    costs (D,). The order of the bets is that of `groups.shuffled`. Raises ValueError for a wish
+    without sense.
+    """
+    wish.check()
+    rows, labels = logits.samples(part)
+    names, groups = logits.part(part).names, logits.groups(part)
+    fit_on = split_off(groups, FIT_SHARE) if recipe.needs_fit else np.zeros(len(names), dtype=bool)
+    tested = ~fit_on
+    used = [group for group, own in zip(groups, tested) if own]
+    order = {group: place for place, group in enumerate(shuffled(used))}
+    recordings = np.array([order[group] for group in used])
+    # Too few to fit on is too few to promise anything.
+    can_fit = not recipe.needs_fit or fit_on.any()
+    plain = _policy(logits, recipe, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
+    chosen, number = None, len(order)
+    if number >= 2 and can_fit:
+        path = _path(recipe, plain, rows[fit_on], labels[fit_on], costs)
+        if wish.kind == "budget":  # from the cheapest up
+            path = path[::-1]
+        combined = combined_logits(plain, rows[tested])
+        points = leave_along(policy_confidences(plain, combined), path)
+        full = wise.combine(rows[tested], wise.vanilla_weights(logits.outputs))[:, -1].argmax(
+            axis=1
+        )
+        predicted = combined.argmax(axis=2)
+        found = losses(wish.kind, points, predicted, labels[tested], costs, full)
+        a, b = (per_recording(x, recordings, wish.count) for x in (found.a, found.b))
+        share = wish.limit / costs[-1] if wish.kind == "budget" else wish.limit
+        # No policy can cost more than the full network.
+        kept = rejected_along(a, b, wish, share, found.low) if share < 1 else path
+        steps = len(kept)
+        chosen = tuple(map(float, path[steps - 1])) if steps else None
+    thresholds = chosen or (0.0 if wish.kind == "budget" else NOBODY,) * len(plain.exits)
+    if not chosen:
+        plain = _vanilla(logits, provenance)
+    promise = {
+        **wish._asdict(),
+        "kept_by": "thresholds" if chosen else _fallback(wish),
+        **{"num_videos": int(tested.sum()), "num_groups": number},
+        **{"num_videos_to_fit": int(fit_on.sum()), "list_digest": list_digest(names)},
+    }
+    return replace(plain, thresholds=thresholds, promise={**promise, "words": words(promise)})
+
+
+def words(promise: dict) -> str:
+    """The promise in a sentence or three: what holds, and if nothing does, what it would take."""
+    wish = Wish(*(promise[field] for field in Wish._fields))
+    counted = f"{promise['num_videos']} videos of {promise['num_groups']} recordings"
+    asked = f"{_amount(wish, wish.limit)} with probability {wish.guarantee:g}"
+    if promise["kept_by"] == "thresholds":
+        unit = "mean over recordings" if wish.count == "recordings" else "mean over clips"
+        return f"{asked}, {unit}, by {wish.test.replace('_', '-')} on {counted}"
+    start = f"{counted} cannot promise {asked}: {promise['kept_by']} is kept"
+    if wish.kind == "budget":
+        return f"{start}"
+    number = promise["num_groups"]
+    if number < 2:
+        return f"{start}; fewer than two recordings can promise nothing"
+    least, needed = least_limit(number, wish.guarantee), recordings_needed(*wish[1:3])
+    could = (
+        f"so many recordings could promise {_amount(wish, least)} at best"
+        if least is not None
+        else "so many recordings can promise nothing"
+    )
+    if needed <= number:
+        return f"{start}; the number suffices, but already the first step loses too much"
+    if np.isinf(needed):
+        return f"{start}; {could}, and no number of recordings promises that nothing is lost"
+    videos = int(np.ceil(needed * promise["num_videos"] / number))
+    fit = promise["num_videos_to_fit"]
+    more = f", besides {fit} to fit on" if fit else ""
+    return (
+        f"{start}; {could}, and the wish needs at least {needed} recordings, here about "
+        f"{videos} videos{more}"
+    )
+
+
+def _fallback(wish: Wish) -> str:
+    return "the first exit" if wish.kind == "budget" else "the full network"
+
+
+def _amount(wish: Wish, limit: float) -> str:
+    if wish.kind == "budget":
+        return f"at most {limit:g} GMACs"
+    # Rounded up: a promise may be weaker than what holds, not stronger.
+    share = f"{np.ceil(1e4 * limit - 1e-6) / 100:g}"
+    return {
+        "drop": f"a top-1 at most {share} points below the full network's",
+        "disagreement": f"at most {share} % other labels than the full network's",
+        "exit_error": f"at most {share} % wrong among those that leave early",
+    }[wish.kind]
+
+
+def _policy(
+    logits: LogitsFile,
+    recipe: Recipe,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    costs: Sequence[float],
+    provenance: dict,
+    can_fit: bool,
+) -> Policy:
+    """The policy without thresholds, fitted on rows (n, K, C)."""
+    weights, scales = recipe.weights, tuple(recipe.output_temperatures)
+    if not can_fit:
+        weights = wise.vanilla_weights(logits.outputs) if weights is None else weights
+        recipe = recipe._replace(temperature=1.0, confidence="max", pool="logits")
+        scales = ()
+    elif weights is None:
+        how = {"alpha": recipe.alpha, "solver": recipe.solver, "pool": recipe.pool}
+        if scales:
+            scales = tuple(wise.fit_temperatures(rows, labels).tolist())
+        weights = wise.fit(rows, labels, logits.outputs, temperatures=scales, **how).weights
+    exits = tuple(logits.meta["exits"])
+    policy = Policy(
+        exits,
+        (NOBODY,) * len(exits),
+        tuple(map(tuple, weights.tolist())),
+        provenance=provenance,
+        pool=recipe.pool,
+        output_temperatures=scales,
+    )
+    temperature = recipe.temperature
+    if isinstance(temperature, str):
+        combined = combined_logits(policy, rows)
+        if temperature == "fit_per_exit":
+            temperature = tuple(wise.fit_temperatures(combined, labels).tolist())
+        else:
+            temperature = fit_temperature(combined, labels)
+    gate = ()
+    if recipe.confidence == "gate":
+        gate = fit_gate(combined_logits(policy, rows), labels, costs, temperature)
+    return replace(policy, temperature=temperature, confidence=recipe.confidence, gate=gate)
+
+
+def _vanilla(logits: LogitsFile, provenance: dict) -> Policy:
+    weights = tuple(map(tuple, wise.vanilla_weights(logits.outputs).tolist()))
+    exits = tuple(logits.meta["exits"])
+    return Policy(exits, (NOBODY,) * len(exits), weights, provenance=provenance)
+
+
+def _path(
+    recipe: Recipe, policy: Policy, rows: np.ndarray, labels: np.ndarray, costs: Sequence[float]
+) -> np.ndarray:
+    if recipe.rule == "common" and policy.confidence != "gate":
+        return common_path(policy.confidence, len(policy.exits))
+    combined = combined_logits(policy, rows)
+    sure = policy_confidences(policy, combined)
+    if recipe.rule == "common":
+        return quantile_path(sure)
+    return pareto_path(sure, combined.argmax(axis=2) == labels[:, None], costs)

@@ -1,0 +1,380 @@
+"""Do promised thresholds keep their promise, and what do they save?
+
+    nice python -m study.promises ../shared/scores --out results/promises
+
+Real scores of four networks on the test videos of UCF-101 and HMDB-51 form a cascade: motion
+vectors, + residual, + I-frame, + optical flow (summed logits). All test videos of a split are the
+population, so the true drop of every policy is known. Calibration sets are drawn from it by
+recording, with replacement; each chooses its thresholds, and the population tells whether the
+promise was kept. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
+draws.csv holds is not done again. Exits with 1 if a promise was broken more often than
+1 - guarantee plus two standard errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+
+from coviar.files import whole_file
+from early_exit import wise
+from early_exit.calibrate import Goal, calibrate
+from early_exit.gate import fit_gate
+from early_exit.groups import groups_of
+from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
+from early_exit.promise import Wish, losses, per_recording, rejected_along
+from early_exit.thresholds import confidences
+from MACs.counter import count_macs
+from models.team_net import build_resnet
+from study.promise_figures import draw_promises
+
+DATA, SPLITS = ("ucf101", "hmdb51"), (1, 2, 3)
+SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
+DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
+# Their place in the score files, network and input channels, in the order of the cascade.
+CASCADE = (
+    ("mv", 1, "resnet18", 2),
+    ("residual", 2, "resnet18", 3),
+    ("iframe", 0, "resnet152", 3),
+    ("flow", 3, "resnet18", 2),
+)
+# Of the recordings drawn, the share on which a method fits what it needs.
+FIT_SHARE = 1 / 3
+# So many of the draws fit anew; the others take the last fit and draw the rest only.
+FITS = 20
+
+
+class Population(NamedTuple):
+    """All test videos of a split: logits (n, K, C) of the streams, and their sums so far."""
+
+    logits: np.ndarray
+    combined: np.ndarray
+    labels: np.ndarray
+    recordings: np.ndarray
+    costs: np.ndarray
+
+
+class Method(NamedTuple):
+    """How thresholds are promised. make: (population, rows to fit on) -> confidences, path."""
+
+    make: Callable
+    fits: bool
+    count: str = "recordings"
+    test: str = "betting"
+
+
+def cascade_gmacs() -> np.ndarray:
+    """(4,) 1e9 MACs of one picture of 224 x 224, of everything run so far."""
+    each = []
+    for _, _, arch, channels in CASCADE:
+        with torch.device("meta"):
+            network = build_resnet(arch, channels).eval()
+        each.append(count_macs(network, torch.empty(1, channels, 224, 224, device="meta")) / 1e9)
+    return np.cumsum(each)
+
+
+def load(folder: Path, data: str, split: int, costs: np.ndarray) -> Population:
+    with np.load(folder / f"coviar_{data}.npz") as file:
+        logits, labels, names = (
+            file[f"split{split}_{key}"] for key in ("logits", "labels", "names")
+        )
+    logits = logits[:, [place for _, place, _, _ in CASCADE]].astype(float)
+    recordings = np.unique(groups_of(names.tolist()), return_inverse=True)[1]
+    return Population(logits, np.cumsum(logits, axis=1), labels, recordings, costs)
+
+
+def plain(kind: str) -> Callable:
+    def make(population: Population, _):
+        sure = confidences(population.combined, kind)
+        return sure, common_path(kind, sure.shape[1] - 1)
+
+    return make
+
+
+def temperature(population: Population, rows: np.ndarray) -> np.ndarray:
+    return wise.fit_temperatures(population.combined[rows], population.labels[rows])
+
+
+def with_temperatures(population: Population, rows: np.ndarray):
+    scales = tuple(temperature(population, rows))
+    sure = confidences(population.combined, "max", scales)
+    return sure, common_path("max", sure.shape[1] - 1)
+
+
+def gated(population: Population, rows: np.ndarray):
+    gate = fit_gate(population.combined[rows], population.labels[rows], population.costs)
+    sure = confidences(population.combined, "gate", 1.0, gate)
+    return sure, quantile_path(sure[rows])
+
+
+def per_exit(population: Population, rows: np.ndarray):
+    sure = confidences(population.combined)
+    right = population.combined.argmax(axis=2) == population.labels[:, None]
+    return sure, pareto_path(sure[rows], right[rows], population.costs)
+
+
+METHODS = {
+    "max": Method(plain("max"), False),
+    "margin": Method(plain("margin"), False),
+    "entropy": Method(plain("entropy"), False),
+    "patience": Method(plain("patience"), False),
+    "max, clips": Method(plain("max"), False, count="clips"),
+    "max, Hoeffding-Bentkus": Method(plain("max"), False, test="hoeffding_bentkus"),
+    "temperature per exit": Method(with_temperatures, True),
+    "gate": Method(gated, True),
+    "threshold per exit": Method(per_exit, True),
+}
+TODAY = "today, no promise"
+
+
+class Family(NamedTuple):
+    """A path on the population: losses per recording (P, G), true drop (P,), saved share (P,)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    drop: np.ndarray
+    clip_drop: np.ndarray
+    saved: np.ndarray
+
+
+def family(population: Population, sure: np.ndarray, path: np.ndarray, count: str) -> Family:
+    points = leave_along(sure, path)
+    predicted = population.combined.argmax(axis=2)
+    loss = losses("drop", points, predicted, population.labels, population.costs, predicted[:, -1])
+    a, b = (per_recording(x, population.recordings, count) for x in (loss.a, loss.b))
+    saved = 1 - population.costs[points].mean(axis=1) / population.costs[-1]
+    return Family(a, b, a.mean(axis=1) / b.mean(axis=1), loss.a.mean(axis=1), saved)
+
+
+def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
+    """The clips of the recordings drawn, as often as they were."""
+    order = np.argsort(population.recordings, kind="stable")
+    ends = np.cumsum(np.bincount(population.recordings))
+    starts = ends - np.bincount(population.recordings)
+    return np.concatenate([order[starts[g] : ends[g]] for g in drawn])
+
+
+def promised(population: Population, method: Method, rng: np.random.Generator) -> list[dict]:
+    """What every draw of every size does, for each drop and guarantee."""
+    number = population.recordings.max() + 1
+    fixed = (
+        None if method.fits else family(population, *method.make(population, None), method.count)
+    )
+    rows = []
+    for size in SIZES:
+        for draw in range(DRAWS):
+            drawn = rng.integers(0, number, size)
+            if method.fits:
+                fit_on, drawn = np.split(drawn, [round(FIT_SHARE * size)])
+                if draw % (DRAWS // FITS) == 0:
+                    made = method.make(population, rows_of(population, fit_on))
+                    found = family(population, *made, method.count)
+            else:
+                found = fixed
+            for drop in DROPS:
+                wish = Wish("drop", drop / 100, min(GUARANTEES), method.count, method.test)
+                steps = _tested(found, drawn, wish)
+                for guarantee in GUARANTEES:
+                    kept = np.cumprod(np.array([*steps, 1.0]) <= 1 - guarantee)
+                    last = int(kept.sum()) - 1
+                    rows.append(_outcome(found, last, size, drop, guarantee))
+    return rows
+
+
+def _tested(found: Family, drawn: np.ndarray, wish: Wish) -> list[float]:
+    """p-values along the path, up to the first above alpha; columns are taken as needed."""
+    steps: list[float] = []
+    for start in range(0, len(found.a), 8):
+        part = slice(start, start + 8)
+        a, b = found.a[part][:, drawn], found.b[part][:, drawn]
+        some = rejected_along(a, b, wish, wish.limit, -1)
+        steps += some
+        if len(some) < len(a):
+            break
+    return steps
+
+
+def _outcome(found: Family, last: int, size: int, drop: float, guarantee: float) -> dict:
+    """last: the place of the policy taken on its path, -1 for the full network."""
+    takes = last >= 0
+    return {
+        **{"recordings": size, "drop": drop, "guarantee": guarantee, "refused": not takes},
+        "broken": takes and found.drop[last] > drop / 100 + 1e-12,
+        "broken_clips": takes and found.clip_drop[last] > drop / 100 + 1e-12,
+        "saved": found.saved[last] if takes else 0.0,
+    }
+
+
+def today(population: Population, rng: np.random.Generator) -> list[dict]:
+    """Thresholds that lose little enough on the calibration set, as without --guarantee."""
+    sure = confidences(population.combined)
+    right = population.combined.argmax(axis=2) == population.labels[:, None]
+    number, rows = population.recordings.max() + 1, []
+    for size in SIZES:
+        for _ in range(DRAWS):
+            drawn = rows_of(population, rng.integers(0, number, size))
+            full = 100 * right[drawn, -1].mean()
+            thresholds = []
+            for drop in DROPS:
+                goal = Goal(min_top1_pct=full - drop)
+                chosen = calibrate(sure[drawn], right[drawn], population.costs, goal, "common")
+                thresholds.append(chosen.thresholds)
+            found = family(population, sure, np.array(thresholds), "recordings")
+            for place, drop in enumerate(DROPS):
+                for guarantee in GUARANTEES:
+                    rows.append(_outcome(found, place, size, drop, guarantee))
+    return rows
+
+
+def best_saved(population: Population, method: Method) -> dict[float, float]:
+    """By drop, the most that any threshold of the method could save; fitted on the population."""
+    sure, path = method.make(population, np.arange(len(population.labels)))
+    found = family(population, sure, path, method.count)
+    return {drop: max([0, *found.saved[found.drop <= drop / 100]]) for drop in DROPS}
+
+
+def summary(rows: list[dict], best: dict[float, float]) -> list[dict]:
+    """One row per size, drop and guarantee."""
+    table, found = pd.DataFrame(rows), []
+    for (size, drop, guarantee), part in table.groupby(["recordings", "drop", "guarantee"]):
+        count = int(part["broken"].sum())
+        low, high = binomtest(count, len(part)).proportion_ci()
+        found.append(
+            {
+                **{"recordings": size, "drop_pct": drop, "guarantee": guarantee},
+                **{"draws": len(part), "broken_pct": 100 * count / len(part)},
+                **{"broken_low_pct": 100 * low, "broken_high_pct": 100 * high},
+                "broken_clips_pct": 100 * part["broken_clips"].mean(),
+                "refused_pct": 100 * part["refused"].mean(),
+                "saved_pct": 100 * part["saved"].mean(),
+                "best_saved_pct": 100 * best[drop],
+            }
+        )
+    return found
+
+
+def wise_rows(population: Population) -> list[dict]:
+    """Combinations of the streams at every point, cross-fitted on two halves of the recordings."""
+    outputs = [*(name for name, *_ in CASCADE[:-1]), "full"]
+    half = population.recordings % 2 == 0
+    collected: dict[str, np.ndarray] = {}
+    for fit_on, use in ((half, ~half), (~half, half)):
+        logits, labels = population.logits[fit_on], population.labels[fit_on]
+        scales = wise.fit_temperatures(logits, labels)
+        constant = wise.constant_weights(outputs)
+        fitted = {
+            "constant": (constant, "logits", ()),
+            "constant, temperature": (constant, "logits", scales),
+            "constant, probability": (constant, "probability", ()),
+        }
+        for name, pool, own in (
+            ("learned", "logits", ()),
+            ("learned, temperature", "logits", scales),
+            ("learned, probability", "probability", ()),
+            ("learned, temperature, probability", "probability", scales),
+        ):
+            fit = wise.fit(logits, labels, outputs, pool=pool, temperatures=own)
+            fitted[name] = (fit.weights, pool, own)
+        sgd = wise.fit(logits, labels, outputs, solver="sgd")
+        fitted["learned, sgd"] = (sgd.weights, "logits", ())
+        for name, how in fitted.items():
+            shape = population.combined.shape
+            combined = collected.setdefault(name, np.empty(shape))
+            combined[use] = wise.combine(population.logits[use], *how)
+    rows = []
+    for name, combined in collected.items():
+        ce = wise.cross_entropy(combined, population.labels)
+        top1 = wise.top1_pct(combined, population.labels)
+        for d, (stream, *_) in enumerate(CASCADE):
+            error = calibration_error_pct(combined[:, d], population.labels)
+            row = {"wise": name, "point": stream, "top1_pct": top1[d], "cross_entropy": ce[d]}
+            rows.append({**row, "calibration_error_pct": error})
+    return rows
+
+
+def calibration_error_pct(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error of the largest probability, over bins of equal width."""
+    sure = confidences(logits[:, None])[:, 0]
+    right = logits.argmax(axis=1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gap = np.bincount(place, right - sure, bins)
+    return 100 * np.abs(gap).sum() / len(labels)
+
+
+def violations(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of promises that were broken more often than said, by two standard errors."""
+    sold = table[table["method"] != TODAY]
+    alpha = 1 - sold["guarantee"]
+    most = 100 * (alpha + 2 * np.sqrt(alpha * (1 - alpha) / sold["draws"]))
+    return sold[sold["broken_pct"] > most]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scores", type=Path, help="folder of coviar_<data>.npz")
+    parser.add_argument("--out", type=Path, default=Path("results/promises"))
+    parser.add_argument("--figures", type=Path, default=Path("figures/promises"))
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=SPLITS)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, TODAY], metavar="METHOD")
+    return parser
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(shown)
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    costs, table = cascade_gmacs(), args.out / "draws.csv"
+    rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
+    done = {(row["data"], row["split"], row["method"]) for row in rows}
+    wise_table = []
+    for name in args.methods or [TODAY, *METHODS]:
+        for data in args.data:
+            for split in args.splits:
+                if (data, split, name) in done:
+                    continue
+                population = load(args.scores, data, split, costs)
+                rng = np.random.default_rng([split, len(data)])  # the same draws for all methods
+                if name == TODAY:
+                    found, best = today(population, rng), best_saved(population, METHODS["max"])
+                else:
+                    found = promised(population, METHODS[name], rng)
+                    best = best_saved(population, METHODS[name])
+                where = {"data": data, "split": split, "method": name}
+                rows += [{**where, **row} for row in summary(found, best)]
+                _write(table, rows)
+                print(f"{name}: {data} split {split}", flush=True)
+    if not (args.out / "wise.csv").is_file():
+        for data in args.data:
+            for split in args.splits:
+                found = wise_rows(load(args.scores, data, split, costs))
+                wise_table += [{"data": data, "split": split, **row} for row in found]
+        _write(args.out / "wise.csv", wise_table)
+    for guarantee in GUARANTEES:
+        draw_promises(pd.DataFrame(rows), args.figures, guarantee)
+    broken = violations(pd.DataFrame(rows))
+    print(f"{len(broken)} promises broken more often than said")
+    print(broken.to_string() if len(broken) else "", file=sys.stderr)
+    return 1 if len(broken) else 0
+
+
+if __name__ == "__main__":
+    parser = get_args_parser()
+    sys.exit(main(parser.parse_args(), parser))

@@ -1,0 +1,278 @@
+"""Options of every script and command: a value out of range ends with exit code 2 and names its
+option, and so do options that exclude each other."""
+
+import argparse
+import importlib
+import sys
+
+import pytest
+from training_server import run_script
+
+from training import options
+
+pytestmark = pytest.mark.usefixtures("tiny_resnets")
+NUMBER = ("-1", "0", "1.5", "x")
+FROM_0 = ("-1", "0.5", "x")
+SCALE = ("-1", "0", "nan", "inf", "x")
+AMOUNT = ("-1", "nan", "inf", "x")
+SHARE = ("-0.1", "1", "nan", "x")
+NAME = ("", ".", "../a", "a/b", "/a")
+MISSING = ("no/such",)
+ANY = ()  # a text, or a path that is written
+
+# Words that no value can replace, where a command has them.
+DATA = (
+    "--data-root {data} --train-list {data}/train.txt --test-list {data}/test.txt --data-name toy"
+)
+EXITS = f"{DATA} --checkpoint_dir {{runs}}"
+COMMANDS = {
+    **dict.fromkeys(("pretrain.py", "train_team_net.py"), f"{DATA} --checkpoint_dir {{new}}"),
+    **dict.fromkeys((f"train_{method}.py" for method in options.METHODS), EXITS),
+    "save_logits.py": f"{EXITS} --method team_ce",
+    "wise_team_net_logit.py": "",
+    "team_net_wise_all_acc.py": "",
+    "predict.py": "{video} --checkpoint {runs}/toy/team_net/split1_seed1",
+    "training.views": EXITS,
+    "training.views --prune": "--checkpoint_dir {new}",
+    "coviar.check": "{video}",
+    "coviar.reencode": "{video} {new}",
+    "coviar.visualize": "{video} --out {new}/a.png",
+    "dataset_team.lists ucf101": "{new} {new}",
+    "dataset_team.lists folders": "{data} {new}",
+    "dataset_team.lists convert": "{data}/train.txt {new} --data-root {data}",
+    "dataset_team.toy": "{new}",
+    "study.collect": "{new} --out {new}",
+    "study.compare": "{study} --pair team_ce prog_kd",
+    "study.report": "{new} --out {new}/a.html",
+    "MACs/main.py": "",
+    "benchmarks.early_exit": "",
+    "benchmarks.forward": "",
+    "benchmarks.loader": "{video}",
+    "benchmarks.policies": "--run {new} --data-root {data} --test-list {data}/test.txt",
+    "benchmarks.recipes": "{new}",
+    "benchmarks.sweep": "--out {new} --pretrained {runs}/toy/team_net/split1_seed1/best.pt",
+    "benchmarks.train_step": "",
+}
+# What is out of range for an option, by its name alone or behind a command's.
+VALUES = {
+    "--accumulate": NUMBER,
+    "--against": MISSING,
+    "--alpha": AMOUNT,
+    "--arch": ("resnet19",),
+    "--batch-size": NUMBER,
+    "--batch-sizes": NUMBER,
+    "--budget-gmacs": SCALE,
+    "--cache-dir": ANY,
+    "--checkpoint": MISSING,
+    "--checkpoint_dir": ANY,
+    "--classes": MISSING,
+    "--classifier-lr-scale": ("0 1", "1 nan", "x 1"),
+    "--clips": NUMBER,
+    "--compare-views": ("0", "some"),
+    "--confidence-pct": ("49", "100", "nan", "x"),
+    "--crop-size": NUMBER,
+    "--data-name": NAME,
+    "benchmarks.policies --data-name": ANY,
+    "--data-root": MISSING,
+    "--data-seed": FROM_0,
+    "--device": ("tpu",),
+    "--digests": ANY,
+    "--dropout": SHARE,
+    "--early-exit": MISSING,
+    "--ema": SHARE,
+    "--epochs": NUMBER,
+    "--eval-freq": NUMBER,
+    "--exits": ("0", "5", "x"),
+    "--feature-batch": NUMBER,
+    "--folds": ("-1", "1", "x"),
+    "--gop": NUMBER,
+    "coviar.visualize --gop": ("-1", "99", "x"),
+    "--gpus": FROM_0,
+    "--group-csv": MISSING,
+    "--group-regex": ("((((((",),
+    "--guarantee": ("0", "1", "nan", "x"),
+    "--heldout": SHARE,
+    "--index-dir": ANY,
+    "--jobs": NUMBER,
+    "--label-smoothing": SHARE,
+    "--logits": MISSING,
+    "--lr": SCALE,
+    "--lr-steps": NUMBER,
+    "--max-disagreement": AMOUNT,
+    "--max-drop": AMOUNT,
+    "--max-exit-error": AMOUNT,
+    "--method": NAME,
+    "--mixup": SCALE,
+    "--motion-arch": ("resnet19",),
+    "--num_segments": NUMBER,
+    "--out": ANY,
+    "--pair": ("team_ce/nothing prog_kd", "nobody prog_kd"),
+    "--policy": MISSING,
+    "--positions": ("-1", "99", "x"),
+    "--pretrained": MISSING,
+    "benchmarks.sweep --pretrained": ANY,  # the first script that it starts refuses
+    # Looked at after --run, which is missing here.
+    "benchmarks.policies --data-root": ANY,
+    "benchmarks.policies --pretrained": ANY,
+    "benchmarks.policies --test-list": ANY,
+    "--q": ("0", "32", "x"),
+    "--random_seed": FROM_0,
+    "--repeats": NUMBER,
+    "--run": MISSING,
+    "--save-steps": NUMBER,
+    "--schedule": ("mv:0,iframe", "sound"),
+    "--seed": FROM_0,
+    "dataset_team.lists folders --seed": ("x",),  # any whole number
+    "--seeds": FROM_0,
+    "--shard": ("0/2", "3/2", "2", "a/b", "1/-2"),
+    "--show": ANY,
+    "--size": ("0x0", "big"),
+    "--split": NAME,
+    "--splits": ANY,
+    "--stream-loss": AMOUNT,
+    "--T": SCALE,
+    "--temperature": ("0", "-1", "nan", "inf", "x"),
+    "--test-list": MISSING,
+    "--test-logits": MISSING,
+    "--test-share": ("0", "1", "nan", "x"),
+    "--threshold": ("-0.1", "1.1", "nan", "x"),
+    "--thresholds": AMOUNT,
+    "--times": MISSING,
+    "--top": NUMBER,
+    "--toy": MISSING,
+    "--train-list": MISSING,
+    "--videos": NUMBER,
+    "benchmarks.early_exit --videos": ANY,
+    "--videos-per-class": ("-9", "0", "6", "10", "x"),
+    "--views": FROM_0,
+    "benchmarks.sweep --views": NUMBER,
+    "--warmup": FROM_0,
+    "--wd": AMOUNT,
+    "--workers": FROM_0,
+    **dict.fromkeys(("coviar.check --workers", "coviar.reencode --workers"), NUMBER),
+}
+
+
+@pytest.fixture
+def places(toy_data, frozen_toy, synthetic_runs, tmp_path):
+    """What stands in the braces of COMMANDS."""
+    video = next(toy_data.glob("*/*.mp4"))
+    runs = frozen_toy[1].parents[3]
+    made = {"data": toy_data, "runs": runs, "video": video, "study": synthetic_runs}
+    return {**made, "new": tmp_path / "new"}
+
+
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """Starts a command, which must end with exit code 2; returns its message."""
+
+    def refusal(command, *words):
+        monkeypatch.setattr(sys, "argv", [])
+        name, *more = command.split()
+        start = [name] if name.endswith(".py") else ["-m", name]
+        code = run_script(*start, *more, *words)
+        message = capsys.readouterr().err
+        assert code == 2 and "Traceback" not in message, (command, words, code, message)
+        return message.partition("error: ")[2]
+
+    return refusal
+
+
+def parser_of(command):
+    name, *more = command.split()
+    module = f"{name}.__main__" if name == "study.report" else name
+    module = importlib.import_module(module.removesuffix(".py").replace("/", "."))
+    if name == "dataset_team.lists":
+        commands = importlib.import_module("dataset_team.make_lists").get_args_parser()._actions[-1]
+        return commands.choices[more[0]]
+    if name == "training.views":
+        return module.get_prune_parser() if more else module.get_fill_parser()
+    return module.get_args_parser()
+
+
+def without(words, option):
+    """The words that a command needs, but for this option and its values."""
+    if option not in words:
+        return words
+    place = end = words.index(option)
+    while end + 1 < len(words) and not words[end + 1].startswith("--"):
+        end += 1
+    return words[:place] + words[end + 1 :]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_value_out_of_range_is_refused_by_name(command, places, refusal):
+    parser = parser_of(command)
+    assert parser.format_help()
+    needed = COMMANDS[command].format(**places).split()
+    for action in parser._actions:
+        if not action.option_strings or isinstance(action, argparse._HelpAction):
+            continue
+        option = action.option_strings[0]
+        if action.nargs == 0:
+            values = ["=1"]  # a flag takes no value
+        elif action.choices:
+            values = ["nonsense"]
+        else:
+            values = VALUES.get(f"{command} {option}", VALUES.get(option))
+            assert values is not None, f"test_options.py has no entry for {command} {option}"
+        for value in values:
+            if action.nargs == 0:
+                words = [option + value]
+            elif action.nargs in (None, "+"):
+                words = [option, value]
+            else:
+                words = [option, *value.split()]
+            message = refusal(command, *without(needed, option), *words)
+            itself = value.split(" ")[0]  # such as a path, which needs no option's name beside it
+            assert option in message or (len(itself) > 4 and itself in message), (words, message)
+
+
+def test_every_entry_is_of_an_option():
+    known = {
+        name
+        for command in COMMANDS
+        for action in parser_of(command)._actions
+        for option in action.option_strings
+        for name in (option, f"{command} {option}")
+    }
+    assert VALUES.keys() <= known
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("train_team_net.py", "--lr-schedule cosine --lr-steps 3", "--lr-steps goes with"),
+        ("pretrain.py", "--lr-steps 3 9 --lr-schedule cosine", "--lr-steps goes with"),
+        ("train_team_net.py", "--select-on test --heldout 0.15", "--heldout 0.15 holds out"),
+        ("train_prog_kd.py", "--select-on test --heldout 0", "--heldout 0 holds out"),
+        ("save_logits.py", "--select-on test --heldout 0.3", "--heldout 0.3 holds out"),
+        ("training.views", "--select-on test --heldout 0.3", "--heldout 0.3 holds out"),
+        ("train_team_net.py", "--heldout 0", "--heldout 0 leaves nothing to choose"),
+        ("train_team_net.py", "--warmup 2", "--warmup goes with --lr-schedule cosine"),
+        ("train_team_net.py", "--lr-schedule cosine --warmup 30", "does not fit into --epochs 30"),
+        ("pretrain.py", "--is_train --evaluate", "--evaluate: not allowed with"),
+        ("train_i_frame.py", "--is_train --evaluate", "--evaluate: not allowed with"),
+        ("train_team_ce.py", "--dropout 0.3", "with dropout 0.5, the options say 0.3"),
+        ("train_i_frame.py", "--is_shift", "with is_shift False, the options say True"),
+        ("train_team_ce.py", "--motion-arch resnet34", "the options say resnet34"),
+        ("save_logits.py", "--crop-size 64", "with crop_size 32, the options say 64"),
+        ("training.views", "--parts train --views 0", "--parts train has nothing to compute"),
+        ("training.views", "--parts heldout --select-on test", "--parts heldout: there is no"),
+        ("wise_team_net_logit.py", "--logits a.pt --method team_ce", "leave out --method"),
+    ],
+)
+def test_options_that_exclude_each_other(command, words, message, places, refusal):
+    needed = COMMANDS[command].format(**places).split()
+    if "--method" in words:
+        needed = without(needed, "--method")
+    assert message in refusal(command, *needed, *words.split())
+
+
+def test_defaults_do_not_count_as_given():
+    """Neither the recipe's steps beside a cosine, nor a share held out beside --select-on test."""
+    words = "--data-root D --train-list A --test-list B --lr-schedule cosine --select-on test"
+    args = parser_of("train_team_net.py").parse_args(words.split())
+    options.resolve_recipe(args)
+    options.resolve_heldout(args)
+    assert args.lr_steps == [5, 10, 15] and args.heldout == options.HELDOUT

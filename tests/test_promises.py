@@ -1,0 +1,309 @@
+"""Promises: p-values against slow ones, levels at the boundary, refusals, the script on outside
+logits."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import team_net_wise_all_acc
+import wise_team_net_logit
+from early_exit import promise, wise
+from early_exit.confidence import CONFIDENCES
+from early_exit.groups import groups_of, split_off
+from early_exit.logits import LogitsError
+from early_exit.outside import load_outside
+from early_exit.paths import leave_along, pareto_path
+from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
+from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
+
+CLIPS = 3
+
+
+def scores(groups=300, exits=3, classes=4, seed=0, prefix="a"):
+    """Arrays of an .npz file: later exits know more, clips of a group are alike."""
+    rng = np.random.default_rng(seed)
+    number = groups * CLIPS
+    labels = np.repeat(rng.integers(0, classes, groups), CLIPS)
+    clarity = np.repeat(rng.gamma(2, 1, groups), CLIPS)
+    logits = rng.standard_normal((number, exits, classes))
+    for k in range(exits):
+        logits[np.arange(number), k, labels] += clarity * (1 + 1.5 * k)
+    return {
+        "logits": logits.astype(np.float32),
+        "labels": labels,
+        "names": np.array([f"{prefix}{n:05}" for n in range(number)]),
+        "groups": np.array([f"{prefix}{n // CLIPS}" for n in range(number)]),
+        "gmacs": np.array([1.0, 3.0, 10.0][:exits]),
+    }
+
+
+def save(path, arrays, **changes):
+    np.savez(path, **{k: v for k, v in {**arrays, **changes}.items() if v is not None})
+    return path
+
+
+def run(script, *words):
+    parser = script.get_args_parser()
+    return script.main(parser.parse_args([str(word) for word in words]), parser)
+
+
+def slow_betting(z, limit):
+    """One bet after the other."""
+    money, most, past = 1.0, 1.0, []
+    for value in z:
+        mean = 10 * -0.5 * limit + sum(past)
+        square = 10 * (3 * limit + 0.25 * limit**2) + sum(x * x for x in past)
+        bet = min(max(-mean / square, 0), 0.9 / (1 - limit))
+        money *= 1 - bet * value
+        most = max(most, money)
+        past.append(value)
+    return 1 / most
+
+
+def test_betting_against_a_loop():
+    z = np.random.default_rng(0).choice([-1, 0, 1], (4, 60), p=[0.1, 0.85, 0.05]) - 0.1
+    expected = [slow_betting(row, 0.1) for row in z]
+    np.testing.assert_allclose(betting_p_values(z, 0.1), expected, rtol=1e-9)
+
+
+def broken_share(alpha, count="recordings", draws=2000):
+    """How often the test at level alpha takes a policy whose true drop is the limit exactly.
+
+    Losses at the boundary: the promise "less than the limit" is broken as soon as it is taken.
+    A recording loses all its clips with the limit's probability, or one with three times that.
+    """
+    rng, limit, groups = np.random.default_rng(1), 0.05, 400
+    wish = Wish("drop", limit, 1 - alpha, count)
+    taken = 0
+    for _ in range(draws):
+        loss = (rng.random((1, groups)) < limit + 0.01).astype(float)
+        loss -= rng.random((1, groups)) < 0.01
+        values = np.repeat(loss, CLIPS, axis=1)
+        numbers = np.repeat(np.arange(groups), CLIPS)
+        a, b = (per_recording(x, numbers, count) for x in (values, np.ones_like(values)))
+        taken += len(rejected_along(a, b, wish, limit, -1))
+    return taken / draws
+
+
+@pytest.mark.parametrize("count", promise.COUNTS)
+def test_at_the_boundary_a_promise_is_broken_no_more_often_than_said(count):
+    level = 0.1
+    # Two standard errors of 2000 draws. A bet that stops at its best moment comes near its level.
+    assert broken_share(level, count) <= level + 2 * np.sqrt(level * (1 - level) / 2000)
+
+
+def test_twice_the_level_would_be_noticed():
+    level = 0.1
+    assert broken_share(2 * level) > level + 2 * np.sqrt(level * (1 - level) / 2000)
+
+
+def test_losses_against_loops():
+    rng = np.random.default_rng(0)
+    points, predicted = rng.integers(0, 3, (2, 50)), rng.integers(0, 3, (50, 3))
+    labels, full, costs = rng.integers(0, 3, 50), rng.integers(0, 3, 50), [1, 2, 4]
+    for kind in promise.KINDS:
+        found = losses(kind, points, predicted, labels, costs, full)
+        for p in range(2):
+            for n in range(50):
+                point, label = points[p, n], predicted[n, points[p, n]]
+                expected = {
+                    "drop": (int(full[n] == labels[n]) - int(label == labels[n]), 1),
+                    "disagreement": (int(label != full[n]), 1),
+                    "exit_error": (int(point < 2 and label != labels[n]), int(point < 2)),
+                    "budget": (costs[point] / 4, 1),
+                }[kind]
+                assert (found.a[p, n], found.b[p, n]) == expected
+
+
+def test_recordings_needed_is_where_betting_begins_to_reject():
+    for limit, guarantee in ((0.01, 0.9), (0.05, 0.95)):
+        needed = promise.recordings_needed(limit, guarantee)
+        for number, enough in ((needed - 1, False), (needed, True)):
+            p = betting_p_values(np.full((1, number), -limit), limit)
+            assert (p[0] <= 1 - guarantee) == enough
+    assert promise.recordings_needed(0, 0.9) == np.inf
+    least = promise.least_limit(200, 0.9)
+    assert (
+        promise.recordings_needed(least, 0.9) <= 200 < promise.recordings_needed(0.9 * least, 0.9)
+    )
+    assert promise.least_limit(1, 0.9) is None
+
+
+def test_groups_are_read_from_names_and_never_split():
+    names = ["Run/v_Run_g01_c01.avi", "Run/v_Run_g01_c02", "Jump/v_Jump_g01_c01.avi", "x/y.mp4"]
+    assert groups_of(names) == ["Run/g01", "Run/g01", "Jump/g01", "x/y"]
+    groups = [f"g{n // 3}" for n in range(90)]
+    chosen = split_off(groups, 1 / 3)
+    assert chosen.sum() == 30
+    assert all(len(set(chosen[3 * g : 3 * g + 3])) == 1 for g in range(30))
+
+
+@pytest.mark.parametrize("kind", CONFIDENCES)
+@pytest.mark.parametrize("rule", ["common", "per_exit"])
+def test_script_promises_on_outside_logits(tmp_path, capsys, kind, rule):
+    """The five lines of docs/promises.md, for each confidence; the saved policy decides alike."""
+    path = save(tmp_path / "scores.npz", scores())
+    test = save(tmp_path / "test.npz", scores(seed=1, prefix="b"))
+    words = ["--logits", path, "--test-logits", test, "--max-drop", 5, "--guarantee", 0.9]
+    words += ["--confidence", kind, "--policy-rule", rule, "--temperature", "fit_per_exit"]
+    run(team_net_wise_all_acc, *words)
+    out = capsys.readouterr().out
+    policy = load_policy(tmp_path / "scores" / "policy.json")
+    made = policy.promise
+    assert (made["kind"], made["limit"], made["guarantee"]) == ("drop", 0.05, 0.9)
+    assert made["num_videos"] == 600 and made["num_groups"] == 200
+    assert made["num_videos_to_fit"] == 300 and len(made["list_digest"]) == 64
+    assert made["kept_by"] == "thresholds" and made["words"] in out
+    logits = load_outside(path, test)
+    rows, labels = logits.samples("test")
+    decisions = decide(policy, rows)
+    top1 = 100 * np.mean(decisions.labels == labels)
+    assert json.loads(out.splitlines()[-1][8:])["top1_pct"]["test"] == pytest.approx(top1, abs=1e-4)
+    assert len(set(decisions.points)) > 1
+    assert top1 >= 100 * np.mean(rows[:, -1].argmax(1) == labels) - 5
+
+
+def test_57_videos_are_refused_honestly(tmp_path, capsys):
+    path = save(tmp_path / "few.npz", scores(groups=19))
+    words = ["--logits", path, "--max-drop", 1, "--guarantee", 0.9]
+    run(team_net_wise_all_acc, *words, "--policy-combination", "vanilla")
+    out = capsys.readouterr().out
+    assert "57 videos of 19 recordings cannot promise a top-1 at most 1 points below" in out
+    assert "the full network is kept" in out
+    least = float(re.search(r"could promise a top-1 at most (\S+) points below", out)[1]) / 100
+    assert promise.recordings_needed(least, 0.9) <= 19
+    assert f"needs at least {promise.recordings_needed(0.01, 0.9)} recordings" in out
+    policy = load_policy(tmp_path / "few" / "policy.json")
+    rows, _ = load_outside(path).samples("heldout")
+    assert (decide(policy, rows).labels == rows[:, -1].argmax(1)).all()
+
+
+def test_one_recording_promises_nothing(tmp_path, capsys):
+    arrays = scores(groups=20)
+    path = save(tmp_path / "one.npz", arrays, groups=np.array(["same"] * 60))
+    run(team_net_wise_all_acc, "--logits", path, "--guarantee", 0.9)
+    assert "fewer than two recordings can promise nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--guarantee", 1], "argument --guarantee: 1 is not above 0"),
+        (["--guarantee", "nan"], "argument --guarantee: nan is not above 0"),
+        (["--max-drop", -1, "--guarantee", 0.9], "argument --max-drop: -1 is not a finite number"),
+        (["--max-drop", "nan"], "argument --max-drop: nan is not a finite number"),
+        (
+            ["--max-exit-error", -1, "--guarantee", 0.9],
+            "argument --max-exit-error: -1 is not a finite number",
+        ),
+        (["--max-disagreement", 3], "--max-disagreement is a promise"),
+        (["--confidence", "gate"], "add --guarantee"),
+    ],
+)
+def test_wishes_without_sense_are_refused(tmp_path, capsys, words, message):
+    path = save(tmp_path / "scores.npz", scores(groups=20))
+    with pytest.raises(SystemExit) as stop:
+        run(team_net_wise_all_acc, "--logits", path, *words)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+GOOD = scores(groups=20)
+NOT_FINITE = GOOD["logits"].copy()
+NOT_FINITE[7, 1, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": GOOD["names"][:-1]}, "names do not match the logits"),
+        ({"names": np.array(["a"] * 60)}, "'a' appears 60 times"),
+        ({"labels": GOOD["labels"][:-1]}, "labels do not match the logits"),
+        ({"labels": np.zeros(60, int)}, "one class only: every label is 0"),
+        ({"labels": GOOD["labels"] + 9}, "there are 4 classes"),
+        ({"logits": NOT_FINITE}, "'a00007' are not finite"),
+        ({"logits": GOOD["logits"][:, :, :1]}, "one class only"),
+        ({"logits": GOOD["logits"][:, :1]}, "one exit only"),
+        ({"groups": GOOD["groups"][:-1]}, "groups do not match"),
+        ({"gmacs": np.array([1.0, 1.0, 2.0])}, "a later exit costs more"),
+        ({"exit_names": np.array(["a", "a", "b"])}, "3 different strings"),
+        ({"labels": None}, "lacks labels"),
+        ({"logitz": GOOD["labels"]}, "holds logitz as well"),
+        ({"names": GOOD["names"].astype(object)}, "not an .npz file of plain arrays"),
+    ],
+)
+def test_bad_outside_files_are_refused_by_name(tmp_path, changes, message):
+    path = save(tmp_path / "bad.npz", GOOD, **changes)
+    with pytest.raises(LogitsError, match=message) as error:
+        load_outside(path)
+    assert "bad.npz" in str(error.value)
+
+
+def test_calibration_and_test_must_be_apart(tmp_path):
+    path = save(tmp_path / "a.npz", GOOD)
+    other = scores(groups=20, prefix="b")
+    with pytest.raises(LogitsError, match="60 videos are in both files"):
+        load_outside(path, path)
+    crossing = save(tmp_path / "b.npz", other, groups=GOOD["groups"])
+    with pytest.raises(LogitsError, match="20 groups have videos in both files"):
+        load_outside(path, crossing)
+    dearer = save(tmp_path / "c.npz", other, gmacs=np.array([1.0, 3.0, 11.0]))
+    with pytest.raises(LogitsError, match="gmacs differ"):
+        load_outside(path, dearer)
+
+
+def test_pareto_path_goes_from_dear_to_cheap_and_stays_on_the_frontier():
+    rng = np.random.default_rng(0)
+    sure = rng.random((400, 3))
+    correct = rng.random((400, 3)) < 0.4 + 0.5 * sure
+    costs = np.array([1.0, 3.0, 10.0])
+    points = leave_along(sure, pareto_path(sure, correct, costs))
+    spent = costs[points].mean(axis=1)
+    right = correct[np.arange(400), points].mean(axis=1)
+    assert len(points) > 5 and (np.diff(spent) < 0).all() and (np.diff(right) < 0).all()
+
+
+@pytest.mark.parametrize("pool", wise.POOLS)
+def test_wise_with_temperatures_and_pools(tmp_path, pool):
+    arrays = scores(groups=100)
+    arrays["logits"][:, 0] *= 20  # an over-confident exit
+    path = save(tmp_path / "scores.npz", arrays)
+    run(wise_team_net_logit, "--logits", path, "--pool", pool, "--temperature")
+    logits = load_outside(path)
+    rows, labels = logits.samples("heldout")
+    weights, _ = wise.load_weights(tmp_path / "scores" / "wise.json", logits.outputs)
+    how = wise.load_pooling(tmp_path / "scores" / "wise.json")
+    assert how[0] == pool and how[1][0] > 5 * how[1][1]
+    ce = wise.cross_entropy(wise.combine(rows, weights, *how), labels)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rival = rng.random((3, 3)) * wise.available(logits.outputs)
+        rival /= rival.sum(axis=1, keepdims=True)
+        other = wise.cross_entropy(wise.combine(rows, rival, *how), labels)
+        slack = 0 if pool == "probability" else 0.01 * (rival - weights).sum(axis=1)
+        assert (ce[1:] <= (other + slack)[1:] + 1e-9).all()
+    if pool == "probability":
+        np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_network_side_combines_and_scores_as_saved_logits_do(tmp_path):
+    """Policy.at, one exit after the other, against the arrays of all clips."""
+    torch = pytest.importorskip("torch")
+    path = save(tmp_path / "scores.npz", scores())
+    for pool in wise.POOLS:
+        run(wise_team_net_logit, "--logits", path, "--pool", pool, "--temperature")
+        for kind in CONFIDENCES:
+            words = ["--max-drop", 5, "--guarantee", 0.9, "--confidence", kind]
+            run(team_net_wise_all_acc, "--logits", path, *words)
+            policy = load_policy(tmp_path / "scores" / "policy.json")
+            assert (policy.pool, policy.confidence) == (pool, kind)
+            rows, _ = load_outside(path).samples("heldout")
+            combined = combined_logits(policy, rows)
+            sure = policy_confidences(policy, combined)
+            outputs = list(torch.from_numpy(rows.astype(float)).unbind(1))
+            for point in range(3):
+                got = policy.at(point, outputs[: point + 1])
+                np.testing.assert_allclose(got[0].numpy(), combined[:, point], atol=1e-9)
+                np.testing.assert_allclose(got[1].numpy(), sure[:, point], atol=1e-9)
+                assert ((sure[:, point] >= 0) & (sure[:, point] <= 1)).all()
