@@ -17,7 +17,8 @@ from conftest import REPO
 
 from study.compare import Side
 from training import views
-from training.options import METHODS, resolve_recipe
+from training.options import METHODS
+from training.resolve import resolve_recipe
 
 MULTIRUNNER = REPO / "multirunner"
 GENERATORS = (["create_all_jobs.sh"], ["ucf101_7.sh", "--jobs"], ["demo.sh", "--jobs"])
