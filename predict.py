@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from coviar.command import run
 from coviar.convert import FITS
-from coviar.reencode import find_videos
+from coviar.folder import list_folder
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy
@@ -106,7 +106,7 @@ def list_videos(paths, parser):
     videos = []
     for path in paths:
         if path.is_dir():
-            found = find_videos(path)
+            found = list_folder(path).videos
             if not found:
                 parser.error(f"{path} holds no video; name the files themselves")
             videos += [path / name for name in found]

@@ -33,8 +33,9 @@ from tqdm import tqdm
 from coviar.command import run
 from coviar.decode import CorruptVideoWarning, decode
 from coviar.files import VIDEO_SUFFIXES
+from coviar.folder import describe, list_folder
 from coviar.index import read_index
-from coviar.reencode import check_source, describe_suffixes, find_videos, other_files, positive
+from coviar.reencode import check_source, positive
 
 STATES = ("ok", "convert", "damaged", "unusable")
 
@@ -105,8 +106,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     is_list = not args.source.is_dir() and args.source.suffix.lower() not in VIDEO_SUFFIXES
     if args.data_root and not is_list:
         parser.error("--data-root is for a list file")
+    others = Counter()
     if args.source.is_dir():
-        paths = [args.source / name for name in find_videos(args.source)]
+        names, others = list_folder(args.source)
+        paths = [args.source / name for name in names]
     elif is_list:
         from dataset_team.lists import ListError, read_paths  # for this command only
 
@@ -135,10 +138,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 facts = f"{found.frames:6} pictures {found.width}x{found.height} {found.codec}"
             reason = f"  ({found.reason})" if found.reason else ""
             tqdm.write(f"{found.state:8} {facts:31} {path}{reason}")
-    skipped = other_files(args.source)
-    if skipped:
-        print(f"skipped: {describe_suffixes(skipped)}", file=sys.stderr)
-    counts = {"videos": len(paths), **states, "frames": frames, "skipped": sum(skipped.values())}
+    if others:
+        print(f"skipped: {describe(others)}", file=sys.stderr)
+    counts = {"videos": len(paths), **states, "frames": frames, "skipped": sum(others.values())}
     print("result:", json.dumps(counts))
     return 0 if states["ok"] == len(paths) else 1
 

@@ -31,6 +31,7 @@ from coviar.command import run
 from coviar.container import open_video
 from coviar.convert import FITS, Converter
 from coviar.files import VIDEO_SUFFIXES, whole_file
+from coviar.folder import describe, list_folder
 from coviar.source import decode_source
 
 REPORT = "reencode.json"
@@ -200,51 +201,16 @@ def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.Cod
     return encoder
 
 
-def find_videos(source: Path) -> list:
-    """Paths, relative to the folder `source`, of its videos (known by their suffix), sorted.
-
-    Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
-    """
-    found, visited, to_visit = [], set(), [source]
-    while to_visit:  # real folders before linked ones: a folder is entered once, by its own path
-        for folder, children, names in os.walk(to_visit.pop(0)):
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
-                children.clear()
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            paths = (Path(folder, child) for child in sorted(children))
-            to_visit += [path for path in paths if path.is_symlink()]
-            for name in names:
-                if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                    found.append(Path(folder, name).relative_to(source))
-    return sorted(found)
-
-
-def other_files(source: Path) -> Counter:
-    """{suffix: files of that suffix in the folder `source` that are taken for no video}."""
-    found = Counter()
-    for _, _, names in os.walk(source):
-        for name in names:
-            suffix = Path(name).suffix.lower()
-            if suffix not in VIDEO_SUFFIXES or name.startswith("."):
-                found["hidden" if name.startswith(".") else suffix or "no suffix"] += 1
-    return found
-
-
-def describe_suffixes(found: Counter) -> str:
-    """For a message: what `other_files` found."""
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
-    return f"files not known as videos by their suffix: {kinds}"
-
-
-def plan(source: Path, target: Path) -> dict:
-    """{output path: input path}; ValueError if there is nothing to do or two share an output."""
+def plan(source: Path, target: Path) -> tuple:
+    """({output path: input path}, Contents.others); ValueError if there is nothing to do or two
+    share an output."""
+    others = Counter()
     if source.is_dir():
         here, there = source.resolve(), target.resolve()
         if here == there or here in there.parents:
             raise ValueError(f"OUT ({target}) must not be inside IN ({source})")
-        videos = {name: source / name for name in find_videos(source)}
+        names, others = list_folder(source)
+        videos = {name: source / name for name in names}
     elif source.is_file():
         videos = {Path(source.name): source}
     else:
@@ -257,12 +223,12 @@ def plan(source: Path, target: Path) -> dict:
         if output in outputs:
             raise ValueError(f"{outputs[output]} and {path} would both become {output}")
         outputs[output] = path
-    return outputs
+    return outputs, others
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
-        outputs = plan(args.source, args.target)
+        outputs, others = plan(args.source, args.target)
         settings = {
             "size": "x".join(map(str, args.size)),
             "gop": args.gop,
@@ -302,9 +268,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         path, note = min(notes.items())
         others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
         print(f"note: {path}{others}: {note}", file=sys.stderr)
-    skipped = other_files(args.source)
-    if skipped:
-        print(f"skipped: {describe_suffixes(skipped)}", file=sys.stderr)
+    if others:
+        print(f"skipped: {describe(others)}", file=sys.stderr)
     for path, problem in sorted(report["failed"].items()):
         print(f"failed: {path}: {problem}", file=sys.stderr)
     result = {
@@ -312,7 +277,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         "encoded": len(todo) - len(report["failed"]),
         "kept": len(outputs) - len(todo),
         "failed": len(report["failed"]),
-        "skipped": sum(skipped.values()),
+        "skipped": sum(others.values()),
         **settings,
     }
     print("result:", json.dumps(result))

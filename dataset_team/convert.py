@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from coviar.reencode import find_videos
+from coviar.folder import list_folder
 from dataset_team.list_file import ListError, read_rows, without_extension
 from dataset_team.official_lists import Entry
 
@@ -18,7 +18,7 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
     video is not found, or not only once.
     """
     by_stem = defaultdict(list)
-    for path in find_videos(data_root):
+    for path in list_folder(data_root).videos:
         by_stem[without_extension(path.name).casefold()].append(path)
     folders = sorted({p.parent.name for paths in by_stem.values() for p in paths if p.parent.name})
     entries, problems = [], []

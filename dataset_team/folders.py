@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 
 from coviar.container import open_video
-from coviar.reencode import find_videos
+from coviar.folder import list_folder
 from dataset_team.finder import VideoFinder
 from dataset_team.groups import group_of
 from dataset_team.identity import equal_files
@@ -48,7 +48,7 @@ def read_clips(folder: Path) -> tuple[list[Clip], list[str]]:
     Raises ListError when there are fewer than two classes.
     """
     finder, clips, left_out = VideoFinder(folder), [], []
-    for path in find_videos(folder):
+    for path in list_folder(folder).videos:
         name = path.as_posix()
         if len(path.parts) < 2:
             left_out.append(f"{name}: lies in no class folder")

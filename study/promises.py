@@ -25,6 +25,7 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest
 
+from coviar.command import run
 from coviar.files import whole_file
 from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
@@ -376,5 +377,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

@@ -1,0 +1,53 @@
+"""What is in a folder of videos."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from coviar.files import VIDEO_SUFFIXES
+
+
+class Contents(NamedTuple):
+    """videos: paths relative to the folder, sorted. others: {suffix: files taken for no video}."""
+
+    videos: list
+    others: Counter
+
+
+def list_folder(folder: Path) -> Contents:
+    """What is in a folder and in those below; videos are known by their suffix.
+
+    Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
+    """
+    videos, others, visited, to_visit = [], Counter(), set(), [folder]
+
+    def skip(error: OSError) -> None:
+        others["unreadable folder(s)"] += 1
+
+    while to_visit:  # real folders before linked ones: a folder is entered once, by its own path
+        for here, children, names in os.walk(to_visit.pop(0), onerror=skip):
+            status = os.stat(here)
+            if (status.st_dev, status.st_ino) in visited:
+                children.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            paths = (Path(here, child) for child in sorted(children))
+            to_visit += [path for path in paths if path.is_symlink()]
+            for name in names:
+                suffix = Path(name).suffix.lower()
+                if name.startswith("."):
+                    others["hidden"] += 1
+                elif suffix in VIDEO_SUFFIXES:
+                    videos.append(Path(here, name).relative_to(folder))
+                else:
+                    others[suffix or "no suffix"] += 1
+    return Contents(sorted(videos), others)
+
+
+def describe(others: Counter) -> str:
+    """For a message: what was taken for no video."""
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    return f"{kinds} (videos are known by their suffix)"
