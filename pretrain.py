@@ -7,6 +7,7 @@ The loop is train_team_net.py's; the published recipe is another one. The run fo
 <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
+from coviar.command import run
 from training.options import (
     add_backbone_options,
     add_data_options,
@@ -35,5 +36,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -11,6 +11,7 @@ Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them
 
 import torch
 
+from coviar.command import run
 from early_exit.logits import LOGITS_NAME, LogitsFile, Part
 from models import STREAMS
 from training import distributed
@@ -24,9 +25,9 @@ from training.options import (
     add_location_options,
     folder_name,
     make_parser,
-    run_path,
 )
 from training.provenance import command_line, print_result
+from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
 from training.trained import put_exits_on
 
@@ -118,5 +119,4 @@ def save(args, frozen, net, folder, counts, banks):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coviar.command import run
 from early_exit import wise
 from early_exit.calibrate import RULES, fit_temperature
 from early_exit.logits import LOGITS_NAME
@@ -35,13 +36,13 @@ from study.policies import load_run_tables, make_policy, make_promise
 from study.run_tables import write_rows
 from training.options import (
     add_logits_options,
-    logits_path,
     make_parser,
     non_negative_float,
     open_fraction,
     positive_float,
 )
 from training.provenance import print_result
+from training.resolve import logits_path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -268,5 +269,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

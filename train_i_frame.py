@@ -7,6 +7,7 @@ Knowledge distillation without a curriculum. The run folder is
 <checkpoint_dir>/<data>/i_frame/<split>_seed<k>/.
 """
 
+from coviar.command import run
 from training.options import (
     add_data_options,
     add_distillation_options,
@@ -39,5 +40,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -9,6 +9,7 @@ The teachers are the frozen backbone's own streams: motion vectors, then residua
 run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
 """
 
+from coviar.command import run
 from training.options import (
     add_data_options,
     add_distillation_options,
@@ -45,5 +46,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -7,6 +7,7 @@ The anti-curriculum of the PKD paper: I-frames, then residuals, then motion vect
 is <checkpoint_dir>/<data>/prog_kd_anti/<split>_seed<k>/.
 """
 
+from coviar.command import run
 from training.options import (
     add_data_options,
     add_distillation_options,
@@ -38,5 +39,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

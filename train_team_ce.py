@@ -7,6 +7,7 @@ The frozen backbone is the run of the same data and split, or --pretrained FILE.
 <checkpoint_dir>/<data>/team_ce/<split>_seed<k>/.
 """
 
+from coviar.command import run
 from training.options import (
     add_data_options,
     add_exit_options,
@@ -37,5 +38,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

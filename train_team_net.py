@@ -9,6 +9,7 @@ entropy of their summed logits. Defaults are the published recipe of the data se
 is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
 """
 
+from coviar.command import run
 from training.options import (
     add_backbone_options,
     add_data_options,
@@ -38,5 +39,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coviar.command import run
 from early_exit import wise
 from early_exit.learn_wise import learn_wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from early_exit.outside import load_any
-from training.options import add_logits_options, logits_path, make_parser, non_negative_float
+from training.options import add_logits_options, make_parser, non_negative_float
 from training.provenance import print_result
+from training.resolve import logits_path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -132,5 +134,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

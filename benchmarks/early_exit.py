@@ -29,6 +29,7 @@ from torch import nn
 from benchmarks.forward import build_network, random_clips
 from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar import read_index
+from coviar.command import quiet_pipe
 from coviar.files import whole_file
 from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy
@@ -180,4 +181,5 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(get_args_parser().parse_args())))
+    with quiet_pipe():
+        print(json.dumps(main(get_args_parser().parse_args())))

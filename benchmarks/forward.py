@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import capability, device_name, interleaved_medians
+from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
 from models.precision import PRECISIONS, has_bf16
@@ -136,4 +137,5 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(get_args_parser().parse_args())))
+    with quiet_pipe():
+        print(json.dumps(main(get_args_parser().parse_args())))

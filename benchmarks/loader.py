@@ -30,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from coviar import load_clip
+from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import Record
 from dataset_team.sampling import segment_positions
@@ -185,4 +186,5 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(get_args_parser().parse_args()))
+    with quiet_pipe():
+        sys.exit(main(get_args_parser().parse_args()))

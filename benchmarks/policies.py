@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.timing import capability, device_name, interleaved_medians
+from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
 from dataset_team.transforms import normalise
@@ -164,4 +165,5 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
 
 if __name__ == "__main__":
     parser = get_args_parser()
-    print(json.dumps(main(parser.parse_args(), parser)))
+    with quiet_pipe():
+        print(json.dumps(main(parser.parse_args(), parser)))

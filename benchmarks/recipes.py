@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from coviar.command import run
 from models import STREAMS
 from models.team_net import new_classifier
 from study.compare import paired_difference, recording_of
@@ -293,5 +294,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -33,9 +33,11 @@ from pathlib import Path
 
 import torch
 
+from coviar.command import quiet_pipe
 from study.run_tables import write_rows
-from training.options import METHODS, make_parser, non_negative_int, positive_int, resolve_recipe
+from training.options import METHODS, make_parser, non_negative_int, positive_int
 from training.provenance import command_line
+from training.resolve import resolve_recipe
 
 COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]
 COLUMNS += ["protocol", "command"]
@@ -242,4 +244,5 @@ def main(args: argparse.Namespace, forwarded: list[str], parser: argparse.Argume
 
 if __name__ == "__main__":
     parser = get_args_parser()
-    print(json.dumps(main(*parser.parse_known_args(), parser)))
+    with quiet_pipe():
+        print(json.dumps(main(*parser.parse_known_args(), parser)))

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from benchmarks.forward import NUM_CLASSES, measured_precisions, random_clips
 from benchmarks.timing import capability, device_name, interleaved_medians
+from coviar.command import quiet_pipe
 from models.team_net import ARCHS, TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 from training.options import non_negative_int, positive_int
@@ -140,4 +141,5 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
 
 if __name__ == "__main__":
     parser = get_args_parser()
-    print(json.dumps(main(parser.parse_args(), parser)))
+    with quiet_pipe():
+        print(json.dumps(main(parser.parse_args(), parser)))

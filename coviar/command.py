@@ -1,20 +1,42 @@
-"""Running a command line's `main`: a reader that closes the pipe (`| head`) ends it quietly."""
+"""Running a command line: a reader that closes the pipe (`| head`) ends it quietly."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
 import sys
+from collections.abc import Callable, Iterator
 
 CLOSED_PIPE = 141  # what the shell reports of a program that SIGPIPE ended
+_OUTPUTS = (1, 2)  # the descriptors of stdout and stderr
 
 
-def run(main, parser: argparse.ArgumentParser) -> None:
+def run(main: Callable, parser: argparse.ArgumentParser) -> None:
     """Call main(arguments, parser) and exit with the code it returns."""
+    with quiet_pipe():
+        sys.exit(main(parser.parse_args(), parser))
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Exit without a traceback where nobody reads the output any more."""
     try:
-        code = main(parser.parse_args(), parser)
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = CLOSED_PIPE
-    sys.exit(code)
+        if not any(map(_is_unread, _OUTPUTS)):
+            raise  # another pipe, such as a worker's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in _OUTPUTS:
+            os.dup2(nowhere, output)
+        sys.exit(CLOSED_PIPE)
+
+
+def _is_unread(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))

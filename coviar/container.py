@@ -10,6 +10,7 @@ import av
 from av.sidedata.sidedata import SideDataContainer
 
 from coviar.complete import find_cut, read_head
+from coviar.encryption import is_encrypted
 
 REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
@@ -23,8 +24,6 @@ _OTHER_FILES = {
     b"Salted__": "encrypted (by openssl)",
     b"-----BEGIN PGP": "encrypted (by PGP)",
 }
-_ENCRYPTED_TAGS = ("encv", "drmi")
-_MATROSKA, _CONTENT_ENCRYPTION = b"\x1a\x45\xdf\xa3", b"\x50\x35"
 
 
 @contextlib.contextmanager
@@ -80,23 +79,12 @@ def _check_codec(path: str, head: bytes, container, stream) -> None:
     context = stream.codec_context
     if container.format.name == "tty":
         raise ValueError(f"{path}: this is a text file, not a video")
-    if _is_encrypted(head, getattr(context, "codec_tag", "")):
+    if is_encrypted(path, head):
         raise ValueError(f"{path}: the video is encrypted; it can only be read without encryption")
     if context is None or not getattr(context, "name", None):
-        raise ValueError(f"{path}: its video codec is not known to this FFmpeg")
-
-
-def _is_encrypted(head: bytes, tag: str) -> bool:
-    if tag in _ENCRYPTED_TAGS:
-        return True
-    if head.startswith(_MATROSKA):
-        place = head.find(b"\x6d\x80")  # ContentEncodings
-        return place >= 0 and _CONTENT_ENCRYPTION in head[place : place + 64]
-    if head[:1] == b"G" and head[188:189] == b"G":
-        packets = [head[i : i + 4] for i in range(0, len(head) - 187, 188)]
-        scrambled = [p for p in packets if p[3] >> 6]
-        return 2 * len(scrambled) > len(packets)
-    return False
+        raise ValueError(
+            f"{path}: its video codec is not known to this FFmpeg; convert it with what plays it"
+        )
 
 
 def _what_it_is(head: bytes, reason: str) -> str:

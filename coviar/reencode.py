@@ -322,7 +322,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _check_settings(report: Path, settings: dict) -> None:
     if not report.exists():
         return
-    before = {"fit": FITS[0], **json.loads(report.read_text())["settings"]}
+    try:
+        before = {"fit": FITS[0], **json.loads(report.read_text())["settings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{report} is not as this script writes it: use another OUT") from error
     if before != settings:
         raise ValueError(
             f"{report.parent} was made with {before}, not {settings}: use the same settings or "

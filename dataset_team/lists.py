@@ -268,7 +268,7 @@ def _pick_groups(groups: dict[str, list[str]], fraction: float, rng: random.Rand
 
 
 if __name__ == "__main__":
+    from coviar.command import run
     from dataset_team.make_lists import get_args_parser, main
 
-    the_parser = get_args_parser()
-    main(the_parser.parse_args(), the_parser)
+    run(main, get_args_parser())

@@ -32,6 +32,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from coviar.command import run
 from coviar.files import whole_file
 
 # Class: (pattern, motion along the pattern's first axis, along its second axis). The axes are x and
@@ -249,5 +250,4 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    the_parser = get_args_parser()
-    main(the_parser.parse_args(), the_parser)
+    run(main, get_args_parser())

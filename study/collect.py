@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coviar.command import run
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
 from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
@@ -274,5 +275,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coviar.command import run
 from coviar.files import whole_file
 from dataset_team.lists import group_of
 from early_exit import wise
@@ -309,5 +310,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())

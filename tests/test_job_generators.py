@@ -11,7 +11,8 @@ from shell_jobs import NASTY, calls, run, stub_of_python
 
 from study.compare import Side
 from training import views
-from training.options import METHODS, resolve_recipe
+from training.options import METHODS
+from training.resolve import resolve_recipe
 
 MULTIRUNNER = REPO / "multirunner"
 GENERATORS = (["create_all_jobs.sh"], ["ucf101_7.sh", "--jobs"], ["demo.sh", "--jobs"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ import save_logits
 import train_team_ce
 import train_team_net
 from coviar import read_index
+from coviar.convert import FITS
 from coviar.reencode import reencode
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import Record, read_list
@@ -194,6 +196,16 @@ def test_other_files_are_reencoded_like_the_training_videos(run, ask, tmp_path, 
     assert sorted(os.listdir(tmp_path)) == sorted([name, "as_trained.mp4"])
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_fit_is_that_of_reencode(run, ask, tmp_path, fit):
+    path = write_video(tmp_path / "tall.avi", pictures(20, (48, 96)), container="avi", bf="2")
+    reencode(path, tmp_path / "as_trained.mp4", SIZE, 12, 1, fit)
+    _, found, _ = ask(path, tmp_path / "as_trained.mp4", "--checkpoint", run, "--fit", fit)
+    assert found[0]["reencoded"] and found[1]["reencoded"] is None
+    assert found[0]["confidences"] == found[1]["confidences"]
+    assert bool(found[0]["notes"]) == (fit == "stretch") and not found[1]["notes"]
+
+
 def test_as_is_loads_what_can_be_loaded(run, ask, tmp_path):
     paths = []
     for name in ("large.avi", "b frames.avi"):
@@ -208,13 +220,18 @@ def test_bad_files_are_reported_and_the_rest_goes_on(run, videos, ask, tmp_path)
     (tmp_path / "empty.mp4").write_bytes(b"")
     whole = write_video(tmp_path / "whole.avi", pictures(30), container="avi", bf="2")
     (tmp_path / "cut.avi").write_bytes(whole.read_bytes()[:9000])
-    bad = [tmp_path / name for name in ("nowhere.mp4", "text.mp4", "empty.mp4", "cut.avi")]
+    with av.open(str(whole)) as container:
+        edge = [packet.pos for packet in container.demux(video=0) if packet.size][15]
+    (tmp_path / "edge.avi").write_bytes(whole.read_bytes()[:edge])
+    names = ["nowhere.mp4", "text.mp4", "empty.mp4", "cut.avi", "edge.avi"]
+    bad = [tmp_path / name for name in names]
     code, found, err = ask(videos[0], *bad, videos[1], "--checkpoint", run)
     assert code == 1
     assert [line["video"] for line in found] == [videos[0], *map(str, bad), videos[1]]
     for line in found[1:-1]:
         assert set(line) == {"video", "error"} and line["error"]
         assert f"failed: {line['video']}: {line['error']}" in err
+    assert all("cut off" in line["error"] for line in found[4:6])
     assert "error" not in found[0] and "error" not in found[-1]
 
 

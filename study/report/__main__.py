@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coviar.command import run
 from coviar.files import whole_file
 from dataset_team.finder import VideoFinder
 from study.report.page import data_roots, page, read
@@ -54,5 +55,4 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    main(parser.parse_args(), parser)
+    run(main, get_args_parser())
