@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +75,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--keep-damaged",
         action="store_true",
         help="re-encode of cut-off and damaged files what can be decoded",
+    )
+    parser.add_argument(
+        "--prefer",
+        type=suffix,
+        metavar="SUFFIX",
+        help="of files that differ in their suffix only, such as a.avi and a.mov, take this one"
+        " (default: none of them, and say so)",
     )
     return parser
 
@@ -201,9 +208,12 @@ def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.Cod
     return encoder
 
 
-def plan(source: Path, target: Path) -> tuple:
-    """({output path: input path}, Contents.others); ValueError if there is nothing to do or two
-    share an output."""
+def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
+    """({output path: input path}, Contents.others, {input path: why it is left out}).
+
+    Of files that differ in their suffix only, the one with the suffix `prefer` is taken; without
+    such a one all are left out. Raises ValueError if there is nothing to do.
+    """
     others = Counter()
     if source.is_dir():
         here, there = source.resolve(), target.resolve()
@@ -217,18 +227,32 @@ def plan(source: Path, target: Path) -> tuple:
         raise ValueError(f"IN ({source}) does not exist")
     if not videos:
         raise ValueError(f"IN ({source}) holds no video; looked for {' '.join(VIDEO_SUFFIXES)}")
-    outputs = {}
+    sharing = defaultdict(list)
     for name, path in videos.items():
-        output = target / name.with_suffix(".mp4")
-        if output in outputs:
-            raise ValueError(f"{outputs[output]} and {path} would both become {output}")
-        outputs[output] = path
-    return outputs, others
+        sharing[target / name.with_suffix(".mp4")].append(path)
+    outputs, clashes = {}, {}
+    for output, paths in sharing.items():
+        preferred = [path for path in paths if path.suffix.lower() == prefer]
+        if len(paths) > 1 and len(preferred) != 1:
+            names = " and ".join(path.name for path in paths)
+            reason = f"{names} would all become {output}; rename them, or choose by --prefer SUFFIX"
+            clashes.update(dict.fromkeys(map(str, paths), reason))
+        else:
+            outputs[output] = (preferred if len(paths) > 1 else paths)[0]
+    return outputs, others, clashes
+
+
+def suffix(text: str) -> str:
+    """One of VIDEO_SUFFIXES, with or without its dot."""
+    found = f".{text.lower().lstrip('.')}"
+    if found not in VIDEO_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} is no suffix of videos, such as avi or mp4")
+    return found
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
-        outputs, others = plan(args.source, args.target)
+        outputs, others, clashes = plan(args.source, args.target, args.prefer)
         settings = {
             "size": "x".join(map(str, args.size)),
             "gop": args.gop,
@@ -239,7 +263,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     except ValueError as error:
         parser.error(str(error))
     todo = {output: path for output, path in outputs.items() if not output.exists()}
-    report = {"settings": settings, "videos": len(outputs), "failed": {}}
+    report = {"settings": settings, "videos": len(outputs) + len(clashes), "failed": clashes}
     _write_report(args.target, report)
 
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
@@ -273,8 +297,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     for path, problem in sorted(report["failed"].items()):
         print(f"failed: {path}: {problem}", file=sys.stderr)
     result = {
-        "videos": len(outputs),
-        "encoded": len(todo) - len(report["failed"]),
+        "videos": report["videos"],
+        "encoded": len(todo) - len(report["failed"]) + len(clashes),
         "kept": len(outputs) - len(todo),
         "failed": len(report["failed"]),
         "skipped": sum(others.values()),

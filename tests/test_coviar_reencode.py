@@ -162,14 +162,19 @@ def test_broken_inputs_are_reported_and_the_rest_is_done(inputs, tmp_path, capsy
     assert json.loads(printed.out.split("result: ")[1])["failed"] == 4
 
 
-def test_two_inputs_of_one_output_name_are_an_error_before_anything_is_done(tmp_path, capsys):
-    for name in ("a.avi", "a.mkv"):
-        (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(SystemExit):
-        run(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
-    error = capsys.readouterr().err
-    assert "a.avi" in error and "a.mkv" in error and "would both become" in error
-    assert not (tmp_path.parent / f"{tmp_path.name}-out").exists()
+def test_inputs_of_one_output_name_are_left_out_or_chosen(inputs, tmp_path, capsys):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.m4v", "a.mp4", "b.mp4"):
+        shutil.copy(inputs / "B" / "h264.mp4", source / name)
+    assert run(source, out) == 1
+    printed = capsys.readouterr()
+    assert f"failed: {source / 'a.m4v'}: a.m4v and a.mp4 would all become" in printed.err
+    result = json.loads(printed.out.split("result: ")[1])
+    assert (result["videos"], result["encoded"], result["failed"]) == (3, 1, 2)
+    assert files(out) == ["b.mp4", "reencode.json"]
+    assert run(source, out, "--prefer", "MP4") == 0
+    assert files(out) == ["a.mp4", "b.mp4", "reencode.json"]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ VALUES = {
     "--test-share": ("0", "1", "nan", "x"),
     "--threshold": ("-0.1", "1.1", "nan", "x"),
     "--thresholds": AMOUNT,
+    "--prefer": ("txt", "", "x"),
     "--times": MISSING,
     "--top": NUMBER,
     "--toy": MISSING,
