@@ -30,15 +30,9 @@ from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
 from training.agreement import check_classes
-from training.options import (
-    add_device_options,
-    choose_device,
-    make_parser,
-    positive_int,
-    probability,
-    resolve_precision,
-)
+from training.options import add_device_options, make_parser, positive_int, probability
 from training.provenance import print_result
+from training.resolve import choose_device, resolve_precision
 from training.trained import load_trained
 
 

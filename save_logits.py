@@ -25,9 +25,9 @@ from training.options import (
     add_location_options,
     folder_name,
     make_parser,
-    run_path,
 )
 from training.provenance import command_line, print_result
+from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
 from training.trained import put_exits_on
 

@@ -20,35 +20,29 @@ whether it was right or wrong to leave.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
-
-import numpy as np
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.calibrate import RULES, Goal, calibrate, fit_temperature
-from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
+from early_exit.calibrate import RULES, fit_temperature
+from early_exit.logits import LOGITS_NAME
 from early_exit.outside import load_any, results_folder
-from early_exit.policy import CONFIDENCES, POLICY_NAME, Policy, save_policy
+from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
-from early_exit.promised import Recipe, promise_policy
-from early_exit.thresholds import DEFAULT_THRESHOLDS, confidences
+from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import WISE_NAME
-from MACs.team_net import exit_gmacs
 from study.columns import ALL, RUN_COLUMNS
-from study.run_tables import RunTables, write_rows
+from study.policies import load_run_tables, make_policy, make_promise
+from study.run_tables import write_rows
 from training.options import (
     add_logits_options,
-    logits_path,
     make_parser,
     non_negative_float,
     open_fraction,
     positive_float,
 )
-from training.provenance import command_line, print_result
-from wise_team_net_logit import learn_wise
+from training.provenance import print_result
+from training.resolve import logits_path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -156,28 +150,6 @@ def temperature_option(text: str) -> float | None:
     return value
 
 
-def load_study(path: Path, logits: LogitsFile) -> RunTables:
-    """The run's logits with the WISE weights beside them; ValueError when these are of others."""
-    wise_path = results_folder(path) / WISE_NAME
-    if logits.gmacs is not None and not wise_path.is_file():
-        print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
-        learn_wise(path, logits)
-    betas, provenance = wise.load_weights(wise_path, logits.outputs)
-    if provenance.get("logits_sha256") != file_digest(path):
-        raise ValueError(
-            f"{wise_path} was fitted on other logits than {path} holds now: "
-            "run wise_team_net_logit.py again"
-        )
-    meta = logits.meta
-    if logits.gmacs is None:
-        costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
-    else:
-        costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
-    pooling = wise.load_pooling(wise_path)
-    return RunTables(logits, betas, costs, wise_protocol, command_line(), *pooling)
-
-
 def wish_of(args: argparse.Namespace) -> Wish:
     """What --guarantee is about."""
     common = {"guarantee": args.guarantee, "count": args.count}
@@ -188,71 +160,6 @@ def wish_of(args: argparse.Namespace) -> Wish:
     if args.max_exit_error is not None:
         return Wish("exit_error", args.max_exit_error / 100, **common)
     return Wish("drop", args.max_drop / 100, **common)
-
-
-def make_promise(
-    study: RunTables, combination: str, rule: str, recipe: dict, args: argparse.Namespace
-) -> Policy:
-    """As `make_policy`, for --guarantee. recipe: provenance of the WISE weights."""
-    learn = combination == "wise" and recipe["fit_on"] == args.select_on
-    pool, scales = study.pooling.get(combination, ("logits", ()))
-    how = Recipe(
-        None if learn else study.weights[combination],
-        args.confidence,
-        rule,
-        args.temperature or "fit",
-        pool,
-        scales,
-        recipe.get("alpha", 0.01),
-        recipe.get("solver", "exact"),
-    )
-    wish, costs = wish_of(args), study.costs(args.select_on)
-    made = {**study.row(args.select_on, combination), "rule": rule, "select_on": args.select_on}
-    made["backbone_digest"] = study.logits.meta.get("backbone_digest")
-    made["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    policy = promise_policy(study.logits, args.select_on, costs, wish, how, made)
-    reached = policy.promise["kept_by"] == "thresholds"
-    goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
-    return replace(policy, provenance={**made, "goal": goal, "reached": reached})
-
-
-def make_policy(
-    study: RunTables, combination: str, rule: str, temperature: float, args: argparse.Namespace
-) -> Policy:
-    """Thresholds for the goal, chosen on --select-on, with all that is needed to use them."""
-    if args.budget_gmacs is None:
-        full = 100 * study.combined(args.select_on, "vanilla")[1][:, -1].mean()
-        counts = np.unique(study.logits.part(args.select_on).labels, return_counts=True)[1]
-        is_chance = full <= 100 * counts.max() / counts.sum()
-        goal, words = Goal(min_top1_pct=full - args.max_drop), f"max-drop {args.max_drop:g}"
-        if is_chance:
-            words += " (the full network does not beat naming the largest class)"
-    else:
-        is_chance = False
-        goal, words = Goal(max_gmacs=args.budget_gmacs), f"budget-gmacs {args.budget_gmacs:g}"
-    combined, correct = study.combined(args.select_on, combination)
-    sure = confidences(combined, args.confidence, temperature)
-    choice = calibrate(sure, correct, study.costs(args.select_on), goal, rule)
-    provenance = {
-        **study.row(args.select_on, combination),
-        **{
-            "rule": rule,
-            "goal": words,
-            "reached": bool(choice.reached and not is_chance),
-            "select_on": args.select_on,
-        },
-        "backbone_digest": study.logits.meta.get("backbone_digest"),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    return Policy(
-        tuple(study.logits.meta["exits"]),
-        choice.thresholds,
-        tuple(map(tuple, study.weights[combination].tolist())),
-        temperature,
-        args.confidence,
-        provenance,
-        *study.pooling.get(combination, ("logits", ())),
-    )
 
 
 def print_policies(rows: list[dict], points: list[str]) -> None:
@@ -301,39 +208,54 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         )
     policies, temperatures, folder = {}, {}, results_folder(path)
     try:
-        study = load_study(path, logits)
-        recipe = wise.load_weights(folder / WISE_NAME, logits.outputs)[1]
+        tables = load_run_tables(path, logits)
+        fitted = wise.load_weights(folder / WISE_NAME, logits.outputs)[1]
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
                 for rule in RULES:
-                    policy = make_promise(study, combination, rule, recipe, args)
-                    policies[combination, rule] = policy
+                    policies[combination, rule] = make_promise(
+                        tables,
+                        combination,
+                        rule,
+                        wish=wish_of(args),
+                        select_on=args.select_on,
+                        confidence=args.confidence,
+                        temperature=args.temperature or "fit",
+                        fitted=fitted,
+                    )
                 temperatures[combination] = policies[combination, "common"].temperature
                 continue
             temperatures[combination] = args.temperature or fit_temperature(
-                study.combined(args.select_on, combination)[0], logits.part(args.select_on).labels
+                tables.combined(args.select_on, combination)[0], logits.part(args.select_on).labels
             )
             for rule in RULES:
                 policies[combination, rule] = make_policy(
-                    study, combination, rule, temperatures[combination], args
+                    tables,
+                    combination,
+                    rule,
+                    select_on=args.select_on,
+                    confidence=args.confidence,
+                    temperature=temperatures[combination],
+                    max_drop=args.max_drop,
+                    budget_gmacs=args.budget_gmacs,
                 )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     saved = policies[args.policy_combination, args.policy_rule]
     save_policy(folder / POLICY_NAME, saved)
-    policy_rows = [row for policy in policies.values() for row in study.policy_rows(policy)]
-    tables = {
-        "exits.csv": study.exit_rows(),
+    policy_rows = [row for policy in policies.values() for row in tables.policy_rows(policy)]
+    rows_of = {
+        "exits.csv": tables.exit_rows(),
         "policies.csv": policy_rows,
         # Last: where it is there, the run is complete.
-        "trade_off.csv": study.sweep_rows(args.thresholds, args.confidence, temperatures),
+        "trade_off.csv": tables.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
-    for name, rows in tables.items():
+    for name, rows in rows_of.items():
         write_rows(folder / name, RUN_COLUMNS[name], rows)
-    print_policies(policy_rows, study.points)
+    print_policies(policy_rows, tables.points)
     if saved.promise:
         print(f"policy.json: {saved.promise['words']}")
-    total = [row for row in study.policy_rows(saved) if row["exit"] == ALL]
+    total = [row for row in tables.policy_rows(saved) if row["exit"] == ALL]
     print_result(
         {
             "folder": str(folder),

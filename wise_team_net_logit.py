@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from pathlib import Path
 
 import numpy as np
-import scipy
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
-from early_exit.outside import load_any, results_folder
-from early_exit.wise import WISE_NAME
-from training.options import add_logits_options, logits_path, make_parser, non_negative_float
-from training.provenance import environment, print_result
+from early_exit.learn_wise import learn_wise
+from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
+from early_exit.outside import load_any
+from training.options import add_logits_options, make_parser, non_negative_float
+from training.provenance import print_result
+from training.resolve import logits_path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -110,40 +108,6 @@ def print_weights(logits: LogitsFile, weights: np.ndarray) -> None:
             for beta, has_run in zip(weights[d], ran[d])
         )
         print(f"{point:8}{''.join(row)}")
-
-
-def learn_wise(
-    path: Path,
-    logits: LogitsFile,
-    fit_on: str = "heldout",
-    alpha: float = 0.01,
-    solver: str = "exact",
-    pool: str = "logits",
-    temperature: bool = False,
-) -> tuple[Path, np.ndarray, tuple[float, ...]]:
-    """Learn the weights of the logits in `path` and write them; returns the file written, the
-    weights and the output temperatures. Raises ValueError, LogitsError among them."""
-    rows, labels = logits.samples(fit_on)
-    scales = tuple(wise.fit_temperatures(rows, labels).tolist()) if temperature else ()
-    fit = wise.fit(rows, labels, logits.outputs, alpha, solver, pool, scales)
-    points = wise.decision_points(logits.outputs)
-    provenance = {
-        **{key: logits.meta[key] for key in ("data", "split", "seed", "method", "protocol")},
-        "logits_sha256": file_digest(path),
-        "fit_on": fit_on,
-        "num_videos": len(logits.part(fit_on).names),
-        "num_samples": len(labels),
-        "solver": solver,
-        "alpha": alpha,
-        "objective": dict(zip(points, fit.objective.tolist())),
-        "ce": dict(zip(points, fit.ce.tolist())),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **environment(),
-        "scipy": scipy.__version__,
-    }
-    target = results_folder(path) / WISE_NAME
-    wise.save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
-    return target, fit.weights, scales
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

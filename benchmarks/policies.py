@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
-from team_net_wise_all_acc import load_study, make_policy
+from study.policies import load_run_tables, make_policy
 from training.options import make_parser, non_negative_float, positive_int
 from training.trained import load_trained
 
@@ -59,18 +59,17 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def calibrated_policies(args: argparse.Namespace) -> dict[str, Policy]:
-    """A policy for each --max-drop, as team_net_wise_all_acc.py makes it."""
-    path = args.run / LOGITS_NAME
-    study = load_study(path, LogitsFile.load(path))
-    policies = {}
-    for drop in args.max_drop:
-        options = {"budget_gmacs": None, "max_drop": drop, "select_on": "heldout"}
-        options = argparse.Namespace(**options, confidence="max")
-        policies[f"max_drop_{drop:g}"] = make_policy(
-            study, args.combination, args.rule, 1.0, options
-        )
-    return policies
+def calibrated_policies(
+    run: Path, max_drops: Sequence[float], combination: str, rule: str
+) -> dict[str, Policy]:
+    """A policy for each of `max_drops`, as team_net_wise_all_acc.py makes it."""
+    path = run / LOGITS_NAME
+    tables = load_run_tables(path, LogitsFile.load(path))
+    goal = {"select_on": "heldout", "confidence": "max", "temperature": 1.0}
+    return {
+        f"max_drop_{drop:g}": make_policy(tables, combination, rule, max_drop=drop, **goal)
+        for drop in max_drops
+    }
 
 
 def open_videos(args: argparse.Namespace, net: TeamNetIC, crop_size: int) -> VideoDataset:
@@ -121,7 +120,7 @@ def describe(
 @torch.inference_mode()
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     try:
-        policies = calibrated_policies(args)
+        policies = calibrated_policies(args.run, args.max_drop, args.combination, args.rule)
         trained = load_trained(args.run, args.pretrained)
         dataset = open_videos(args, trained.net, trained.crop_size)
     except (ValueError, FileNotFoundError) as error:

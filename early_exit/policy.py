@@ -148,7 +148,7 @@ class Policy:
             raise ValueError(f"expected {exits} gates, one per exit, not {len(self.gate)}")
 
 
-class Decisions(NamedTuple):
+class Decided(NamedTuple):
     """For n clips: the decision point 0..E at which each leaves (E: full network), its label."""
 
     points: np.ndarray
@@ -165,11 +165,11 @@ def policy_confidences(policy: Policy, combined: np.ndarray) -> np.ndarray:
     return confidences(combined, policy.confidence, policy.temperature, policy.gate)
 
 
-def decide(policy: Policy, logits: np.ndarray) -> Decisions:
+def decide(policy: Policy, logits: np.ndarray) -> Decided:
     """What the policy decides from logits (n, K, C), outputs: the policy's exits, then streams."""
     combined = combined_logits(policy, logits)
     points = leave_at(policy_confidences(policy, combined), policy.thresholds)
-    return Decisions(points, combined[np.arange(len(points)), points].argmax(axis=1))
+    return Decided(points, combined[np.arange(len(points)), points].argmax(axis=1))
 
 
 def save_policy(path: str | os.PathLike, policy: Policy) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from training_server import run_script
 
-from training import options
+from training import options, resolve
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 NUMBER = ("-1", "0", "1.5", "x")
@@ -273,6 +273,6 @@ def test_defaults_do_not_count_as_given():
     """Neither the recipe's steps beside a cosine, nor a share held out beside --select-on test."""
     words = "--data-root D --train-list A --test-list B --lr-schedule cosine --select-on test"
     args = parser_of("train_team_net.py").parse_args(words.split())
-    options.resolve_recipe(args)
-    options.resolve_heldout(args)
+    resolve.resolve_recipe(args)
+    resolve.resolve_heldout(args)
     assert args.lr_steps == [5, 10, 15] and args.heldout == options.HELDOUT

@@ -7,7 +7,7 @@ import pytest
 
 import train_team_ce
 from models import precision
-from training.options import resolve_precision
+from training.resolve import resolve_precision
 from training.run_folder import RunFolder
 
 AVX2 = "processor : 0\nmodel name : A CPU\nflags : fpu sse2 avx avx2 fma\n"

@@ -12,7 +12,7 @@ from synthetic_study import run_main
 import team_net_wise_all_acc
 import wise_team_net_logit
 from training.checkpoint import load_checkpoint
-from training.options import resolve_recipe
+from training.resolve import resolve_recipe
 from training.script import NETWORK_DEFAULTS
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]

@@ -4,14 +4,13 @@ import csv
 import itertools
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 from synthetic_logits import make_logits_file
+from training_server import run_script
 
 from early_exit import calibrate, wise
 from early_exit.calibrate import Goal
@@ -245,13 +244,13 @@ def slow_decisions(logits, part, weights, thresholds):
                 break
 
 
-def test_script_writes_what_loops_over_videos_give(run_folder):
-    command = [sys.executable, REPO / "team_net_wise_all_acc.py"]
+def test_script_writes_what_loops_over_videos_give(run_folder, monkeypatch, capsys):
     arguments = ["--checkpoint_dir", run_folder.parents[2], "--data-name", "toy"]
     arguments += ["--thresholds", "0.4", "0.7", "1.2", "--policy-rule", "per_exit"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "at thresholds of 1 or more no clip leaves early" in done.stdout
+    monkeypatch.setattr(sys, "argv", [])
+    assert run_script("team_net_wise_all_acc.py", *map(str, arguments)) == 0
+    printed = capsys.readouterr().out
+    assert "at thresholds of 1 or more no clip leaves early" in printed
 
     logits = LogitsFile.load(run_folder / "logits.pt")
     one_view = exit_gmacs(logits.meta["model"], (1, 3), 64)
@@ -314,7 +313,7 @@ def test_script_writes_what_loops_over_videos_give(run_folder):
     policy = load_policy(run_folder / "policy.json")
     rows, labels = logits.samples("test")
     top1 = 100 * np.mean(decide(policy, rows).labels == labels)
-    result = json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
+    result = json.loads(printed.splitlines()[-1].removeprefix("result: "))
     assert result["top1_pct"]["test"] == pytest.approx(top1, abs=1e-4)  # printed with 4 decimals
     assert (policy.provenance["combination"], policy.provenance["rule"]) == ("wise", "per_exit")
 

@@ -2,14 +2,13 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 from synthetic_logits import make_logits_file
+from training_server import run_script
 
 from early_exit import wise
 from early_exit.logits import PARTS, LogitsFile, file_digest
@@ -191,14 +190,14 @@ def test_broken_weights_files_are_refused_by_name(tmp_path, text):
         wise.load_weights(tmp_path / "none.json", OUTPUTS)
 
 
-def test_script_on_a_run_folder(tmp_path):
+def test_script_on_a_run_folder(tmp_path, monkeypatch, capsys):
     path = tmp_path / "toy" / "prog_kd" / "split2_seed736" / "logits.pt"
     make_logits_file(method="prog_kd", split="split2", seed=736).save(path)
     run = ["--checkpoint_dir", tmp_path, "--data-name", "toy", "--method", "prog_kd"]
     run += ["--split", "split2", "--random_seed", "736", "--fit-on", "train_views"]
-    command = [sys.executable, REPO / "wise_team_net_logit.py", *run]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [])
+    assert run_script("wise_team_net_logit.py", *map(str, run)) == 0
+    printed = capsys.readouterr().out
     logits = LogitsFile.load(path)
     weights, provenance = wise.load_weights(path.with_name("wise.json"), logits.outputs)
     rows, labels = logits.samples("train_views")
@@ -210,12 +209,12 @@ def test_script_on_a_run_folder(tmp_path):
         240,
     )
     assert "wise_team_net_logit.py" in provenance["command"]
-    result = json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
+    result = json.loads(printed.splitlines()[-1].removeprefix("result: "))
     for part in PARTS:
         rows, labels = logits.samples(part)
         expected = wise.top1_pct(wise.combine(rows, weights), labels)
         assert result["top1_pct"][part]["wise"] == pytest.approx(list(expected))
-        assert f"{part:12}full    " in done.stdout
+        assert f"{part:12}full    " in printed
 
 
 @pytest.mark.parametrize(

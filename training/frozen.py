@@ -11,7 +11,7 @@ from training.agreement import check_classes, load_as_trained
 from training.bank import BANK_DTYPES, FrozenNetwork, Views
 from training.loading import DataSettings, open_splits
 
-PARTS = ("train", "heldout", "test", "train_as_tested")
+VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")
 
 
 class Frozen:
@@ -58,7 +58,7 @@ class Frozen:
         self._dtype, self._cache_dir = bank_dtype, cache_dir
 
     def views(self, part: str, banked: bool = True) -> Views:
-        """The views of one of PARTS, or of `selection`: the part that models are chosen on.
+        """The views of one of VIEW_PARTS, or of `selection`: the part that models are chosen on.
 
         Augmented views only teach, so they are rounded to `bank_dtype`. The others are what an
         exit's accuracy, weights and thresholds are measured on: as the network gives them.

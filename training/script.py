@@ -30,7 +30,8 @@ from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
 from training.loading import DataSettings, open_splits
-from training.options import (
+from training.provenance import print_result
+from training.resolve import (
     check_backbone_options,
     choose_device,
     find_backbone,
@@ -39,7 +40,6 @@ from training.options import (
     resolve_recipe,
     run_path,
 )
-from training.provenance import print_result
 from training.run_folder import RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
 from training.trained import put_exits_on

@@ -22,7 +22,7 @@ from coviar.files import half_written
 from training import options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone, weights_digest
-from training.frozen import PARTS
+from training.frozen import VIEW_PARTS
 from training.provenance import print_result
 from training.script import check_data, open_frozen, refusing
 
@@ -38,7 +38,10 @@ def get_fill_parser() -> argparse.ArgumentParser:
     options.add_location_options(group)
     options.add_device_options(group)
     group.add_argument(
-        "--parts", nargs="+", choices=PARTS, help="what to compute (default all that the data has)"
+        "--parts",
+        nargs="+",
+        choices=VIEW_PARTS,
+        help="what to compute (default all that the data has)",
     )
     group.add_argument(
         "--shard",
@@ -84,7 +87,7 @@ def fill(args: argparse.Namespace) -> dict:
     frozen = open_frozen(args)
     parts = args.parts or [
         part
-        for part in PARTS
+        for part in VIEW_PARTS
         if (part != "train" or args.views) and (part != "heldout" or frozen.splits.heldout)
     ]
     banks = {part: frozen.views(part) for part in parts}

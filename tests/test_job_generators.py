@@ -1,0 +1,223 @@
+"""What create_all_jobs.sh and the scripts upon it print: recipes, known options, names."""
+
+import importlib
+import re
+import shlex
+from collections import Counter
+
+import pytest
+from conftest import REPO
+from shell_jobs import NASTY, calls, run, stub_of_python
+
+from study.compare import Side
+from training import views
+from training.options import METHODS
+from training.resolve import resolve_recipe
+
+MULTIRUNNER = REPO / "multirunner"
+GENERATORS = (["create_all_jobs.sh"], ["ucf101_7.sh", "--jobs"], ["demo.sh", "--jobs"])
+STAGES = ["backbone", "bank", "exits", "logits", "wise", "all-accuracy", "collect"]
+SCRIPT_OF_STAGE = {
+    "logits": "save_logits.py",
+    "wise": "wise_team_net_logit.py",
+    "all-accuracy": "team_net_wise_all_acc.py",
+}
+RESULT_OF_STAGE = {
+    "backbone": "result.json",
+    "exits": "result.json",
+    "logits": "logits.pt",
+    "wise": "wise.json",
+    "all-accuracy": "trade_off.csv",
+}
+# The published recipes: epochs, batch, lr, lr steps, weight decay, teachers.
+BACKBONE = {
+    "ucf101": (30, 16, 0.02, [5, 10, 15], 1e-4),
+    "hmdb51": (30, 16, 0.02, [10, 15, 20], 5e-4),
+}
+EXITS = {
+    ("team_ce", "ucf101"): (30, 128, 0.02, [5, 10, 15], 1e-4, None),
+    ("team_ce", "hmdb51"): (30, 128, 0.02, [5, 10, 15], 1e-4, None),
+    ("prog_kd", "ucf101"): (40, 64, 0.01, [25, 30, 35], 1e-4, "mv:3,residual:3,iframe"),
+    ("prog_kd", "hmdb51"): (40, 64, 0.02, [25, 30, 35], 1e-4, "mv:3,residual:3,iframe"),
+    ("prog_kd_anti", "ucf101"): (30, 64, 0.01, [15, 20, 25], 1e-4, "iframe:15,residual:10,mv"),
+    ("prog_kd_anti", "hmdb51"): (30, 64, 0.01, [15, 20, 25], 1e-4, "iframe:15,residual:10,mv"),
+    ("i_frame", "ucf101"): (30, 64, 0.01, [15, 20, 25], 1e-4, None),
+    ("i_frame", "hmdb51"): (34, 64, 0.02, [18, 24, 28], 1e-4, None),
+}
+
+
+def create(*options, **others):
+    return run("multirunner/create_all_jobs.sh", *options, **others)
+
+
+def read_jobs(text):
+    """[(stage, result, words of the command)] of a job file."""
+    jobs, stage = [], None
+    for line in text.splitlines():
+        marker = re.fullmatch(r"# stage: (\S+)", line)
+        if marker:
+            stage = marker[1]
+        elif stage:
+            head, result, *command = shlex.split(line)
+            assert head == "job" and command[0] == "python", line
+            jobs.append((stage, result, command[1:]))
+    return jobs
+
+
+def parse(words):
+    """(script, its parsed options); ends the test when the script does not know an option."""
+    if words[0] == "-m":
+        module, words = words[1], words[2:]
+    else:
+        module, words = words[0].removesuffix(".py"), words[1:]
+    if module == "training.views":
+        return module, views.get_fill_parser().parse_args(words)
+    return module, importlib.import_module(module).get_args_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("command", GENERATORS, ids=lambda command: command[0])
+def test_every_command_is_known_to_its_script_and_makes_its_result(command):
+    jobs = read_jobs(run(MULTIRUNNER / command[0], *command[1:]))
+    assert list(dict.fromkeys(stage for stage, *_ in jobs)) == STAGES
+    assert len({" ".join(words) for *_, words in jobs}) == len(jobs)
+    trained = set()
+    for stage, result, words in jobs:
+        module, args = parse(words)
+        if stage in ("bank", "collect"):
+            assert module == {"bank": "training.views", "collect": "study.collect"}[stage]
+            assert result == "-"
+            continue
+        if stage == "backbone":
+            method = "team_net"
+        elif stage == "exits":
+            method = getattr(args, "method", module.removeprefix("train_"))
+        else:
+            method = args.method
+            assert words[0] == SCRIPT_OF_STAGE[stage]
+        folder = f"{args.checkpoint_dir}/{args.data_name}/{method}"
+        run_folder = f"{folder}/{args.split}_seed{args.random_seed}"
+        assert result == f"{run_folder}/{RESULT_OF_STAGE[stage]}"
+        if stage in ("backbone", "exits"):
+            assert args.resume
+            trained.add(run_folder)
+        assert run_folder in trained
+
+
+def test_questions_are_asked_with_known_options_of_the_study_s_backbones():
+    out = run(MULTIRUNNER / "ucf101_7_questions.sh", "--dry-run", SPLITS="split1", PYTHON="python")
+    jobs = [parse(shlex.split(line)[2:]) for line in out.splitlines() if line.startswith("+ ")]
+    assert {module for module, _ in jobs} >= {"training.views", "train_team_ce", "train_prog_kd"}
+    folders = {(str(args.checkpoint_dir), getattr(args, "method", None)) for _, args in jobs}
+    assert ("runs/equal", "ce_equal") in folders and ("runs/mixup", "prog_kd") in folders
+    for module, args in jobs:
+        if module == "train_team_net" or args.checkpoint_dir.name not in ("longer", "mixup"):
+            assert str(args.pretrained) == "runs/ucf101_7/team_net/split1_seed1/best.pt"
+        if module == "train_prog_kd":
+            assert (args.epochs, args.batch_size, args.lr) == (40, 64, 0.01)
+    text = (MULTIRUNNER / "ucf101_7_questions.sh").read_text()
+    script = text[text.index("\nmain=") :]
+    for first, second in re.findall(r"--pair (\S+) (\S+)", script):
+        for side in (first, second):
+            method = Side.parse(side).method
+            known = {*METHODS, *(method for _, method in folders)}
+            assert method in known, side
+
+
+def test_the_whole_study_is_the_published_recipe():
+    jobs = read_jobs(create())
+    splits, seeds = ["split1", "split2", "split3"], [1, 736, 4711]
+    counts = Counter(stage for stage, *_ in jobs)
+    exits = 2 * len(splits) * len(seeds) * len(METHODS)
+    expected = {stage: exits for stage in STAGES[2:-1]}
+    assert counts == {"backbone": 6, "bank": 6, **expected, "collect": 2}
+    seen = set()
+    for stage, _, words in jobs:
+        if stage not in ("backbone", "exits"):
+            continue
+        module, args = parse(words)
+        # Written out, not left to the defaults, and equal to them: the file reads as the recipe.
+        written = {"--epochs", "--batch-size", "--lr", "--lr-steps", "--wd", "--num_segments"}
+        assert written <= set(words)
+        _, defaults = parse(bare(words))
+        resolve_recipe(defaults)
+        recipe = (args.epochs, args.batch_size, args.lr, args.lr_steps, args.wd)
+        assert recipe == tuple(
+            getattr(defaults, key) for key in ("epochs", "batch_size", "lr", "lr_steps", "wd")
+        )
+        assert (args.arch, args.num_segments, args.dropout) == ("resnet50", 8, 0.5)
+        place = (args.data_name, args.split, args.random_seed)
+        if stage == "backbone":
+            assert recipe == BACKBONE[args.data_name] and args.random_seed == 1
+        else:
+            method = module.removeprefix("train_")
+            assert (*recipe, getattr(args, "schedule", None)) == EXITS[method, args.data_name]
+            place = (*place, method)
+        assert place not in seen
+        seen.add(place)
+    assert {place[1] for place in seen} == set(splits)
+    assert {place[2] for place in seen if len(place) == 4} == set(seeds)
+
+
+def bare(words):
+    """A command with only the options that it cannot do without."""
+    script, *rest = words
+    kept = {"--data-name", "--data-root", "--train-list", "--test-list"}
+    pairs = [(rest[n], rest[n + 1]) for n in range(len(rest) - 1) if rest[n] in kept]
+    return [script, *(word for pair in pairs for word in pair)]
+
+
+def test_flags_replace_those_of_the_recipe():
+    text = create(
+        *("--data", "mine", "--splits", "s", "--seeds", "5", "--methods", "prog_kd two:mv:9,fused"),
+        *("--exit-flags", "--epochs 12 --lr-steps 4 8", "--backbone", "b/{data}_{split}.pt"),
+        *("--shards", "2"),
+    )
+    jobs = read_jobs(text)
+    assert "backbone" not in {stage for stage, *_ in jobs}
+    shards = [parse(words)[1] for stage, _, words in jobs if stage == "bank"]
+    assert [args.shard for args in shards] == [(1, 2), (2, 2)]
+    assert {args.pretrained for args in shards} == {"b/mine_s.pt"}
+    (_, own), (_, two) = (parse(words) for stage, _, words in jobs if stage == "exits")
+    for args in (own, two):
+        assert (args.epochs, args.lr_steps, args.batch_size) == (12, [4, 8], 64)
+        assert args.pretrained == "b/mine_s.pt" and args.random_seed == 5
+    assert (own.method, own.schedule) == ("prog_kd", "mv:3,residual:3,iframe")
+    assert (two.method, two.schedule) == ("two", "mv:9,fused")
+    assert text.count("--epochs ") == 3  # twice in commands, once in the line that made them
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--data"], "--data needs a value"),
+        (["--dta", "x"], "no option --dta"),
+        (["x"], "no argument x"),
+        (["--seeds", "1 x"], "--seeds x is not"),
+        (["--methods", "team_ce mine"], "mine:SCHEDULE"),
+        (["--methods", "i_frame:mv"], "i_frame has its own teachers"),
+        (["--splits", "../s"], "no / and no dot"),
+        (["--runs", "a\nb"], "a line break"),
+    ],
+)
+def test_wrong_options_print_no_jobs(options, message):
+    assert message in create(*options, fails=True)
+
+
+def test_names_reach_the_scripts_as_they_are(tmp_path):
+    python = stub_of_python(tmp_path)
+    root = tmp_path / NASTY
+    root.mkdir()
+    options = ["--data", "toy", "--splits", "split1", "--seeds", "1", "--methods", "team_ce"]
+    places = ["--data-root", root, "--lists", f"{root}/{{split}} {{part}} {{x}}.txt"]
+    file = root / "jobs.sh"
+    file.write_text(create(*options, *places, "--runs", root / "runs", "--results", root / "out"))
+    run(file, "--keep-going", fails=True, **python)  # the stub leaves no results
+    given = calls(python)
+    scripts = ["train_team_net.py", "-m", "train_team_ce.py", "save_logits.py"]
+    assert [words[0] for words in given[:4]] == scripts
+    for words in given[:4]:
+        _, args = parse(words)
+        assert args.data_root == root and args.checkpoint_dir == root / "runs"
+        assert args.train_list == root / "split1 train {x}.txt"
+    assert given[-1][-1] == str(root / "out")
+    assert not list(tmp_path.rglob("pwned")) and not (REPO / "pwned").exists()

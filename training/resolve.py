@@ -1,0 +1,143 @@
+"""From parsed options to values: recipe, precision, device, paths."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from models import precision
+from training import distributed
+from training.options import HELDOUT
+
+# Of the scripts that read what a run has saved, where no flag of the run is given.
+RUN_DEFAULTS = {
+    "checkpoint_dir": Path("runs"),
+    "data_name": "ucf101",
+    "split": "split1",
+    "random_seed": 1,
+    "method": "team_ce",
+}
+
+
+def logits_path(args: argparse.Namespace, name: str) -> Path:
+    """The file of `--logits`, or `name` in the folder of the run that the other flags name.
+
+    Raises ValueError when both are given.
+    """
+    given = [flag for flag in RUN_DEFAULTS if getattr(args, flag) is not None]
+    if args.logits and given:
+        raise ValueError(
+            f"--logits names the file, so leave out {', '.join('--' + flag for flag in given)}"
+        )
+    if args.logits:
+        return args.logits
+    for flag, value in RUN_DEFAULTS.items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, value)
+    return run_path(args, args.method) / name
+
+
+def resolve_precision(args: argparse.Namespace) -> None:
+    """Put what `--precision auto` means on this machine in its place, and say so.
+
+    args.precision_asked keeps the word; a second call does nothing.
+    """
+    if "precision_asked" in args:
+        return
+    args.precision_asked = args.precision
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args.precision = precision.resolve(args.precision, device)
+    if args.precision_asked == "auto":
+        print(f"--precision auto: {args.precision} on this {device.upper()}", flush=True)
+
+
+def check_backbone_options(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that exclude each other; after `distributed.start`."""
+    if args.warmup and args.lr_schedule == "step":
+        raise ValueError("--warmup goes with --lr-schedule cosine")
+    if args.warmup >= args.epochs:
+        raise ValueError(f"--warmup {args.warmup} does not fit into --epochs {args.epochs}")
+    parts = args.accumulate * distributed.world_size()
+    if args.batch_size < parts:
+        raise ValueError(
+            f"--batch-size {args.batch_size} cannot be divided into --accumulate {args.accumulate}"
+            f" passes times {distributed.world_size()} process(es)"
+        )
+
+
+def resolve_heldout(args: argparse.Namespace) -> None:
+    """Put the default share where the user gave none; ValueError for one that has no effect."""
+    if args.heldout is not None and args.select_on == "test":
+        raise ValueError(
+            f"--heldout {args.heldout:g} holds out videos to choose models on; leave it out, since"
+            " --select-on test chooses on the test videos"
+        )
+    args.heldout = HELDOUT if args.heldout is None else args.heldout
+
+
+def resolve_recipe(args: argparse.Namespace) -> None:
+    """Put the recipe of args.data_name where the user gave nothing."""
+    if args.lr_steps and getattr(args, "lr_schedule", "step") == "cosine":
+        raise ValueError("--lr-steps goes with --lr-schedule step; a cosine has no steps")
+    recipe = {**args.recipes["default"], **args.recipes.get(args.data_name, {})}
+    for key, value in recipe.items():
+        if getattr(args, key) is None:
+            setattr(args, key, value)
+    del args.recipes
+
+
+def choose_device(gpus: list[int] | None) -> torch.device:
+    """The device of `--gpus ID ...`, the CPU where the machine has no GPU.
+
+    One process takes the named or first GPU; torchrun's k-th on a host takes the k-th of them.
+    Raises ValueError when there is no such device.
+    """
+    number = distributed.local_rank()
+    if gpus and not distributed.launched() and len(gpus) > 1:
+        raise ValueError(
+            f"--gpus takes one id, since one process drives one device; got {gpus}. For"
+            f" more: torchrun --nproc_per_node={len(gpus)} SCRIPT ..."
+        )
+    if not torch.cuda.is_available():
+        if gpus:
+            print(f"--gpus {gpus[0]}: no CUDA device on this machine, running on the CPU")
+        return torch.device("cpu")
+    ids = gpus or range(torch.cuda.device_count())
+    if number >= len(ids):
+        raise ValueError(f"process {number} of this host has no GPU: {len(ids)} are named or there")
+    if ids[number] >= torch.cuda.device_count():
+        raise ValueError(
+            f"--gpus {ids[number]}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+        )
+    return torch.device("cuda", ids[number])
+
+
+def run_path(args: argparse.Namespace, method: str) -> Path:
+    """`<checkpoint_dir>/<data>/<method>/<split>_seed<k>`."""
+    return args.checkpoint_dir / args.data_name / method / f"{args.split}_seed{args.random_seed}"
+
+
+def find_backbone(args: argparse.Namespace) -> Path:
+    """The backbone the exits stand on: --pretrained, else the run of the same data and split.
+
+    A run of the same seed is preferred; a single run of another seed serves all seeds (the paper
+    has one backbone per split). Raises FileNotFoundError when there is none, or no single one.
+    """
+    if args.pretrained:
+        path = Path(args.pretrained)
+        if not path.is_file():
+            raise FileNotFoundError(f"--pretrained {path} is no file")
+        return path
+    own = run_path(args, "team_net") / "best.pt"
+    if own.is_file():
+        return own
+    others = sorted(own.parent.parent.glob(f"{args.split}_seed*/best.pt"))
+    if len(others) == 1:
+        return others[0]
+    found = f"more than one: {', '.join(map(str, others))}" if others else "none"
+    raise FileNotFoundError(
+        f"a trained backbone is needed; looked for {own} and for one of another seed, found"
+        f" {found}. Train one with train_team_net.py, or name one with --pretrained FILE"
+    )
