@@ -1,6 +1,7 @@
 """Re-encoding: every input becomes a stream the loader reads; a broken one stops nothing else."""
 
 import json
+import shutil
 import signal
 import struct
 import subprocess
