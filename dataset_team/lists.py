@@ -213,10 +213,10 @@ def split_heldout(
     """Split records into (training, held-out), both in list order, class by class.
 
     Whole (class, group)s go to one side, single videos where there are no groups, so that clips of
-    one recording are never on both. `copies` are sets of names of equal videos: their groups go
-    together. Each class gives about `fraction` of its videos, at least one group. Raises ListError
-    for a class that has only one group. Depends on the seed and on the names of the videos, not on
-    their order.
+    one recording are never on both. `copies` are sets of names of equal videos: where the choice
+    would part them, their groups become one and the choice is made again. Each class gives about
+    `fraction` of its videos, at least one group. Raises ListError for a class that has only one
+    group. Depends on the seed and on the names of the videos, not on their order.
     """
     if not 0 < fraction < 1:
         raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
@@ -225,8 +225,18 @@ def split_heldout(
     for record in records:
         group_named[record.name] = record.class_name, record.group or record.name
         classes[record.class_name][record.group or record.name].append(record.name)
-    for names in copies:
-        _join_groups(classes, group_named, [name for name in names if name in group_named])
+    heldout = _pick_heldout(classes, fraction, seed)
+    copies = [[name for name in names if name in group_named] for names in copies]
+    if any(0 < len(heldout.intersection(names)) < len(names) for names in copies):
+        for names in copies:
+            _join_groups(classes, group_named, names)
+        heldout = _pick_heldout(classes, fraction, seed)
+    train = [record for record in records if record.name not in heldout]
+    return train, [record for record in records if record.name in heldout]
+
+
+def _pick_heldout(classes: dict[str, dict[str, list[str]]], fraction: float, seed: int) -> set[str]:
+    """The names of the videos held out, by class and group."""
     heldout = set()
     for class_name, groups in classes.items():
         if len(groups) < 2:
@@ -235,8 +245,7 @@ def split_heldout(
                 "train on; add videos of another recording or use --select-on test"
             )
         heldout.update(_pick_groups(groups, fraction, random.Random(f"{seed}/{class_name}")))
-    train = [record for record in records if record.name not in heldout]
-    return train, [record for record in records if record.name in heldout]
+    return heldout
 
 
 def _join_groups(
