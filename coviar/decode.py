@@ -47,7 +47,8 @@ def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
 
 def decode_alone(index: VideoIndex, number: int) -> av.VideoFrame | None:
     """One picture without those it refers to: grey, but its bits are read to the end."""
-    with _open_file(index) as file:
+    # Old torchvision turns PyAV's log on; that there is no picture to refer to is no news.
+    with _open_file(index) as file, av.logging.Capture():
         frames = _decode_packet(_open_decoder(index), _read_packet(file, index, number))
     return frames[0] if frames else None
 
