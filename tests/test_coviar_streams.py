@@ -74,8 +74,9 @@ def test_tags_need_not_be_utf_8(made, tmp_path, suffix):
     content = path.read_bytes()
     assert b"MARKMARK" in content
     path.write_bytes(content.replace(b"MARKMARK", b"\xff\xe9\x80M\xfeRK\xc3"))
-    with pytest.raises(UnicodeDecodeError):
-        av.open(str(path))
+    if int(av.__version__.split(".")[0]) < 19:
+        with pytest.raises(UnicodeDecodeError):
+            av.open(str(path))
     assert check.check(path)[:3] == ("ok", COUNT, 1)
     assert reencode_in_memory(path, SIZE).count == COUNT
     assert coviar.load_clip(path, [(0, 2)]).iframe.shape[1:3] == SIZE[::-1]
