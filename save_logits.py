@@ -29,7 +29,6 @@ from training.options import (
 from training.provenance import command_line, print_result
 from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
-from training.trained import put_exits_on
 
 
 def get_args_parser():
@@ -62,7 +61,7 @@ def main(args, parser):
         check_data(args)
         frozen = open_frozen(args)
     try:
-        net = put_exits_on(frozen.backbone, frozen.digest, folder / BEST).to(frozen.device)
+        net = frozen.exits(folder / BEST)
     except (ValueError, FileNotFoundError) as error:
         parser.error(f"{error}; train the exits first, with the same options")
     distributed.start(frozen.device)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import torch
 
+from models.team_net_ic import TeamNetIC
 from training.agreement import check_classes, load_as_trained
 from training.bank import BANK_DTYPES, FrozenNetwork, Views
+from training.checkpoint import load_checkpoint
 from training.loading import DataSettings, open_splits
+from training.trained import put_exits_on
 
 VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")
 
@@ -56,6 +59,18 @@ class Frozen:
         )
         self.digest = self.network.digest
         self._dtype, self._cache_dir = bank_dtype, cache_dir
+
+    def exits(self, path: Path) -> TeamNetIC:
+        """The exits of an IC run's best.pt on this backbone and device, in eval mode.
+
+        Raises FileNotFoundError, and ValueError where they are of another backbone or of other
+        classes than the lists.
+        """
+        content = load_checkpoint(path)
+        count = self.backbone.config["num_classes"]
+        names = content.get("class_names")
+        check_classes(path, names, count, self.class_names, self.data.train_list)
+        return put_exits_on(self.backbone, self.digest, path, content).to(self.device)
 
     def views(self, part: str, banked: bool = True) -> Views:
         """The views of one of VIEW_PARTS, or of `selection`: the part that models are chosen on.

@@ -42,7 +42,6 @@ from training.resolve import (
 )
 from training.run_folder import RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
-from training.trained import put_exits_on
 
 Settings = TypeVar("Settings")
 BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
@@ -179,8 +178,8 @@ def run_exits(
         if result is None:
             frozen = open_frozen(args)
         if args.evaluate:
-            net = put_exits_on(frozen.backbone, frozen.digest, folder.path / BEST)
-            result = {"run": str(folder.path), **test_exits(net.to(frozen.device), frozen)}
+            net = frozen.exits(folder.path / BEST)
+            result = {"run": str(folder.path), **test_exits(net, frozen)}
     if result is None:
         with running(folder, parser) as stop:
             result = train_exits(pick(ExitRecipe, args), folder, frozen, teachers, stop)

@@ -1,0 +1,165 @@
+"""Lists, checkpoint and options that contradict each other are refused before anything is done."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import train_i_frame
+import train_team_net
+from training.loading import DataSettings, open_splits
+
+pytestmark = pytest.mark.usefixtures("tiny_resnets")
+
+
+@pytest.fixture
+def data(toy_data, tmp_path):
+    """A copy of the toy data that a test may change: folder, training lines, test lines."""
+    folder = tmp_path / "data"
+    shutil.copytree(toy_data, folder)
+    return folder, *(lines(folder / name) for name in ("train.txt", "test.txt"))
+
+
+def lines(path):
+    return path.read_text().splitlines()
+
+
+def write(path, rows):
+    path.write_text("".join(f"{row}\n" for row in rows))
+
+
+def open_data(folder, **changes):
+    settings = {
+        **{"data_name": "toy", "data_root": folder, "split": "split1", "heldout": 0.15},
+        **{"train_list": folder / "train.txt", "test_list": folder / "test.txt"},
+        **{"select_on": "test", "independent_crops": False, "no_flip": True, "clips": 1},
+        **{"crops": 1, "on_bad_video": "error", "index_dir": None},
+    }
+    return open_splits(DataSettings(**{**settings, **changes}), 1, 32, 0)
+
+
+def video_of(folder, line):
+    """The file that a line of a list names, whatever its suffix there."""
+    return next(folder.glob(f"{Path(line.split()[0]).with_suffix('')}.*"))
+
+
+def relisted(line, name):
+    _, class_name, label = line.split()
+    return f"{name} {class_name} {label}"
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "spelling"])
+def test_one_file_trains_and_tests_under_no_name(data, kind):
+    folder, train, test = data
+    video = video_of(folder, train[0])
+    name = f"{video.parent.name}/again{video.suffix}"
+    if kind == "link":
+        (folder / name).symlink_to(video)
+    elif kind == "hard link":
+        (folder / name).hardlink_to(video) if hasattr(video, "hardlink_to") else pytest.skip("3.9")
+    else:
+        name = f"./{video.parent.name}//{video.name}"
+    write(folder / "test.txt", [*test, relisted(train[0], name)])
+    with pytest.raises(ValueError, match="stand in both .*; a test video must not train"):
+        open_data(folder)
+
+
+def test_a_copied_test_video_is_a_leak_but_for_published_splits(data):
+    folder, train, test = data
+    video = video_of(folder, train[0])
+    name = f"{video.parent.name}/v_copy{video.suffix}"
+    shutil.copy(video, folder / name)
+    write(folder / "test.txt", [*test, relisted(train[0], name)])
+    with pytest.raises(ValueError, match="equal byte for byte: a leak, first .*v_copy"):
+        open_data(folder)
+
+
+def test_classes_without_a_training_video_are_named(data, capsys):
+    folder, train, _ = data
+    gone = train[0].split()[1]
+    write(folder / "train.txt", [row for row in train if row.split()[1] != gone])
+    open_data(folder)
+    assert f"1 class(es) have no training video: {gone} (" in capsys.readouterr().out
+
+
+def run(module, options, *more):
+    parser = module.get_args_parser()
+    module.main(parser.parse_args([*options, *map(str, more)]), parser)
+
+
+def refused(module, options, *more):
+    with pytest.raises(SystemExit) as ended:
+        run(module, options, *more)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (("--crop-size", 64), "was trained with crop_size 32, the options say 64"),
+        (("--num_segments", 2), "was trained with num_segments 1, the options say 2"),
+        (("--arch", "resnet34"), "was trained with arch resnet18, the options say resnet34"),
+    ],
+)
+def test_evaluating_otherwise_than_trained_is_refused(frozen_toy, capsys, option, words):
+    options, best = frozen_toy
+    refused(train_team_net, options, "--evaluate", "--pretrained", best, *option)
+    assert words in capsys.readouterr().err
+
+
+def test_evaluating_takes_the_crop_of_the_checkpoint(frozen_toy, capsys):
+    options, best = frozen_toy
+    run(train_team_net, options, "--evaluate", "--pretrained", best)
+    result = json.loads(capsys.readouterr().out.split("result: ")[1])
+    assert "1 crop of 32 pixels" in result["protocol"]
+
+
+def exits_options(frozen_toy, folder, runs):
+    options, best = frozen_toy
+    words = ["--data-root", folder, "--train-list", folder / "train.txt"]
+    words += ["--test-list", folder / "test.txt", "--checkpoint_dir", runs, "--pretrained", best]
+    return [*options, *map(str, words), "--epochs", "1", "--views", "1"]
+
+
+def test_an_edited_list_is_another_run_and_a_moved_one_is_not(frozen_toy, data, tmp_path, capsys):
+    folder, train, _ = data
+    options = exits_options(frozen_toy, folder, tmp_path / "runs")
+    run(train_i_frame, options)
+    moved = tmp_path / "elsewhere.txt"
+    write(moved, train)
+    capsys.readouterr()
+    run(train_i_frame, options, "--resume", "--train-list", moved)
+    assert "result: " in capsys.readouterr().out
+    write(folder / "train.txt", train[1:])
+    refused(train_i_frame, options, "--resume")
+    assert "train" in capsys.readouterr().err
+
+
+def test_swapped_classes_are_told_from_the_checkpoint(frozen_toy, data, tmp_path, capsys):
+    folder, train, test = data
+    names = sorted({row.split()[1] for row in train})
+    other = {names[0]: names[1], names[1]: names[0]}
+    run(train_i_frame, exits_options(frozen_toy, folder, tmp_path / "runs"))
+    for name, rows in (("train.txt", train), ("test.txt", test)):
+        swapped = [row.split() for row in rows]
+        label_of = {class_name: label for _, class_name, label in swapped}
+        write(
+            folder / name,
+            [f"{v} {c} {label_of[other.get(c, c)]}" for v, c, _ in swapped],
+        )
+    options = exits_options(frozen_toy, folder, tmp_path / "runs")
+    capsys.readouterr()
+    refused(train_i_frame, options, "--evaluate")
+    assert names[0] in capsys.readouterr().err
+
+
+def test_a_last_batch_of_one_clip_is_refused_with_a_batch_size_that_works(
+    toy_options, toy_data, tmp_path, capsys
+):
+    clips = len(lines(toy_data / "train.txt"))
+    size = next(n for n in range(2, clips) if clips % n == 1)
+    words = ["--num_segments", 1, "--crop-size", 32, "--arch", "resnet18", "--epochs", 1]
+    words += ["--select-on", "test", "--batch-size", size, "--checkpoint_dir", tmp_path]
+    refused(train_team_net, toy_options, *words)
+    assert "--batch-size" in capsys.readouterr().err
