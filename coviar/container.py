@@ -13,8 +13,6 @@ from coviar.complete import find_cut, read_head
 from coviar.encryption import is_encrypted
 
 REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
-# Tags need not be UTF-8; PyAV 19 takes them as they are.
-_ANY_TEXT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
 
 _OTHER_FILES = {
@@ -49,8 +47,10 @@ def open_video(path: str | os.PathLike) -> Iterator[tuple]:
 
 
 def _open(path: str):
-    # A colon in a name is no protocol, a percent sign no pattern.
-    return av.open(f"file:{path}", container_options=CONTAINER_OPTIONS, **_ANY_TEXT)
+    name = f"file:{path}"  # a colon in it is no protocol, a percent sign no pattern
+    if int(av.__version__.split(".")[0]) >= 19:  # takes tags that are not UTF-8 by itself
+        return av.open(name, container_options=CONTAINER_OPTIONS)
+    return av.open(name, container_options=CONTAINER_OPTIONS, metadata_errors="replace")
 
 
 def _choose_stream(path: str, container):
