@@ -379,3 +379,9 @@ def predict_inputs(path):
     record = Record("x", str(path), "x", 0, None)
     sample = VideoDataset([record], num_segments=2, crop_size=224, train=False)[0]
     return normalise(*(x[None] for x in sample[:3]))
+
+
+def test_pictures_of_videos_of_one_name_have_names_of_their_own():
+    videos = [Path(name) for name in ("a/Clip.avi", "b/clip.mp4", "clip_2.mkv", "c/one.avi")]
+    names = [path.name for path in predict.picture_paths(Path("nowhere"), videos, None).values()]
+    assert names == ["Clip.png", "clip_2.png", "clip_2_2.png", "one.png"]

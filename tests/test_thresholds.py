@@ -25,6 +25,8 @@ from early_exit.thresholds import (
     sweep,
 )
 from MACs.team_net import exit_gmacs
+from study.policies import make_policy
+from study.run_tables import RunTables
 from team_net_wise_all_acc import get_args_parser, main
 
 COSTS = [2.0, 5.0, 11.0]
@@ -378,3 +380,18 @@ def test_script_refuses_missing_or_stale_inputs(run_folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_main(tmp_path)
     assert "no part 'heldout' to choose thresholds on, only train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quality, reached", [(1.0, True), (None, False)])
+def test_a_goal_relative_to_chance_is_not_reached(quality, reached):
+    logits = make_logits_file(quality=quality or 1.0)
+    if quality is None:  # every output names one class, whatever the video
+        for part in logits.parts.values():
+            part.logits[:] = np.eye(part.logits.shape[-1])[0]
+    costs = {point: 1.0 + k for k, point in enumerate(wise.decision_points(logits.outputs))}
+    betas = wise.vanilla_weights(logits.outputs)
+    tables = RunTables(logits, betas, costs, "WISE", "command")
+    goal = {"select_on": "heldout", "confidence": "max", "temperature": 1.0, "max_drop": 1}
+    made = make_policy(tables, "vanilla", "common", **goal).provenance
+    assert made["reached"] is reached
+    assert ("does not beat naming the largest class" in made["goal"]) is not reached
