@@ -21,7 +21,9 @@ from coviar import read_index, reencode
 video, wrong = pathlib.Path(sys.argv[1]), sys.argv[2] == "options"
 if wrong:
     right = av.open
-    av.open = lambda file, *, container_options: right(file, options=container_options)
+    av.open = lambda file, *, container_options, **how: right(
+        file, options=container_options, **how
+    )
 for _ in range(200):
     with contextlib.suppress(ValueError):  # its codec is not MPEG-4
         read_index(video)
