@@ -263,7 +263,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     except ValueError as error:
         parser.error(str(error))
     todo = {output: path for output, path in outputs.items() if not output.exists()}
-    report = {"settings": settings, "videos": len(outputs) + len(clashes), "failed": clashes}
+    report = {"settings": settings, "videos": len(outputs) + len(clashes), "failed": dict(clashes)}
     _write_report(args.target, report)
 
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
@@ -290,8 +290,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     if notes:
         path, note = min(notes.items())
-        others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
-        print(f"note: {path}{others}: {note}", file=sys.stderr)
+        more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+        print(f"note: {path}{more}: {note}", file=sys.stderr)
     if others:
         print(f"skipped: {describe(others)}", file=sys.stderr)
     for path, problem in sorted(report["failed"].items()):

@@ -168,12 +168,14 @@ def test_inputs_of_one_output_name_are_left_out_or_chosen(inputs, tmp_path, caps
     source.mkdir()
     for name in ("a.m4v", "a.mp4", "b.mp4"):
         shutil.copy(inputs / "B" / "h264.mp4", source / name)
+    (source / "empty.mp4").write_bytes(b"")
     assert run(source, out) == 1
     printed = capsys.readouterr()
     assert f"failed: {source / 'a.m4v'}: a.m4v and a.mp4 would all become" in printed.err
     result = json.loads(printed.out.split("result: ")[1])
-    assert (result["videos"], result["encoded"], result["failed"]) == (3, 1, 2)
+    assert (result["videos"], result["encoded"], result["failed"]) == (4, 1, 3)
     assert files(out) == ["b.mp4", "reencode.json"]
+    (source / "empty.mp4").unlink()
     assert run(source, out, "--prefer", "MP4") == 0
     assert files(out) == ["a.mp4", "b.mp4", "reencode.json"]
 
@@ -231,3 +233,14 @@ def test_an_interrupted_run_leaves_nothing_partial_and_goes_on(tmp_path, how):
             assert coviar.get_num_frames(target / name) == 40
     subprocess.run(command, cwd=REPO, check=True, stderr=subprocess.DEVNULL)
     assert len(list(target.glob("v*.mp4"))) == 12
+
+
+def test_a_tall_video_is_noted_and_counted(tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    write_video(source / "tall.avi", pictures(3, (48, 96)), container="avi")
+    (source / "notes.txt").write_text("no video")
+    assert run(source, tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "tall.avi: pictures of 0.50:1 are stretched" in printed.err
+    assert json.loads(printed.out.split("result: ")[1])["skipped"] == 1
