@@ -24,13 +24,13 @@ from pathlib import Path
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.calibrate import RULES, fit_temperature
+from early_exit.calibrate import RULES
 from early_exit.logits import LOGITS_NAME
 from early_exit.outside import load_any, results_folder
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
 from early_exit.thresholds import DEFAULT_THRESHOLDS
-from early_exit.wise import WISE_NAME
+from early_exit.wise import WISE_NAME, fit_temperature
 from study.columns import ALL, RUN_COLUMNS
 from study.policies import load_run_tables, make_policy, make_promise
 from study.run_tables import write_rows

@@ -28,7 +28,7 @@ _TURNS = {
 }
 _LIMITED, _FULL = 1, 2
 # FFmpeg's AVColorSpace to swscale's names
-_UNDECLARED, _RGB = 2, 0
+UNDECLARED, _RGB = 2, 0
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
 _HD_LINES = 720
 
@@ -41,7 +41,7 @@ def range_and_matrix(frame: av.VideoFrame) -> tuple:
     """
     is_full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")
     matrix = int(frame.colorspace)
-    if matrix in (_UNDECLARED, _RGB):
+    if matrix in (UNDECLARED, _RGB):
         name = "bt709" if frame.height >= _HD_LINES else "bt601"
     elif matrix in _MATRICES:
         name = _MATRICES[matrix]

@@ -16,7 +16,7 @@ import numpy as np
 from coviar import mpeg4
 from coviar.complete import SALVAGE, read_head
 from coviar.container import REMEDY, display_matrix, open_video
-from coviar.convert import range_and_matrix
+from coviar.convert import UNDECLARED, range_and_matrix
 from coviar.source import check_whole, is_blank
 
 MAX_PIXELS = 4096 * 2304
@@ -25,7 +25,6 @@ _CONTINUES_PACKET = (0xB7, 0xB8)
 _MAX_PACKET_HEADER = 64  # some containers give the place of a packet's own small header
 _MAPPED_BYTES = 1 << 28  # files from this size on are not read into memory
 _BLOCK_BYTES = 1 << 26
-_UNDECLARED = 2  # FFmpeg's AVColorSpace
 
 
 class VideoIndex(NamedTuple):
@@ -124,7 +123,7 @@ def _check_pictures(index: VideoIndex) -> None:
 
 def _check_colours(path: str, frame: av.VideoFrame) -> None:
     value_range, matrix = range_and_matrix(frame)
-    is_declared = int(frame.colorspace) != _UNDECLARED
+    is_declared = int(frame.colorspace) != UNDECLARED
     if value_range == "full" or (is_declared and matrix != "bt601"):
         raise ValueError(
             f"{path}: its colours are {value_range} range {matrix}, not limited range bt601;"

@@ -35,12 +35,13 @@ class VideoFinder:
     def _entry(self, folder: str, wanted: str, is_video: bool) -> str | None:
         if folder not in self._folders:
             self._folders[folder] = _read_folder(folder)
-        exact, alike = self._folders[folder][is_video]
-        entry = exact.get(wanted) or alike.get(_alike(wanted))
+        exact, similar = self._folders[folder][is_video]
+        entry = exact.get(wanted) or similar.get(alike(wanted))
         return entry and os.path.join(folder, entry)
 
 
-def _alike(name: str) -> str:
+def alike(name: str) -> str:
+    """What is equal for names that differ in letter case, or in blanks and underscores."""
     return name.casefold().replace(" ", "_")
 
 
@@ -56,6 +57,6 @@ def _read_folder(folder: str) -> dict[bool, tuple[Names, Names]]:
                 videos[stem].append((VIDEO_SUFFIXES.index(extension.lower()), entry.name))
     first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
     return {
-        is_video: (exact, {_alike(name): entry for name, entry in exact.items()})
+        is_video: (exact, {alike(name): entry for name, entry in exact.items()})
         for is_video, exact in ((False, folders), (True, first_videos))
     }

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from early_exit.thresholds import distinct_thresholds, sweep
-from early_exit.wise import cross_entropy
 
 RULES = ("common", "per_exit")
 # Per-exit thresholds tried at each exit, in all combinations. Finer grids look better on the videos
@@ -62,19 +60,6 @@ def calibrate(
     best, reached = _best(top1.ravel(), gmacs.ravel(), goal)
     chosen = np.unravel_index(best, top1.shape)
     return Choice(tuple(float(level[j]) for level, j in zip(levels, chosen)), reached)
-
-
-def fit_temperature(combined: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature with the smallest mean cross entropy over all D points of (n, D, C) logits.
-
-    Temperature scaling (Guo et al., ICML 2017), between 1/100 and 100.
-    """
-
-    def loss(log_temperature):
-        return cross_entropy(combined / np.exp(log_temperature), labels).mean()
-
-    bound = np.log(100)
-    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
 
 
 def _best(top1_pct: np.ndarray, gmacs: np.ndarray, goal: Goal) -> tuple[int, bool]:

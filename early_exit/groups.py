@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataset_team.finder import without_extension
-from dataset_team.lists import group_of
+from dataset_team.groups import group_of
+from dataset_team.list_file import without_extension
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
@@ -38,7 +38,7 @@ def shuffled(groups: Sequence[str], seed: int = 0) -> list[str]:
     return sorted(set(groups), key=lambda name: _lot(name, seed))
 
 
-def list_digest(names: Sequence[str]) -> str:
+def names_digest(names: Sequence[str]) -> str:
     """SHA-256, in hex, of the names in alphabetical order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from coviar.files import whole_file
+from coviar.files import write_json
 from early_exit.confidence import (
     CONFIDENCES,
     GATE_FEATURES,
@@ -174,8 +174,7 @@ def decide(policy: Policy, logits: np.ndarray) -> Decided:
 
 def save_policy(path: str | os.PathLike, policy: Policy) -> None:
     """Write the policy's fields as JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(policy), indent=1) + "\n")
+    write_json(path, dataclasses.asdict(policy))
 
 
 def load_policy(path: str | os.PathLike) -> Policy:

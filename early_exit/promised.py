@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from early_exit import wise
-from early_exit.calibrate import fit_temperature
 from early_exit.confidence import Temperature
 from early_exit.gate import fit_gate
-from early_exit.groups import list_digest, shuffled, split_off
+from early_exit.groups import names_digest, shuffled, split_off
 from early_exit.logits import LogitsFile
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
 from early_exit.policy import Policy, combined_logits, policy_confidences
@@ -25,6 +24,7 @@ from early_exit.promise import (
     recordings_needed,
     rejected_along,
 )
+from early_exit.wise import fit_temperature
 
 FIT_SHARE = 1 / 3
 NOBODY = 1.0
@@ -104,7 +104,7 @@ def promise_policy(
         **wish._asdict(),
         "kept_by": "thresholds" if chosen else _fallback(wish),
         **{"num_videos": int(tested.sum()), "num_groups": number},
-        **{"num_videos_to_fit": int(fit_on.sum()), "list_digest": list_digest(names)},
+        **{"num_videos_to_fit": int(fit_on.sum()), "list_digest": names_digest(names)},
     }
     return replace(plain, thresholds=thresholds, promise={**promise, "words": words(promise)})
 

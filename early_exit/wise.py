@@ -27,7 +27,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from coviar.files import whole_file
+from coviar.files import write_json
 from models import STREAMS
 
 WISE_NAME = "wise.json"
@@ -168,22 +168,23 @@ def fit(
     return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
 
 
-def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(K,): for each output of (n, K, C) the temperature with the smallest cross entropy.
+def fit_temperature(combined: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the smallest mean cross entropy over all D points of (n, D, C) logits.
 
     Temperature scaling (Guo et al., ICML 2017), between 1/100 and 100.
     """
+
+    def loss(log_temperature):
+        return cross_entropy(combined / np.exp(log_temperature), labels).mean()
+
     bound = np.log(100)
-    found = []
-    for k in range(logits.shape[1]):
-        column = np.asarray(logits[:, k : k + 1], dtype=np.float64)
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
 
-        def loss(log_temperature, column=column):
-            return cross_entropy(column / np.exp(log_temperature), labels)[0]
 
-        best = minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x
-        found.append(np.exp(best))
-    return np.array(found)
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K,): `fit_temperature` of each output of (n, K, C) on its own."""
+    columns = np.asarray(logits, dtype=np.float64).swapaxes(0, 1)[:, :, None]  # (K, n, 1, C)
+    return np.array([fit_temperature(column, labels) for column in columns])
 
 
 def save_weights(
@@ -208,8 +209,7 @@ def save_weights(
         "betas": betas,
         "provenance": provenance,
     }
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, content)
 
 
 def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.ndarray, dict]:

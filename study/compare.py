@@ -32,7 +32,7 @@ import numpy as np
 
 from coviar.command import run
 from coviar.files import whole_file
-from dataset_team.lists import group_of
+from dataset_team.groups import group_of
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from models import STREAMS

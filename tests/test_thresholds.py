@@ -205,9 +205,9 @@ def test_goals_out_of_reach():
 def test_fitted_temperature_undoes_a_scale():
     rows, labels = make_logits_file(videos=300).samples("heldout")
     combined = wise.combine(rows, wise.vanilla_weights(make_logits_file().outputs))
-    fitted = calibrate.fit_temperature(combined, labels)
+    fitted = wise.fit_temperature(combined, labels)
     # The search stops at 1e-5 of log T.
-    assert calibrate.fit_temperature(7 * combined, labels) == pytest.approx(7 * fitted, rel=1e-4)
+    assert wise.fit_temperature(7 * combined, labels) == pytest.approx(7 * fitted, rel=1e-4)
     losses = [
         wise.cross_entropy(combined / (fitted * factor), labels).mean()
         for factor in (0.9, 0.99, 1.0, 1.01, 1.1)

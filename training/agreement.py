@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dataset_team.finder import alike
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
 
@@ -54,17 +55,13 @@ def check_classes(
     differ = [
         f"label {label} is {theirs!r} there and {ours!r} in {source}"
         for label, (theirs, ours) in enumerate(zip(known, names))
-        if str(label) not in (theirs, ours) and _alike(theirs) != _alike(ours)
+        if str(label) not in (theirs, ours) and alike(theirs) != alike(ours)
     ]
     if differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        is_order = set(map(_alike, known)) == set(map(_alike, names))
+        is_order = set(map(alike, known)) == set(map(alike, names))
         reason = "the same classes in another order" if is_order else "other classes"
         raise ValueError(
             f"{path} was trained on {reason}: {'; '.join(differ[:3])}{more}. Use a list with the"
             " checkpoint's classes and labels, or a network trained on this one"
         )
-
-
-def _alike(name: str) -> str:
-    return name.casefold().replace(" ", "_")

@@ -65,15 +65,9 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
     )
 
 
-def put_exits_on(
-    backbone: TeamNet, digest: str, path: Path, content: dict | None = None
-) -> TeamNetIC:
-    """The exits of an IC run's best.pt at `path` on the backbone with this digest, in eval mode.
-
-    content: the checkpoint, where it has been read. Raises FileNotFoundError, and ValueError when
-    the exits were trained on another backbone.
-    """
-    content = content or load_checkpoint(path)
+def put_exits_on(backbone: TeamNet, digest: str, path: Path, content: dict) -> TeamNetIC:
+    """The exits in `content`, an IC run's best.pt at `path`, on the backbone with this digest, in
+    eval mode. Raises ValueError when they were trained on another backbone."""
     if content["backbone_digest"] != digest:
         raise ValueError(
             f"the exits in {path} stand on the backbone {content['backbone']} as it was then"
