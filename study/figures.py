@@ -69,8 +69,8 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
     add_caption(
         figure,
         "Lines: one threshold common to all exits, swept, averaged over runs. Markers: thresholds "
-        f"calibrated for {study.calibration()}, ± sample standard deviation over runs. Dotted: cost of "
-        "leaving at each exit.",
+        f"calibrated for {study.calibration()}, ± sample standard deviation over runs. "
+        "Dotted: cost of leaving at each exit.",
         study.protocol(),
         note,
     )
