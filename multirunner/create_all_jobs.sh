@@ -3,9 +3,9 @@
 #
 #     sh multirunner/create_all_jobs.sh > multirunner/all_jobs.sh
 #
-# Stages, in order: a backbone per split (seed 1), the bank of what its exits will see, exits per
-# split, seed and method, their logits, WISE weights, thresholds, and the tables of all runs. Recipes
-# are the published ones of each data set. Options, with their defaults:
+# Stages, in order: a backbone per split (seed 1), the bank of its views, exits per split, seed and
+# method, their logits, WISE weights, thresholds, and the tables of all runs. The recipes are those
+# in training/recipes.txt. Options, with their defaults:
 #
 #   --data NAMES             data sets                      (ucf101 hmdb51)
 #   --splits NAMES                                          (split1 split2 split3)
@@ -18,7 +18,7 @@
 #   --results PATH           where the tables go            (results/{data})
 #   --init FILE              weights a backbone starts from, '' for none
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
-#   --backbone PATH          take this backbone, train none
+#   --backbone PATH          train no backbone, take this one
 #   --shards N               jobs that share the making of one bank (1)
 #   --network FLAGS          of backbone, bank and exits
 #                            (--arch resnet50 --num_segments 8 --dropout 0.5)
@@ -30,7 +30,7 @@
 #   --policy-flags FLAGS     of team_net_wise_all_acc.py
 #
 # NAMES are words separated by spaces. In a PATH, {data}, {split} and {part} (train or test) are
-# replaced. FLAGS go into the commands as they are, instead of the recipe's own.
+# replaced. FLAGS go into the commands as they are, in the place of the recipe's.
 set -euf
 
 data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'
@@ -124,7 +124,7 @@ path() { # PATH [PART]
     quote "$filled$rest"
 }
 
-# Set lr, batch, epochs, steps, wd and schedule by a row of the recipes.
+# Set lr, batch, epochs, steps, wd and schedule from a row of the recipes; fails without a row.
 read_recipe() { # SCRIPT DATA
     while read -r row_script row_data lr batch epochs steps wd schedule; do
         [ "$row_script $row_data" != "$1 $2" ] || return 0

@@ -2,19 +2,19 @@
 
     python -m study.collect runs/ucf101 --out results/ucf101
 
-Searches the folders named for runs and writes, for all that are finished:
+Finds the run folders below RUNS and writes, from all runs that are finished:
 
     runs.csv                 how each run was made: its protocol and its commands
     exits.csv, policies.csv  as team_net_wise_all_acc.py wrote them
-    trade_off.csv            likewise, but test videos only and about 41 of the thresholds
+    trade_off.csv            likewise, of the test videos and of 41 thresholds at most
     weights.csv              the WISE weights
-    decisions.csv            per test video and decision point: what it would be called there, how
-                             surely, and where the run's policy.json lets it leave
-    backbones.csv            test top-1 of the networks below the exits, stream by stream; and of
-                             pretrain.py's, where they were trained on the same videos
+    decisions.csv            per test video and decision point: the label there, its confidence, and
+                             whether the video leaves there by the run's policy.json
+    backbones.csv            test top-1 of the backbones, stream by stream; also of pretrain.py's
+                             where they were trained on the same videos
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
-and left out. Runs of different protocols may stand in one study and are never averaged together.
+and left out. A study may hold runs of different protocols, which are never averaged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BACKBONE_OUTPUTS = {
     "fused": "test_top1_pct",
     **{stream: f"test_{stream}_pct" for stream in STREAMS},
 }
-# What makes a run of the exits, in the order in which it is made, and by what.
+# The files of a finished run of exits, in the order in which they are made, with their scripts.
 STEPS = {
     LOGITS_NAME: "save_logits.py",
     WISE_NAME: "wise_team_net_logit.py",
@@ -56,7 +56,7 @@ STEPS = {
 
 
 class NotFinished(Exception):
-    """A run lacks something, or holds something older than what it was made from."""
+    """A run lacks a file, or holds one that is older than the file it was made from."""
 
 
 class Gathered(NamedTuple):
@@ -71,7 +71,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
     """Everything below the roots, each run once, in the order of data, method, split, seed.
 
     Raises ValueError for a root without runs, for files that are not what their names say, and for
-    two runs that claim to be the same.
+    two runs of the same data, split, seed and method.
     """
     rows: dict[str, list[dict]] = {name: [] for name in STUDY_COLUMNS}
     left_out, seen = {}, {}
@@ -96,7 +96,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
 
 
 def find_runs(roots: Iterable[Path]) -> list[Path]:
-    """Run folders at any depth below the roots, however far they have come."""
+    """Run folders at any depth below the roots, finished or not."""
     found = {}
     for root in roots:
         if not root.is_dir():
@@ -165,9 +165,9 @@ def weight_rows(logits: LogitsFile, betas: np.ndarray) -> list[dict]:
 
 
 def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
-    """What the policy's combination says of every test video at every point, and where it leaves.
+    """The label of every test video at every point by the policy, and where the video leaves.
 
-    Points after the one where a video leaves are there too: what it would have been called later.
+    The points after that one are there too, with the labels that the video would have got.
     """
     made = policy.provenance
     run = {key: logits.meta[key] for key in RUN}

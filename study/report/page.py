@@ -1,4 +1,4 @@
-"""From runs or studies to the text of the page."""
+"""The text of the page, from runs or studies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from study.summary import Study
 from training.provenance import command_line
 
 TITLE = "Accuracy against cost"
-MARK = "decisions.csv"  # is in every study, but not in the folder of a run
+MARK = "decisions.csv"  # in every study, in no run folder
 
 
 def read(source: Path) -> list[Study]:
@@ -46,7 +46,7 @@ def read(source: Path) -> list[Study]:
 
 
 def data_roots(source: Path) -> list[Path]:
-    """Where the runs below had their videos, as far as those folders are there."""
+    """The folders of the runs' videos that are still there."""
     roots = {}
     for path in sorted(source.rglob("args.json")):
         try:
@@ -74,7 +74,7 @@ def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> t
         nav=f'<nav aria-label="data sets">{links}</nav>' if len(payload) > 1 else "",
         sections="\n".join(sections),
         command=escape(command_line()),
-        # No name in the data may end the script element it stands in.
+        # A name in the data must not end the script element.
         payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
         plotly=plotly,
         script=(PAGE / "page.js").read_text(encoding="utf-8"),
