@@ -32,7 +32,7 @@ from study.summary import (
 
 TOP1 = "test top-1 (%)"
 STAR = {"marker": "*", "markersize": 8, "color": "black", "linestyle": ""}
-SPREAD = "± is the standard deviation over runs (seeds and splits)."
+SPREAD = "± is the sample standard deviation over runs (seeds and splits)."
 # A network is told by its GMACs; the number of classes may differ and changes them by less.
 SAME_NETWORK = 0.01
 
@@ -69,8 +69,8 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
     add_caption(
         figure,
         "Lines: one threshold common to all exits, swept, averaged over runs. Markers: thresholds "
-        f"calibrated for {study.calibration()}, ± standard deviation over runs. Dotted: cost of "
-        "leaving at each exit.",
+        f"calibrated for {study.calibration()}, ± sample standard deviation over runs. "
+        "Dotted: cost of leaving at each exit.",
         study.protocol(),
         note,
     )

@@ -136,8 +136,8 @@ def table_caption(study: Study, name: str) -> str:
     """Caption of one of TABLES: what it shows, spread, goal of the calibration, protocol, n."""
     goal = f", for {study.calibration()}" if name in ("exits", "policies") else ""
     return (
-        f"{study.data}. {TABLES[name][1]}{goal}; mean ± standard deviation over runs (seeds and "
-        f"splits); GMACs are 1e9 per video. {study.protocol()}"
+        f"{study.data}. {TABLES[name][1]}{goal}; mean ± sample standard deviation over runs "
+        f"(seeds and splits); GMACs are 1e9 per video. {study.protocol()}"
     )
 
 
