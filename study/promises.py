@@ -32,7 +32,7 @@ from early_exit.promise import Wish, losses, per_recording, rejected_along
 from early_exit.thresholds import confidences
 from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs
-from models.team_net import build_resnet
+from models.networks import build_network
 from study.cascade import CASCADE, DATA, SPLITS, Population, load
 from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
@@ -60,7 +60,7 @@ def cascade_gmacs() -> np.ndarray:
     each = []
     for _, _, arch, channels in CASCADE:
         with torch.device("meta"):
-            network = build_resnet(arch, channels).eval()
+            network = build_network(arch, channels).eval()
         each.append(count_macs(network, torch.empty(1, channels, 224, 224, device="meta")) / 1e9)
     return np.cumsum(each)
 
