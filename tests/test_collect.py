@@ -222,7 +222,7 @@ def test_a_table_of_other_columns_is_refused(runs):
 
 
 def with_columns_of_a_run(study, runs):
-    """The form that kept protocol and command in every row."""
+    """Put a run's own file, with protocol and command in every row, in the place of the study's."""
     shutil.copy(next(runs.rglob("exits.csv")), study)
 
 

@@ -93,7 +93,7 @@ def test_an_index_cache_with_a_pickle_is_not_used(tmp_path, wrapped):
     ],
 )
 def test_a_list_cannot_name_what_is_outside_the_data_root(tmp_path, name):
-    """Only names that the folder itself lists are followed, and `..` and `/` are none."""
+    """Only names that a folder's listing holds are followed: never `..` or `/`."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "Class").mkdir(parents=True)
     outside.mkdir()
@@ -107,7 +107,7 @@ def test_a_list_cannot_name_what_is_outside_the_data_root(tmp_path, name):
 
 
 def test_links_are_followed_since_they_are_the_owners(tmp_path):
-    """A list cannot make a link; whoever put one into the data root wants it followed."""
+    """A list cannot make a link: a link in the data root is its owner's."""
     (tmp_path / "disk2").mkdir()
     (tmp_path / "disk2/video.mp4").write_bytes(b"video")
     (tmp_path / "root").mkdir()

@@ -1,4 +1,4 @@
-"""Toy clips: the same bytes for the same seed, streams the loader reads, motion that shows."""
+"""Toy clips: the same bytes for the same seed, readable streams, motion that vectors show."""
 
 import json
 import subprocess
