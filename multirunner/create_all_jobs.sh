@@ -52,6 +52,16 @@ quote() {
     esac
 }
 
+# Set lr, batch, epochs, steps, wd and schedule from a row of the recipes; fails without a row.
+read_recipe() { # SCRIPT DATA
+    while read -r row_script row_data lr batch epochs steps wd schedule; do
+        [ "$row_script $row_data" != "$1 $2" ] || return 0
+    done <"$recipes"
+    return 1
+}
+
+is_method() { read_recipe "train_$1" any && [ "$schedule" != - ]; }
+
 newline='
 '
 made_by="sh multirunner/create_all_jobs.sh"
@@ -93,12 +103,14 @@ for seed in $seeds; do
 done
 case $shards in '' | *[!0-9]* | 0*) die "--shards $shards is not a whole number above 0" ;; esac
 for method in $methods; do
+    name=${method%%:*}
     case $method in
         *[!A-Za-z0-9_.,:-]*) die "--methods $method: no such method" ;;
-        team_ce | prog_kd | prog_kd_anti | i_frame) ;;
-        team_ce:* | prog_kd_anti:* | i_frame:*) die "--methods $method: ${method%%:*} has its own teachers" ;;
-        *:?*) ;;
-        *) die "--methods $method: no such method; with teachers of its own: $method:SCHEDULE" ;;
+        prog_kd:?*) ;;
+        *:?*) ! is_method "$name" || die "--methods $method: $name has its own teachers" ;;
+        *)
+            is_method "$method" ||
+                die "--methods $method: no such method; with teachers of its own: $method:SCHEDULE" ;;
     esac
 done
 for name in $data $splits; do
@@ -122,14 +134,6 @@ path() { # PATH [PART]
         rest=${rest#*'}'}
     done
     quote "$filled$rest"
-}
-
-# Set lr, batch, epochs, steps, wd and schedule from a row of the recipes; fails without a row.
-read_recipe() { # SCRIPT DATA
-    while read -r row_script row_data lr batch epochs steps wd schedule; do
-        [ "$row_script $row_data" != "$1 $2" ] || return 0
-    done <"$recipes"
-    return 1
 }
 
 # The recipe's flags that are not in FLAGS, then FLAGS.

@@ -66,6 +66,9 @@ class Gathered(NamedTuple):
     used: list[Path]
     left_out: dict[Path, str]
 
+    def reasons(self) -> list[str]:
+        return [f"left out: {folder}: {why}" for folder, why in self.left_out.items()]
+
 
 def gather(roots: Iterable[Path]) -> Gathered:
     """Everything below the roots, each run once, in the order of data, method, split, seed.
@@ -93,6 +96,19 @@ def gather(roots: Iterable[Path]) -> Gathered:
         for name, found in run.items():
             rows[name] += [{key: row[key] for key in STUDY_COLUMNS[name]} for row in found]
     return Gathered(rows, list(seen.values()), left_out)
+
+
+def write_study(roots: Sequence[Path], out: Path) -> Gathered:
+    """Write the finished runs below the roots as a study; raises ValueError as `gather` does, and
+    when no run of exits is finished."""
+    gathered = gather(roots)
+    if not gathered.rows["exits.csv"]:
+        places = " ".join(map(str, roots))
+        message = f"no run of exits below {places} is finished"
+        raise ValueError("\n  ".join([message, *gathered.reasons()]))
+    for name, columns in STUDY_COLUMNS.items():
+        write_rows(out / name, columns, gathered.rows[name])
+    return gathered
 
 
 def find_runs(roots: Iterable[Path]) -> list[Path]:
@@ -258,19 +274,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        gathered = gather(args.runs)
+        gathered = write_study(args.runs, args.out)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
-    if not gathered.rows["exits.csv"]:
-        parser.error("\n  ".join(["no run of exits is finished", *reasons]))
-    for name, columns in STUDY_COLUMNS.items():
-        write_rows(args.out / name, columns, gathered.rows[name])
     study = summary.read_study(args.out)
     print(tables.as_text(study))
-    for reason in reasons:
+    for reason in gathered.reasons():
         print(reason)
-    counts = {"used": len(gathered.used), "left_out": len(reasons)}
+    counts = {"used": len(gathered.used), "left_out": len(gathered.left_out)}
     print_result({"study": str(args.out), "runs": counts, "settings": len(study.settings())})
 
 

@@ -282,7 +282,7 @@ def test_mixed_protocols_stand_side_by_side(tmp_path, capsys):
     [
         (lambda root: None, "is no folder of runs"),
         (lambda root: root.mkdir(), "no run below"),
-        (lambda root: only_started(make_run(root)), "no run of exits is finished\n  left out: "),
+        (lambda root: only_started(make_run(root)), " is finished\n  left out: "),
     ],
 )
 def test_nothing_to_collect_ends_in_an_error(tmp_path, capsys, make, message):

@@ -12,10 +12,8 @@ from string import Template
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
-from study.columns import STUDY_COLUMNS
 from study.report.data import section_data
 from study.report.html import PAGE, section
-from study.run_tables import write_rows
 from study.summary import Study
 from training.provenance import command_line
 
@@ -33,15 +31,10 @@ def read(source: Path) -> list[Study]:
     has_runs = next(source.rglob(LOGITS_NAME), None) is not None
     if studies and (studies[0] == source or not has_runs):
         return [part for folder in studies for part in summary.read_study(folder).settings()]
-    gathered = collect.gather([source])
-    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
-    if not gathered.rows["exits.csv"]:
-        raise ValueError("\n  ".join([f"no run of exits below {source} is finished", *reasons]))
-    for reason in reasons:
-        print(reason)
     with tempfile.TemporaryDirectory() as folder:
-        for name, columns in STUDY_COLUMNS.items():
-            write_rows(Path(folder, name), columns, gathered.rows[name])
+        gathered = collect.write_study([source], Path(folder))
+        for reason in gathered.reasons():
+            print(reason)
         return summary.read_study(folder).settings()
 
 
