@@ -16,6 +16,7 @@ from training.options import (
     make_parser,
 )
 from training.script import run_backbone
+from training.tuning_options import add_tuning_options
 
 RECIPES = {
     "default": {"lr": 0.01, "batch_size": 32, "epochs": 50, "lr_steps": [30, 40, 45], "wd": 5e-4}
@@ -26,6 +27,7 @@ def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser, data_name="kinetic400")
     add_backbone_options(parser)
+    add_tuning_options(parser)
     add_optimizer_options(parser, RECIPES)
     add_run_options(parser)
     return parser

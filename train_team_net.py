@@ -18,6 +18,7 @@ from training.options import (
     make_parser,
 )
 from training.script import run_backbone
+from training.tuning_options import add_tuning_options
 
 RECIPES = {
     "default": {"lr": 0.02, "batch_size": 16, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4},
@@ -29,6 +30,7 @@ def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
     add_backbone_options(parser)
+    add_tuning_options(parser)
     add_optimizer_options(parser, RECIPES)
     add_run_options(parser)
     return parser

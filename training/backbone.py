@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from training.run_folder import RunFolder
 from training.state import TrainingState
 from training.stopping import Stopped, StopSignals
 from training.synced_norm import use_synced_norm
+from training.tuning import keep_frozen
 
 OUTPUTS = ("fused", *STREAMS)
 
@@ -53,6 +56,10 @@ class BackboneRecipe(EvaluationSettings):
     lr_schedule: str
     warmup: int
     optimizer: str
+    nesterov: bool
+    freeze: list[str]
+    partial_bn: bool
+    depth_lr_scale: float
     classifier_lr_scale: tuple[float, float]
     stream_loss: float
     label_smoothing: float
@@ -82,6 +89,15 @@ def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
     model = TeamNet(**config)
     source = load_backbone(Path(pretrained), config["num_segments"])
     weights, expected = source.state_dict(), model.state_dict()
+    before, fusion = source.config["fusion"], model.config["fusion"]
+    if before == "sum":
+        weights = {key: value for key, value in weights.items() if not key.startswith("team.")}
+        expected = {key: value for key, value in expected.items() if not key.startswith("team.")}
+    elif before != fusion:
+        raise ValueError(
+            f"{pretrained} was trained with --fusion {before}, which only goes on as that; streams"
+            f" for --fusion {fusion} come from a run with --fusion sum"
+        )
     known, num_classes = source.config["num_classes"], config["num_classes"]
     if known != num_classes:
         print(f"{pretrained} knows {known} classes: new classifiers for {num_classes}")
@@ -145,8 +161,15 @@ def train_backbone(
     model.to(device, memory_format=torch.channels_last)
     if recipe.sync_bn:
         model = use_synced_norm(model, device)
+    frozen = keep_frozen(model, recipe.freeze, recipe.partial_bn)
     optimizer = make_optimizer(
-        model, recipe.optimizer, recipe.lr, recipe.wd, recipe.classifier_lr_scale
+        model,
+        recipe.optimizer,
+        recipe.lr,
+        recipe.wd,
+        recipe.classifier_lr_scale,
+        recipe.depth_lr_scale,
+        recipe.nesterov,
     )
     ema = make_ema(model, recipe.ema) if recipe.ema else None
     state = TrainingState(model, optimizer, ema)
@@ -159,7 +182,10 @@ def train_backbone(
     )
     loader = make_loader(splits.train, batches, None, recipe.workers, device)
     loss_function = functools.partial(
-        clip_loss, stream_loss=recipe.stream_loss, label_smoothing=recipe.label_smoothing
+        clip_loss,
+        stream_loss=recipe.stream_loss,
+        label_smoothing=recipe.label_smoothing,
+        alone=model.config["fusion"] == "sum",
     )
     mixup = make_mixup(recipe.mixup, len(splits.class_names)) if recipe.mixup else None
     network = distributed.exchanging(model, device)
@@ -180,7 +206,7 @@ def train_backbone(
         set_lr(optimizer, lr)
         line = {"epoch": epoch, "lr": lr}
         try:
-            with stop.deferred():
+            with stop.deferred(), segments_of(model, splits.train.num_segments):
                 line.update(
                     train_one_epoch(
                         network,
@@ -191,6 +217,7 @@ def train_backbone(
                         loss_function=loss_function,
                         after_step=after_step,
                         mixup=mixup,
+                        frozen=frozen,
                     )
                 )
             if (epoch + 1) % recipe.eval_freq == 0 or epoch == recipe.epochs - 1:
@@ -210,6 +237,16 @@ def train_backbone(
         f"{splits.selection_name}_top1_pct": progress.best["top1_pct"],
         **test_result(model, splits, device, recipe),
     }
+
+
+@contextlib.contextmanager
+def segments_of(model: TeamNet, num_segments: int) -> Iterator[None]:
+    """Have the model take clips of another number of segments."""
+    own, model.num_segments = model.num_segments, num_segments
+    try:
+        yield
+    finally:
+        model.num_segments = own
 
 
 def select_best(

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from models import precision
+from models.team_net import FUSIONS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
 METHODS = ("team_ce", "prog_kd", "prog_kd_anti", "i_frame")
@@ -321,6 +322,7 @@ def add_frozen_options(
     group.add_argument("--num_segments", type=positive_int, help="T; likewise")
     group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
     group.add_argument("--dropout", type=fraction, help="likewise")
+    group.add_argument("--fusion", choices=FUSIONS, help="likewise")
     group.add_argument("--crop-size", type=positive_int, help="likewise, in pixels")
     group.add_argument(
         "--views",

@@ -44,11 +44,11 @@ from training.run_folder import RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
 
 Settings = TypeVar("Settings")
-BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
+BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
-    **{"is_shift": False, "dropout": 0.5, "crop_size": 224},
+    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
 }
 
 
@@ -141,9 +141,18 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         else:
             result = folder.finished()
         if result is None:
-            splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
+            splits = open_splits(
+                data,
+                args.num_segments,
+                args.crop_size,
+                args.random_seed,
+                train_segments=args.train_segments,
+                photometric=args.photometric,
+            )
             check_batches(
-                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+                len(splits.train),
+                num_segments=splits.train.num_segments,
+                **{name: getattr(args, name) for name in BATCH_OPTIONS},
             )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
