@@ -35,7 +35,7 @@ from early_exit.paths import common_path, leave_along, pareto_path, quantile_pat
 from early_exit.promise import Wish, losses, per_recording, rejected_along
 from early_exit.thresholds import confidences
 from MACs.counter import count_macs
-from models.team_net import build_resnet
+from models.networks import build_network
 from study.promise_figures import draw_promises
 
 DATA, SPLITS = ("ucf101", "hmdb51"), (1, 2, 3)
@@ -78,7 +78,7 @@ def cascade_gmacs() -> np.ndarray:
     each = []
     for _, _, arch, channels in CASCADE:
         with torch.device("meta"):
-            network = build_resnet(arch, channels).eval()
+            network = build_network(arch, channels).eval()
         each.append(count_macs(network, torch.empty(1, channels, 224, 224, device="meta")) / 1e9)
     return np.cumsum(each)
 

@@ -15,10 +15,10 @@ from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import FUSIONS, TeamNet
 from models.team_net_ic import TeamNetIC
-from training.backbone import build_backbone
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import clip_loss, make_optimizer
 from training.loading import DataSettings, open_splits
+from training.pretrained import build_backbone
 from training.tuning import FREEZABLE, STAGES, keep_frozen, lr_scales
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from models import precision
+from models import STREAMS, precision
 from models.team_net import FUSIONS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -69,6 +69,16 @@ def probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: probabilities lie in 0 to 1")
     return value
+
+
+def stream_source(text: str) -> tuple[str, str]:
+    """STREAM=SOURCE: a stream, and what its weights start from."""
+    name, _, source = text.partition("=")
+    if name not in STREAMS or not source:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not STREAM=SOURCE with one of {', '.join(STREAMS)}"
+        )
+    return name, source
 
 
 def folder_name(text: str) -> str:
@@ -214,8 +224,12 @@ def add_optimizer_options(parser: argparse.ArgumentParser, recipes: dict[str, di
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network (with --evaluate, the checkpoint's)")
-    group.add_argument("--arch", help="I-frame stream, any torchvision resnet (default resnet50)")
-    group.add_argument("--motion-arch", help="MV and residual streams (default resnet18)")
+    group.add_argument(
+        "--arch",
+        help="I-frame stream: a torchvision resnet, mobilenet, efficientnet, convnext or regnet"
+        " (default resnet50)",
+    )
+    group.add_argument("--motion-arch", help="MV and residual streams, likewise (default resnet18)")
     group.add_argument("--num_segments", type=positive_int, help="T (default 8)")
     group.add_argument("--crop-size", type=positive_int, help="pixels (default 224)")
     group.add_argument(
@@ -226,6 +240,20 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         "--pretrained",
         help="imagenet, or a checkpoint of these scripts or of the published code"
         " (a classifier for other classes is replaced); default: from scratch",
+    )
+    group.add_argument(
+        "--pretrained-streams",
+        type=stream_source,
+        nargs="+",
+        default=[],
+        metavar="STREAM=SOURCE",
+        help="iframe, mv or residual: where a single stream starts instead, imagenet or a"
+        " checkpoint of these scripts, of which it takes the stream of the same name",
+    )
+    group.add_argument(
+        "--weights-dir",
+        type=Path,
+        help="of torchvision's ImageNet weights (default: torch's hub cache, with download)",
     )
     add_scratch_options(parser)
     add_process_options(parser)

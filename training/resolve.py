@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -95,6 +96,14 @@ def resolve_recipe(args: argparse.Namespace) -> None:
         if getattr(args, key) is None:
             setattr(args, key, value)
     del args.recipes
+
+
+def stream_sources(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The pairs of --pretrained-streams. Raises ValueError for a stream that is named twice."""
+    sources = dict(pairs)
+    if len(sources) < len(pairs):
+        raise ValueError("--pretrained-streams names a stream twice")
+    return sources
 
 
 def choose_device(gpus: list[int] | None) -> torch.device:

@@ -32,6 +32,8 @@ def keep_frozen(model: TeamNet, freeze: Sequence[str], partial_bn: bool) -> list
                 frozen.append(stage)
         if name in freeze or f"{name}.stem" in freeze or "stem" in freeze:
             frozen.append(stream.input_norm)
+        if name in freeze:
+            frozen.append(stream.pre_classifier)
         if partial_bn:
             frozen += list(_batch_norms(stream))[1:]
     for module in frozen:
@@ -52,9 +54,10 @@ def lr_scales(
 ) -> dict[int, float]:
     """By id of each parameter, the multiple of lr at which it learns.
 
-    classifier_scales: of the classifiers' weights and biases. depth_scale: of layer4; each stage
-    before it learns at this multiple of the next one's. TEAM blocks and the norms of the input,
-    which no ImageNet network has, learn at lr.
+    classifier_scales: of the classifiers' weights and biases. depth_scale: of layer4 and of what
+    some networks have between it and the classifier; each stage before it learns at this multiple
+    of the next one's. TEAM blocks and the norms of the input, which no ImageNet network has, learn
+    at lr.
     """
     scales = {id(parameter): 1.0 for parameter in model.parameters()}
     for stream in model.streams:
@@ -62,4 +65,5 @@ def lr_scales(
             scales.update({id(p): depth_scale**depth for p in stage.parameters()})
         for parameter in stream.classifier.parameters():
             scales[id(parameter)] = classifier_scales[parameter.ndim == 1]
+        scales.update({id(p): depth_scale for p in stream.pre_classifier.parameters()})
     return scales
