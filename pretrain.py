@@ -8,19 +8,10 @@ The loop is train_team_net.py's; the published recipe is another one. The run fo
 """
 
 from coviar.command import run
-from training.options import (
-    add_backbone_options,
-    add_data_options,
-    add_optimizer_options,
-    add_run_options,
-    make_parser,
-)
+from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
+from training.train_options import add_backbone_options, add_recipe_options
 from training.tuning_options import add_tuning_options
-
-RECIPES = {
-    "default": {"lr": 0.01, "batch_size": 32, "epochs": 50, "lr_steps": [30, 40, 45], "wd": 5e-4}
-}
 
 
 def get_args_parser():
@@ -28,7 +19,7 @@ def get_args_parser():
     add_data_options(parser, data_name="kinetic400")
     add_backbone_options(parser)
     add_tuning_options(parser)
-    add_optimizer_options(parser, RECIPES)
+    add_recipe_options(parser, "pretrain")
     add_run_options(parser)
     return parser
 

@@ -18,17 +18,17 @@ from training import distributed
 from training.bank import fill_share
 from training.checkpoint import BEST
 from training.options import (
-    METHODS,
     add_data_options,
     add_device_options,
-    add_frozen_options,
     add_location_options,
     folder_name,
     make_parser,
 )
 from training.provenance import command_line, print_result
+from training.recipes import METHODS
 from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
+from training.train_options import add_frozen_options
 
 
 def get_args_parser():

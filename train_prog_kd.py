@@ -10,22 +10,16 @@ run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
 """
 
 from coviar.command import run
-from training.options import (
-    add_data_options,
+from training.options import add_data_options, add_run_options, folder_name, make_parser
+from training.recipes import ANY, RECIPES
+from training.script import run_exits
+from training.train_options import (
     add_distillation_options,
     add_exit_options,
-    add_optimizer_options,
-    add_run_options,
-    folder_name,
-    make_parser,
+    add_recipe_options,
 )
-from training.script import run_exits
 
-RECIPES = {
-    "default": {"lr": 0.01, "batch_size": 64, "epochs": 40, "lr_steps": [25, 30, 35], "wd": 1e-4},
-    "hmdb51": {"lr": 0.02},
-}
-SCHEDULE = "mv:3,residual:3,iframe"
+SCHEDULE = RECIPES["train_prog_kd"][ANY].schedule
 
 
 def get_args_parser():
@@ -36,7 +30,7 @@ def get_args_parser():
     parser.add_argument(
         "--method", type=folder_name, default="prog_kd", help="name of the run folder (prog_kd)"
     )
-    add_optimizer_options(parser, RECIPES)
+    add_recipe_options(parser, "train_prog_kd")
     add_run_options(parser)
     return parser
 

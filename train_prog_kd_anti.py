@@ -8,20 +8,16 @@ is <checkpoint_dir>/<data>/prog_kd_anti/<split>_seed<k>/.
 """
 
 from coviar.command import run
-from training.options import (
-    add_data_options,
+from training.options import add_data_options, add_run_options, make_parser
+from training.recipes import ANY, RECIPES
+from training.script import run_exits
+from training.train_options import (
     add_distillation_options,
     add_exit_options,
-    add_optimizer_options,
-    add_run_options,
-    make_parser,
+    add_recipe_options,
 )
-from training.script import run_exits
 
-RECIPES = {
-    "default": {"lr": 0.01, "batch_size": 64, "epochs": 30, "lr_steps": [15, 20, 25], "wd": 1e-4}
-}
-SCHEDULE = "iframe:15,residual:10,mv"
+SCHEDULE = RECIPES["train_prog_kd_anti"][ANY].schedule
 
 
 def get_args_parser():
@@ -29,7 +25,7 @@ def get_args_parser():
     add_data_options(parser)
     add_exit_options(parser)
     add_distillation_options(parser, SCHEDULE)
-    add_optimizer_options(parser, RECIPES)
+    add_recipe_options(parser, "train_prog_kd_anti")
     add_run_options(parser)
     return parser
 

@@ -8,19 +8,12 @@ The frozen backbone is the run of the same data and split, or --pretrained FILE.
 """
 
 from coviar.command import run
-from training.options import (
-    add_data_options,
-    add_exit_options,
-    add_optimizer_options,
-    add_run_options,
-    make_parser,
-)
+from training.options import add_data_options, add_run_options, make_parser
+from training.recipes import ANY, RECIPES
 from training.script import run_exits
+from training.train_options import add_exit_options, add_recipe_options
 
-RECIPES = {
-    "default": {"lr": 0.02, "batch_size": 128, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4}
-}
-SCHEDULE = "labels"  # no teacher: the loss of every epoch is cross entropy against the labels
+SCHEDULE = RECIPES["train_team_ce"][ANY].schedule
 
 
 def get_args_parser():
@@ -28,7 +21,7 @@ def get_args_parser():
     add_data_options(parser)
     add_exit_options(parser)
     parser.set_defaults(temperature=1.0)
-    add_optimizer_options(parser, RECIPES)
+    add_recipe_options(parser, "train_team_ce")
     add_run_options(parser)
     return parser
 

@@ -10,20 +10,10 @@ is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
 """
 
 from coviar.command import run
-from training.options import (
-    add_backbone_options,
-    add_data_options,
-    add_optimizer_options,
-    add_run_options,
-    make_parser,
-)
+from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
+from training.train_options import add_backbone_options, add_recipe_options
 from training.tuning_options import add_tuning_options
-
-RECIPES = {
-    "default": {"lr": 0.02, "batch_size": 16, "epochs": 30, "lr_steps": [5, 10, 15], "wd": 1e-4},
-    "hmdb51": {"lr_steps": [10, 15, 20], "wd": 5e-4},
-}
 
 
 def get_args_parser():
@@ -31,7 +21,7 @@ def get_args_parser():
     add_data_options(parser)
     add_backbone_options(parser)
     add_tuning_options(parser)
-    add_optimizer_options(parser, RECIPES)
+    add_recipe_options(parser, "train_team_net")
     add_run_options(parser)
     return parser
 

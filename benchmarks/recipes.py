@@ -2,12 +2,11 @@
 
     python -m benchmarks.recipes runs/ucf101_7/views --splits split1 split2 split3 --out recipes.csv
 
-Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe runs 40 epochs of
-Adam (lr .01, batch 64, x .1 at epochs 25, 30, 35, weight decay 1e-4), the published budget of PKD,
-and keeps the last epoch: nothing is chosen. Printed are test top-1 per exit, mean and standard
-deviation over splits and seeds, and the paired difference to the first recipe with the 95 %
-interval of a bootstrap over whole recordings (study.compare); the CSV file has each split's
-as well. Before that, what the teachers themselves get right.
+Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe has the published
+budget of PKD (training/recipes.txt) and keeps the last epoch: nothing is chosen. Printed are test
+top-1 per exit, mean and standard deviation over splits and seeds, and the paired difference to the
+first recipe with the 95 % interval of a bootstrap over whole recordings (study.compare); the CSV
+file has each split's as well. Before that, what the teachers themselves get right.
 
 The evidence for what the training scripts offer, and for what they do not.
 """
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import training.recipes
 from coviar.command import run
 from models import STREAMS
 from models.team_net import new_classifier
@@ -37,9 +37,9 @@ from training.exits import make_optimizer
 from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line, print_result
 
-EPOCHS, BATCH, LR, STEPS, DECAY = 40, 64, 0.01, [25, 30, 35], 1e-4
+BUDGET = training.recipes.RECIPES["train_prog_kd"][training.recipes.ANY]
+PKD = BUDGET.schedule
 CPU = torch.device("cpu")
-PKD = "mv:3,residual:3,iframe"
 COLUMNS = [
     *("recipe", "baseline", "split", "exit", "top1_pct", "std_over_runs_pct"),
     *("difference_pct", "low_pct", "high_pct", "runs", "num_videos", "command"),
@@ -86,7 +86,7 @@ def labels_only(epoch, streams, labels, own):
 
 def scheduled(words: str, temperature: float = 1.0) -> Callable:
     """The streams, or their sum, as a Schedule says; only their softmax knows the temperature."""
-    schedule = Schedule(words, EPOCHS)
+    schedule = Schedule(words, BUDGET.epochs)
 
     def teacher(epoch, streams, labels, own):
         logits = teacher_logits(schedule[epoch], streams)
@@ -190,11 +190,11 @@ def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Modul
     heads = nn.ModuleList(
         Head(recipe.head, squeeze.shape[1], classes, segments) for squeeze in bank.train[0].squeezes
     )
-    optimizer = make_optimizer(heads, LR, DECAY)
-    for epoch in range(EPOCHS):
+    optimizer = make_optimizer(heads, BUDGET.lr, BUDGET.wd)
+    for epoch in range(BUDGET.epochs):
         view = bank.train[epoch % len(bank.train)]
-        set_lr(optimizer, step_lr(LR, STEPS, epoch))
-        for rows in torch.randperm(len(view.labels)).split(BATCH):
+        set_lr(optimizer, step_lr(BUDGET.lr, BUDGET.lr_steps, epoch))
+        for rows in torch.randperm(len(view.labels)).split(BUDGET.batch_size):
             own = [head(s) for head, s in zip(heads, view.exit_inputs(CPU, rows))]
             targets = recipe.teacher(epoch, view.streams[rows], view.labels[rows], own)
             optimizer.zero_grad()

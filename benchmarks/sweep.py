@@ -35,8 +35,9 @@ import torch
 
 from coviar.command import quiet_pipe
 from study.run_tables import write_rows
-from training.options import METHODS, make_parser, non_negative_int, positive_int
+from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line
+from training.recipes import METHODS
 from training.resolve import resolve_recipe
 
 COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]

@@ -38,6 +38,7 @@ methods='team_ce prog_kd prog_kd_anti i_frame'
 data_root='data/{data}' lists='lists/{data}_{split}_{part}.txt' runs=runs results='results/{data}'
 init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' shards=1
 network='--arch resnet50 --num_segments 8 --dropout 0.5'
+recipes=$(dirname "$0")/../training/recipes.txt
 all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
 
 die() { printf '%s\n' "create_all_jobs.sh: $*" >&2; exit 2; }
@@ -123,22 +124,21 @@ path() { # PATH [PART]
     quote "$filled$rest"
 }
 
+# Set lr, batch, epochs, steps, wd and schedule by a row of the recipes.
+read_recipe() { # SCRIPT DATA
+    while read -r row_script row_data lr batch epochs steps wd schedule; do
+        [ "$row_script $row_data" != "$1 $2" ] || return 0
+    done <"$recipes"
+    return 1
+}
+
 # The recipe's flags that are not in FLAGS, then FLAGS.
 recipe() { # SCRIPT FLAGS
-    schedule=''
-    case $1:$name in #         epochs    batch    lr       steps            weight decay
-        train_team_net:hmdb51) epochs=30 batch=16 lr=0.02 steps='10 15 20' wd=5e-4 ;;
-        train_team_net:*) epochs=30 batch=16 lr=0.02 steps='5 10 15' wd=1e-4 ;;
-        train_team_ce:*) epochs=30 batch=128 lr=0.02 steps='5 10 15' wd=1e-4 ;;
-        train_prog_kd:hmdb51) epochs=40 batch=64 lr=0.02 steps='25 30 35' wd=1e-4 ;;
-        train_prog_kd:*) epochs=40 batch=64 lr=0.01 steps='25 30 35' wd=1e-4 ;;
-        train_prog_kd_anti:*) epochs=30 batch=64 lr=0.01 steps='15 20 25' wd=1e-4 ;;
-        train_i_frame:hmdb51) epochs=34 batch=64 lr=0.02 steps='18 24 28' wd=1e-4 ;;
-        train_i_frame:*) epochs=30 batch=64 lr=0.01 steps='15 20 25' wd=1e-4 ;;
-    esac
+    read_recipe "$1" "$name" || read_recipe "$1" any
+    steps=$(printf %s "$steps" | tr , ' ')
     case $1 in
-        train_prog_kd) schedule=mv:3,residual:3,iframe ;;
-        train_prog_kd_anti) schedule=iframe:15,residual:10,mv ;;
+        train_prog_kd | train_prog_kd_anti) ;;
+        *) schedule='' ;; # no option there
     esac
     case " $2 " in *' --lr-schedule cosine '*) steps='' ;; esac
     for pair in "--lr $lr" "--batch-size $batch" "--epochs $epochs" ${steps:+"--lr-steps $steps"} \

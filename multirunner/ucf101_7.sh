@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 
 jobs() {
     create_jobs "$RUNS" --results "$RESULTS" --init '' \
-        --backbone-flags '--lr 0.01 --batch-size 8 --epochs 48 --lr-schedule cosine --warmup 3 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2' \
+        --backbone-flags "--lr 0.01 --epochs 48 --warmup 3 $backbone_flags" \
         --frozen-flags '--views 10 --select-on last'
 }
 case ${1-} in

@@ -7,6 +7,10 @@ RUNS=${RUNS:-runs}
 RESULTS=${RESULTS:-results/ucf101_7}
 SPLITS=${SPLITS:-split1 split2 split3}
 
+# Of every backbone of this study.
+# shellcheck disable=SC2034
+backbone_flags='--batch-size 8 --lr-schedule cosine --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2'
+
 # The job file of runs below a folder, with the study's data, network and exits.
 create_jobs() { # FOLDER OPTIONS_OF_CREATE_ALL_JOBS...
     folder=$1

@@ -28,8 +28,7 @@ exits() { # NAME METHODS FROZEN_FLAGS
 longer() { # NAME BACKBONE_FLAGS
     create_jobs "$RUNS/$1" --init "$BACKBONE" --methods 'team_ce prog_kd' \
         --frozen-flags "--views 10 $last" \
-        --backbone-flags "--lr 0.005 --batch-size 8 --epochs 16 --lr-schedule cosine --warmup 1 --classifier-lr-scale 1 1 --stream-loss 1 --wd 5e-4 --eval-freq 2${2:+ $2}" |
-        run
+        --backbone-flags "--lr 0.005 --epochs 16 --warmup 1 $backbone_flags${2:+ $2}" | run
 }
 
 # The exits of $RUNS once more, with the backbone in fp32.

@@ -8,7 +8,7 @@ import sys
 import pytest
 from training_server import run_script
 
-from training import options, resolve
+from training import options, recipes, resolve
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 NUMBER = ("-1", "0", "1.5", "x")
@@ -27,7 +27,7 @@ DATA = (
 EXITS = f"{DATA} --checkpoint_dir {{runs}}"
 COMMANDS = {
     **dict.fromkeys(("pretrain.py", "train_team_net.py"), f"{DATA} --checkpoint_dir {{new}}"),
-    **dict.fromkeys((f"train_{method}.py" for method in options.METHODS), EXITS),
+    **dict.fromkeys((f"train_{method}.py" for method in recipes.METHODS), EXITS),
     "save_logits.py": f"{EXITS} --method team_ce",
     "wise_team_net_logit.py": "",
     "team_net_wise_all_acc.py": "",

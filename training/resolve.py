@@ -11,6 +11,7 @@ import torch
 from models import precision
 from training import distributed
 from training.options import HELDOUT
+from training.recipes import ANY
 
 # Of the scripts that read what a run has saved, where no flag of the run is given.
 RUN_DEFAULTS = {
@@ -88,13 +89,16 @@ def resolve_heldout(args: argparse.Namespace) -> None:
 
 
 def resolve_recipe(args: argparse.Namespace) -> None:
-    """Put the recipe of args.data_name where the user gave nothing."""
+    """Put the recipe of args.data_name where the user gave nothing.
+
+    Raises ValueError for --lr-steps beside a cosine.
+    """
     if args.lr_steps and getattr(args, "lr_schedule", "step") == "cosine":
         raise ValueError("--lr-steps goes with --lr-schedule step; a cosine has no steps")
-    recipe = {**args.recipes["default"], **args.recipes.get(args.data_name, {})}
-    for key, value in recipe.items():
+    recipe = args.recipes.get(args.data_name, args.recipes[ANY])
+    for key in ("lr", "batch_size", "epochs", "lr_steps", "wd"):
         if getattr(args, key) is None:
-            setattr(args, key, value)
+            setattr(args, key, getattr(recipe, key))
     del args.recipes
 
 

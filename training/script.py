@@ -43,14 +43,10 @@ from training.resolve import (
 )
 from training.run_folder import RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
+from training.train_options import NETWORK_DEFAULTS
 
 Settings = TypeVar("Settings")
 BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
-# Of a new backbone, where the user gave nothing: the paper's.
-NETWORK_DEFAULTS = {
-    **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
-    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
-}
 
 
 def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from coviar.command import quiet_pipe
 from coviar.files import half_written
-from training import options
+from training import options, train_options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone, weights_digest
 from training.frozen import VIEW_PARTS
@@ -33,7 +33,7 @@ def get_fill_parser() -> argparse.ArgumentParser:
     parser = options.make_parser(__doc__)
     parser.prog = COMMAND
     options.add_data_options(parser)
-    options.add_frozen_options(parser, no_views="none of them, only the other parts")
+    train_options.add_frozen_options(parser, no_views="none of them, only the other parts")
     group = parser.add_argument_group("run")
     options.add_location_options(group)
     options.add_device_options(group)
