@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from models import STREAMS, precision
+from models import precision
 from training.recipes import METHODS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -68,16 +68,6 @@ def probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: probabilities lie in 0 to 1")
     return value
-
-
-def stream_source(text: str) -> tuple[str, str]:
-    """STREAM=SOURCE: a stream, and what its weights start from."""
-    name, _, source = text.partition("=")
-    if name not in STREAMS or not source:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not STREAM=SOURCE with one of {', '.join(STREAMS)}"
-        )
-    return name, source
 
 
 def folder_name(text: str) -> str:

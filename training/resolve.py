@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from models import precision
 from training import distributed
 from training.options import HELDOUT
+from training.pretrained import IMAGENET
 from training.recipes import ANY
 
 # Of the scripts that read what a run has saved, where no flag of the run is given.
@@ -102,11 +102,23 @@ def resolve_recipe(args: argparse.Namespace) -> None:
     del args.recipes
 
 
-def stream_sources(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The pairs of --pretrained-streams. Raises ValueError for a stream that is named twice."""
-    sources = dict(pairs)
-    if len(sources) < len(pairs):
+def stream_sources(args: argparse.Namespace) -> dict[str, str]:
+    """What --pretrained-streams says, by stream.
+
+    Raises FileNotFoundError, and ValueError for a stream that is named twice and for a
+    --weights-dir without effect.
+    """
+    sources = dict(args.pretrained_streams)
+    if len(sources) < len(args.pretrained_streams):
         raise ValueError("--pretrained-streams names a stream twice")
+    for name, source in sources.items():
+        if source != IMAGENET and not Path(source).is_file():
+            raise FileNotFoundError(f"--pretrained-streams {name}={source}: there is no such file")
+    if args.weights_dir and IMAGENET not in (args.pretrained, *sources.values()):
+        raise ValueError(
+            f"--weights-dir {args.weights_dir} holds ImageNet weights, and nothing starts from"
+            f" them: add --pretrained {IMAGENET}, or leave it out"
+        )
     return sources
 
 

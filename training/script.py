@@ -158,7 +158,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
                 config,
                 args.pretrained,
                 args.random_seed,
-                stream_sources(args.pretrained_streams),
+                stream_sources(args),
                 args.weights_dir,
             )
     if result is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from models import STREAMS
 from models.team_net import FUSIONS
 from training.options import (
     fraction,
@@ -12,7 +13,6 @@ from training.options import (
     non_negative_int,
     positive_float,
     positive_int,
-    stream_source,
 )
 from training.recipes import ANY, RECIPES
 
@@ -88,6 +88,16 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
     add_scratch_options(parser)
     add_process_options(parser)
+
+
+def stream_source(text: str) -> tuple[str, str]:
+    """STREAM=SOURCE: a stream, and what its weights start from."""
+    name, _, source = text.partition("=")
+    if name not in STREAMS or not source:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not STREAM=SOURCE with one of {', '.join(STREAMS)}"
+        )
+    return name, source
 
 
 def add_scratch_options(parser: argparse.ArgumentParser) -> None:
