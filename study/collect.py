@@ -10,8 +10,9 @@ Finds the run folders below RUNS and writes, from all runs that are finished:
     weights.csv              the WISE weights
     decisions.csv            per test video and decision point: the label there, its confidence, and
                              whether the video leaves there by the run's policy.json
-    backbones.csv            test top-1 of the backbones, stream by stream; also of pretrain.py's
-                             where they were trained on the same videos
+    backbones.csv            test top-1 of the networks below the exits, stream by stream; also of
+                             what they were trained from on the same videos (pretrain.py's or
+                             streams alone) and of the probe on I-frames
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
 and left out. A study may hold runs of different protocols, which are never averaged.
@@ -42,7 +43,7 @@ from training.options import make_parser
 from training.provenance import print_result
 
 THRESHOLDS = 41
-BACKBONES = ("pretrain", "team_net")
+BACKBONES = ("pretrain", "streams", "team_net", "i_frame_probe")
 BACKBONE_OUTPUTS = {
     "fused": "test_top1_pct",
     **{stream: f"test_{stream}_pct" for stream in STREAMS},
@@ -238,9 +239,11 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
         run = {"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]}
         run["method"] = folder.parent.name
         made = {"protocol": result["protocol"], "command": env["command"]}
+        shared = {"gmacs": result.get("gmacs", ""), "num_videos": result["test_videos"]}
         scores = [
-            {"output": output, "top1_pct": float(result[key]), "num_videos": result["test_videos"]}
+            {"output": output, "top1_pct": float(result[key]), **shared}
             for output, key in BACKBONE_OUTPUTS.items()
+            if output == "fused" or run["method"] != "i_frame_probe"
         ]
     except KeyError as error:
         raise ValueError(

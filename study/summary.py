@@ -27,6 +27,7 @@ METHOD_LABELS = {
     "i_frame": "I-frame teacher",
 }
 COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
+MISSING = {"top1_pct": [""], "gmacs": [""]}  # nobody left there; an older run does not tell
 # Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
 NUMBERS = {
@@ -124,7 +125,7 @@ def read_study(folder: str | os.PathLike) -> Study:
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
             kinds["confidence"] = "float64"
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"top1_pct": [""]})
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=MISSING)
         tables[field.name] = table[table["part"] == "test"] if "part" in table else table
         if field.name != "backbones" and tables[field.name].empty:
             raise ValueError(f"{path} holds no results on test videos")

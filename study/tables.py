@@ -105,12 +105,13 @@ def gain_table(study: Study) -> list[list[str]]:
 
 
 def backbone_table(study: Study) -> list[list[str]]:
-    """Header and rows: test top-1 of the backbones, stream by stream."""
+    """Header and rows: test top-1 of the backbones, stream by stream, and their cost."""
     outputs = list(dict.fromkeys(study.backbones["output"]))
-    table = [["network", "runs", *outputs]]
+    table = [["network", "runs", *outputs, "GMACs"]]
     for method, rows in study.backbones.groupby("method"):
         found = [rows.loc[rows["output"] == output, "top1_pct"] for output in outputs]
-        table.append([method, str(len(found[0])), *(spread(top1, 1) for top1 in found)])
+        gmacs = spread(rows["gmacs"].drop_duplicates().dropna())
+        table.append([method, str(len(found[0])), *(spread(top1, 1) for top1 in found), gmacs])
     return table
 
 
