@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -47,10 +48,11 @@ def as_h264(path: str, folder: str) -> str:
             return path
         out = f"{folder}/{Path(path).stem}.mp4"
         with av.open(out, "w") as target:
-            encoded = target.add_stream("libx264", rate=stream.average_rate or 25)
+            encoded = target.add_stream("libx264", rate=25)
             encoded.width, encoded.height = stream.width, stream.height
             encoded.pix_fmt = "yuv420p"
-            for frame in source.decode(stream):
+            for number, frame in enumerate(source.decode(stream)):
+                frame.pts, frame.time_base = number, Fraction(1, 25)
                 frame.pict_type = 0  # the encoder chooses
                 target.mux(encoded.encode(frame))
             target.mux(encoded.encode(None))
