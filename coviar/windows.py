@@ -82,7 +82,6 @@ def _encode_run(index: SourceIndex, reader: _Reader, run: tuple, last_of: dict) 
     for gop, window in zip(gops, wanted):
         with naming(index.path):
             ready = [done for _ in window for done in converter(next(frames))]
-            ready += converter.finish()
         if converter.deinterlace:
             raise CannotSeek(f"{index.path}: its pictures are interlaced")
         yield gop, encode_gop(index, ready)

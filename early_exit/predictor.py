@@ -147,9 +147,7 @@ class Predictor:
             notes=[str(warning.message) for warning in caught],
         )
 
-    def _open(
-        self, path: Path, stream: bool
-    ) -> tuple[VideoIndex | SourceIndex, str | None, float]:
+    def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
         """The video as the network knows videos, why it is not taken as it is, and the ms that
         counting its pictures took."""
         try:
