@@ -147,6 +147,15 @@ class Predictor:
             notes=[str(warning.message) for warning in caught],
         )
 
+    def open(self, path: Path | str) -> tuple[VideoIndex | SourceIndex, str | None]:
+        """The video as the network knows videos, and why it is not taken as it is."""
+        return self._open(Path(path), False)[:2]
+
+    def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """Probabilities (num_classes,), the number of the decision point in `points`, confidences
+        (points it came to,). clip: uint8 tensors (T, c, S, S)."""
+        return self._decide([x[None].to(self.device) for x in clip])
+
     def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
         """The video as the network knows videos, why it is not taken as it is, and the ms that
         counting its pictures took."""

@@ -93,7 +93,7 @@ def write_timeline(
                     tqdm.write(f"failed: {source}: {where}: {moment.problem}", file=sys.stderr)
         finally:
             if drawn:
-                draw_strip(picture, source, drawn, timeline.costs)
+                draw_strip(picture, source, list(drawn), timeline.costs)
     for note in dict.fromkeys(timeline.notes):
         print(f"note: {source}: {note}", file=sys.stderr)
 
