@@ -11,7 +11,7 @@ import scipy
 from early_exit import wise
 from early_exit.logits import LogitsFile, file_digest
 from early_exit.outside import results_folder
-from early_exit.wise import WISE_NAME
+from early_exit.wise_file import WISE_NAME, save_weights
 from training.provenance import environment
 
 
@@ -45,5 +45,5 @@ def learn_wise(
         "scipy": scipy.__version__,
     }
     target = results_folder(path) / WISE_NAME
-    wise.save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
+    save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
     return target, fit.weights, scales

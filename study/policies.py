@@ -17,7 +17,7 @@ from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.promised import Recipe, promise_policy
 from early_exit.thresholds import confidences
-from early_exit.wise import WISE_NAME
+from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
 from MACs.team_net import exit_gmacs
 from study.run_tables import RunTables
 from training.provenance import command_line
@@ -29,7 +29,7 @@ def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
     if logits.gmacs is not None and not wise_path.is_file():
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
         learn_wise(path, logits)
-    betas, provenance = wise.load_weights(wise_path, logits.outputs)
+    betas, provenance = load_weights(wise_path, logits.outputs)
     if provenance.get("logits_sha256") != file_digest(path):
         raise ValueError(
             f"{wise_path} was fitted on other logits than {path} holds now: "
@@ -41,7 +41,7 @@ def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
     wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
-    pooling = wise.load_pooling(wise_path)
+    pooling = load_pooling(wise_path)
     return RunTables(logits, betas, costs, wise_protocol, command_line(), *pooling)
 
 
