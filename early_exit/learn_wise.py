@@ -23,9 +23,13 @@ def learn_wise(
     solver: str = "exact",
     pool: str = "logits",
     temperature: bool = False,
+    folder: Path | None = None,
 ) -> tuple[Path, np.ndarray, tuple[float, ...]]:
-    """Learn the weights of the logits in `path` and write them; returns the file written, the
-    weights and the output temperatures. Raises ValueError, LogitsError among them."""
+    """Learn the weights of the logits in `path` and write them into `folder`, by default the run's.
+
+    Returns the file written, the weights and the output temperatures. Raises ValueError, LogitsError
+    among them.
+    """
     rows, labels = logits.samples(fit_on)
     scales = tuple(wise.fit_temperatures(rows, labels).tolist()) if temperature else ()
     fit = wise.fit(rows, labels, logits.outputs, alpha, solver, pool, scales)
@@ -33,6 +37,7 @@ def learn_wise(
     provenance = {
         **{key: logits.meta[key] for key in ("data", "split", "seed", "method", "protocol")},
         "logits_sha256": file_digest(path),
+        **{key: logits.meta[key] for key in ("route", "evidence") if key in logits.meta},
         "fit_on": fit_on,
         "num_videos": len(logits.part(fit_on).names),
         "num_samples": len(labels),
@@ -44,6 +49,6 @@ def learn_wise(
         **environment(),
         "scipy": scipy.__version__,
     }
-    target = results_folder(path) / WISE_NAME
+    target = (folder or results_folder(path)) / WISE_NAME
     save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
     return target, fit.weights, scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,24 +13,68 @@ from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.learn_wise import learn_wise
 from early_exit.logits import LogitsFile, file_digest
-from early_exit.outside import results_folder
+from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.promised import Recipe, promise_policy
+from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
 from MACs.team_net import exit_gmacs
 from study.run_tables import RunTables
 from training.provenance import command_line
 
+ROUTE_FOLDER = "over_time"
 
-def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
-    """The run's logits with the WISE weights beside them; ValueError when these are of others."""
-    wise_path = results_folder(path) / WISE_NAME
+
+def open_logits(
+    path: Path, test_path: Path | None, route: Sequence[str] | None, evidence: str
+) -> tuple[LogitsFile, Path]:
+    """The logits in a file of ours or of another network, of its exits or of the points of a route,
+    and the folder of what is made from them. Raises FileNotFoundError, and ValueError when the file
+    has nothing to leave at, or the words of the route do not fit it."""
+    logits, folder = load_any(path, test_path), results_folder(path)
+    if route is None:
+        if not logits.exits:
+            raise ValueError(f"{path} has no exits but after segments: name them with --route")
+        return logits, folder
+    if logits.num_segments is None:
+        raise ValueError(f"{path} has no logits per segment; save_logits.py --per-segment")
+    points = parse_route(route, logits.num_segments, logits.exits)
+    return along(logits, points, evidence, segment_gmacs(logits, points)), folder / ROUTE_FOLDER
+
+
+def segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
+    """1e9 MACs of one segment to each depth of the route."""
+    if logits.gmacs is not None:
+        costs = np.array(logits.gmacs) / logits.num_segments
+        return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
+    meta = logits.meta
+    exits = sorted({int(depth[4:]) for _, depth in route if depth != wise.FULL})
+    return exit_gmacs({**meta["model"], "num_segments": 1}, exits, meta["crop_size"])
+
+
+def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) -> RunTables:
+    """The logits of `path` with the WISE weights in the folder, by default the run's own.
+
+    ValueError when these are of other logits.
+    """
+    wise_path = (folder or results_folder(path)) / WISE_NAME
     if logits.gmacs is not None and not wise_path.is_file():
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
-        learn_wise(path, logits)
-    betas, provenance = load_weights(wise_path, logits.outputs)
+        learn_wise(path, logits, folder=wise_path.parent)
+    try:
+        betas, provenance = load_weights(wise_path, logits.outputs)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: run wise_team_net_logit.py again, with the same --route if there is one"
+        ) from error
+    for key in ("route", "evidence"):
+        if provenance.get(key) != logits.meta.get(key):
+            raise ValueError(
+                f"{wise_path} was fitted for the {key} {provenance.get(key)}: run"
+                " wise_team_net_logit.py again, with the same --route and --evidence"
+            )
     if provenance.get("logits_sha256") != file_digest(path):
         raise ValueError(
             f"{wise_path} was fitted on other logits than {path} holds now: "
@@ -92,7 +137,16 @@ def make_policy(
         confidence,
         provenance,
         *tables.pooling.get(combination, ("logits", ())),
+        **route_of(tables.logits),
     )
+
+
+def route_of(logits: LogitsFile) -> dict:
+    """The fields of a policy that say how it reads."""
+    if "route" not in logits.meta:
+        return {}
+    route = tuple((count, depth) for count, depth in logits.meta["route"])
+    return {"route": route, "evidence": logits.meta["evidence"]}
 
 
 def make_promise(
@@ -127,4 +181,5 @@ def make_promise(
     policy = promise_policy(tables.logits, select_on, costs, wish, how, made)
     reached = policy.promise["kept_by"] == "thresholds"
     goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
-    return replace(policy, provenance={**made, "goal": goal, "reached": reached})
+    made = {**made, "goal": goal, "reached": reached}
+    return replace(policy, provenance=made, **route_of(tables.logits))
