@@ -25,10 +25,9 @@ def learn_wise(
     temperature: bool = False,
     folder: Path | None = None,
 ) -> tuple[Path, np.ndarray, tuple[float, ...]]:
-    """Learn the weights of the logits in `path` and write them into `folder`, by default the run's.
+    """Learn the weights of the logits in `path` and write them into `folder` (default: the run's).
 
-    Returns the file written, the weights and the output temperatures. Raises ValueError, LogitsError
-    among them.
+    Returns the file written, the weights and the output temperatures. Raises ValueError.
     """
     rows, labels = logits.samples(fit_on)
     scales = tuple(wise.fit_temperatures(rows, labels).tolist()) if temperature else ()

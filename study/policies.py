@@ -20,7 +20,7 @@ from early_exit.promised import Recipe, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
-from MACs.team_net import exit_gmacs
+from MACs.team_net import exit_gmacs, segment_gmacs
 from study.run_tables import RunTables
 from training.provenance import command_line
 
@@ -41,17 +41,15 @@ def open_logits(
     if logits.num_segments is None:
         raise ValueError(f"{path} has no logits per segment; save_logits.py --per-segment")
     points = parse_route(route, logits.num_segments, logits.exits)
-    return along(logits, points, evidence, segment_gmacs(logits, points)), folder / ROUTE_FOLDER
+    return along(logits, points, evidence, _segment_gmacs(logits, points)), folder / ROUTE_FOLDER
 
 
-def segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
+def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
     """1e9 MACs of one segment to each depth of the route."""
     if logits.gmacs is not None:
         costs = np.array(logits.gmacs) / logits.num_segments
         return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
-    meta = logits.meta
-    exits = sorted({int(depth[4:]) for _, depth in route if depth != wise.FULL})
-    return exit_gmacs({**meta["model"], "num_segments": 1}, exits, meta["crop_size"])
+    return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
 
 
 def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) -> RunTables:
