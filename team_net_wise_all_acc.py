@@ -33,7 +33,6 @@ from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
-from early_exit.wise_file import WISE_NAME, load_weights
 from study.columns import ALL, RUN_COLUMNS
 from study.policies import load_run_tables, make_policy, make_promise, open_logits
 from study.run_tables import write_rows
@@ -214,7 +213,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     policies, temperatures = {}, {}
     try:
         tables = load_run_tables(path, logits, folder)
-        fitted = load_weights(folder / WISE_NAME, logits.outputs)[1]
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
                 for rule in RULES:
@@ -226,7 +224,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                         select_on=args.select_on,
                         confidence=args.confidence,
                         temperature=args.temperature or "fit",
-                        fitted=fitted,
                     )
                 temperatures[combination] = policies[combination, "common"].temperature
                 continue

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from benchmarks.forward import NUM_CLASSES, measured_precisions, random_clips
 from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
-from models.team_net import ARCHS, TeamNet
+from models.networks import ARCHS
+from models.team_net import TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 from training.options import non_negative_int, positive_int
 

@@ -32,10 +32,11 @@ import numpy as np
 
 from coviar.command import run
 from coviar.files import whole_file
-from dataset_team.groups import group_of
 from early_exit import wise
+from early_exit.groups import groups_of
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from models import STREAMS
+from study.paired import paired_difference
 from study.run_tables import write_rows
 from study.tables import to_markdown
 from training.options import make_parser
@@ -97,47 +98,6 @@ class Side(NamedTuple):
         return wise.fit(rows, labels, logits.outputs, solver=self.solver).weights
 
 
-class Difference(NamedTuple):
-    """Of top-1 in points, per decision point (D,): the mean, its interval, the spread over runs."""
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    std_over_runs: np.ndarray
-
-
-def paired_difference(
-    splits: Sequence[np.ndarray],
-    groups: Sequence[Sequence],
-    *,
-    confidence_pct: float = 95.0,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """Percentile bootstrap (Efron and Tibshirani 1993, section 13.3), stratified by split.
-
-    splits: per split (seeds, n, D), correct of the first minus correct of the second, in -1..1.
-    groups: per split the n units that are drawn; videos of one unit are drawn together.
-    """
-    rng = np.random.default_rng(seed)
-    total, counted = 0, 0
-    for difference, units in zip(splits, groups):
-        _, unit = np.unique(np.asarray(units), return_inverse=True)
-        number = unit.max() + 1
-        sums = np.zeros((number, difference.shape[2]))
-        np.add.at(sums, unit, difference.mean(axis=0))
-        draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
-        total = total + draws @ sums
-        counted = counted + draws @ np.bincount(unit)
-    tail = (100 - confidence_pct) / 2
-    low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
-    videos = sum(difference.shape[1] for difference in splits)
-    mean = sum(difference.mean(axis=0).sum(axis=0) for difference in splits) / videos
-    per_run = np.concatenate([difference.mean(axis=1) for difference in splits])  # (runs, D)
-    spread = per_run.std(axis=0, ddof=1) if len(per_run) > 1 else np.full(per_run.shape[1], np.nan)
-    return Difference(100 * mean, low, high, 100 * spread)
-
-
 def load_runs(roots: Sequence[Path]) -> Runs:
     """Every logits file below the roots."""
     runs: Runs = defaultdict(dict)
@@ -175,7 +135,7 @@ def compare(
         for key, pair in zip(keys, pairs):
             by_split[key[1]].append(pair)
         names = [same[0].names for same in by_split.values()]
-        units = [list(map(recording_of, n)) for n in names] if resample == "group" else names
+        units = list(map(groups_of, names)) if resample == "group" else names
         result = paired_difference(
             [np.stack([p.first - p.second for p in same]) for same in by_split.values()],
             units,
@@ -231,11 +191,6 @@ def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]
     right = combined.argmax(axis=2) == part.labels[:, None]
     known = wise.decision_points(logits.outputs)
     return right[:, [known.index(point) for point in points]].astype(float)
-
-
-def recording_of(name: str) -> str:
-    """The recording of a video; numbers of groups start anew in every class."""
-    return f"{name.rpartition('/')[0]}/{group_of(name) or name}"
 
 
 def get_args_parser() -> argparse.ArgumentParser:

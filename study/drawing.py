@@ -21,6 +21,7 @@ from study.summary import label
 # Inches, of a page with two columns.
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0
 CAPTION_SIZE = 6
+TOP1 = "test top-1 (%)"
 RC = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -67,9 +68,10 @@ def marks(names: Sequence[str]) -> dict[str, dict]:
     }
 
 
-def tones(number: int) -> list:
-    """Colours in an order that grey print and colour-blind readers see: dark to light."""
-    return [matplotlib.colormaps["cividis"](value) for value in np.linspace(0.05, 0.95, number)]
+def tones(number: int) -> list[str]:
+    """Colours for the decision points, dark to light also in grey print."""
+    colours = matplotlib.colormaps["cividis"](np.linspace(0.05, 0.95, number))
+    return [matplotlib.colors.to_hex(colour) for colour in colours]
 
 
 def new_figure(width: float, height: float, rows: int, columns: int, **options):

@@ -62,18 +62,18 @@ def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) 
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
         learn_wise(path, logits, folder=wise_path.parent)
     try:
-        betas, provenance = load_weights(wise_path, logits.outputs)
+        betas, fitted = load_weights(wise_path, logits.outputs)
     except ValueError as error:
         raise ValueError(
             f"{error}: run wise_team_net_logit.py again, with the same --route if there is one"
         ) from error
     for key in ("route", "evidence"):
-        if provenance.get(key) != logits.meta.get(key):
+        if fitted.get(key) != logits.meta.get(key):
             raise ValueError(
-                f"{wise_path} was fitted for the {key} {provenance.get(key)}: run"
+                f"{wise_path} was fitted for the {key} {fitted.get(key)}: run"
                 " wise_team_net_logit.py again, with the same --route and --evidence"
             )
-    if provenance.get("logits_sha256") != file_digest(path):
+    if fitted.get("logits_sha256") != file_digest(path):
         raise ValueError(
             f"{wise_path} was fitted on other logits than {path} holds now: "
             "run wise_team_net_logit.py again"
@@ -83,9 +83,8 @@ def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) 
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
     pooling = load_pooling(wise_path)
-    return RunTables(logits, betas, costs, wise_protocol, command_line(), *pooling)
+    return RunTables(logits, betas, costs, fitted, command_line(), *pooling)
 
 
 def make_policy(
@@ -117,15 +116,8 @@ def make_policy(
     sure = confidences(combined, confidence, temperature)
     choice = calibrate(sure, correct, tables.costs(select_on), goal, rule)
     provenance = {
-        **tables.row(select_on, combination),
-        **{
-            "rule": rule,
-            "goal": words,
-            "reached": bool(choice.reached and not is_chance),
-            "select_on": select_on,
-        },
-        "backbone_digest": tables.logits.meta.get("backbone_digest"),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **_made(tables, combination, rule, select_on),
+        **{"goal": words, "reached": bool(choice.reached and not is_chance)},
     }
     return Policy(
         tuple(tables.logits.meta["exits"]),
@@ -134,7 +126,7 @@ def make_policy(
         temperature,
         confidence,
         provenance,
-        *tables.pooling.get(combination, ("logits", ())),
+        *tables.pooling[combination],
         **route_of(tables.logits),
     )
 
@@ -156,28 +148,32 @@ def make_promise(
     select_on: str,
     confidence: str,
     temperature: float | str,
-    fitted: dict,
 ) -> Policy:
-    """A policy with a promise, chosen on the part `select_on`. fitted: what wise.json says of how
-    the WISE weights were fitted."""
-    learn = combination == "wise" and fitted["fit_on"] == select_on
-    pool, scales = tables.pooling.get(combination, ("logits", ()))
+    """A policy with a promise, chosen on the part `select_on`."""
+    learn = combination == "wise" and tables.fitted["fit_on"] == select_on
     how = Recipe(
         None if learn else tables.weights[combination],
         confidence,
         rule,
         temperature,
-        pool,
-        scales,
-        fitted.get("alpha", 0.01),
-        fitted.get("solver", "exact"),
+        *tables.pooling[combination],
+        tables.fitted.get("alpha", 0.01),
+        tables.fitted.get("solver", "exact"),
     )
     costs = tables.costs(select_on)
-    made = {**tables.row(select_on, combination), "rule": rule, "select_on": select_on}
-    made["backbone_digest"] = tables.logits.meta.get("backbone_digest")
-    made["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    made = _made(tables, combination, rule, select_on)
     policy = promise_policy(tables.logits, select_on, costs, wish, how, made)
     reached = policy.promise["kept_by"] == "thresholds"
     goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
     made = {**made, "goal": goal, "reached": reached}
     return replace(policy, provenance=made, **route_of(tables.logits))
+
+
+def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dict:
+    """What a policy was made of, and when."""
+    return {
+        **tables.row(select_on, combination),
+        **{"rule": rule, "select_on": select_on},
+        "backbone_digest": tables.logits.meta.get("backbone_digest"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

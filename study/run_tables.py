@@ -25,8 +25,8 @@ class RunTables:
     """One run's logits with its three combinations and costs.
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
-    wise_protocol: how the betas were fitted; command: what to write into every row. pool,
-    temperatures: of the WISE combination, as in wise.combine.
+    fitted: what wise.json says of how the betas were fitted; command: what to write into every
+    row. pool, temperatures: of the WISE combination, as in wise.combine.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RunTables:
         logits: LogitsFile,
         betas: np.ndarray,
         costs: Mapping[str, float],
-        wise_protocol: str,
+        fitted: Mapping,
         command: str,
         pool: str = "logits",
         temperatures: Sequence[float] = (),
@@ -48,10 +48,10 @@ class RunTables:
             "wise": betas,
         }
         self._costs = np.array([costs[point] for point in self.points])
-        self._wise_protocol = wise_protocol
+        self.fitted = fitted
         self._command = command
-        # Of the WISE combination; the others sum logits as they are.
-        self.pooling = {"wise": (pool, tuple(temperatures))}
+        self.pooling = dict.fromkeys(self.weights, ("logits", ()))
+        self.pooling["wise"] = (pool, tuple(temperatures))
 
     def costs(self, part: str) -> np.ndarray:
         """(D,) gmacs per video of leaving at each decision point: those of one view x views."""
@@ -60,15 +60,15 @@ class RunTables:
     def combined(self, part: str, combination: str) -> tuple[np.ndarray, np.ndarray]:
         """(n, D, C) combined logits, and (n, D) whether deciding by them is right."""
         rows, labels = self.logits.samples(part)
-        pooling = self.pooling.get(combination, ("logits", ()))
-        combined = wise.combine(rows, self.weights[combination], *pooling)
+        how = self.pooling[combination]
+        combined = wise.combine(rows, self.weights[combination], *how)
         return combined, combined.argmax(axis=2) == labels[:, None]
 
     def row(self, part: str, combination: str) -> dict:
         """The columns that say what a row is about: its run, part, protocol and command."""
         meta, protocol = self.logits.meta, self.logits.meta["protocol"]
         if combination == "wise":
-            protocol = f"{protocol}; {self._wise_protocol}"
+            protocol += f"; WISE ({self.fitted['solver']}) fitted on {self.fitted['fit_on']}"
         return {
             **{key: meta[key] for key in RUN},
             "part": part,

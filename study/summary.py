@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.columns import RUN, STUDY_COLUMNS
+from early_exit.wise import FULL
+from study.columns import ALL, RUN, STUDY_COLUMNS
 
 # In the order in which tables and figures show them.
 METHOD_LABELS = {
@@ -157,6 +158,27 @@ def mean_std(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
     """mean, std (sample; NaN of one) and n of a column over the runs in each group."""
     grouped = table.groupby(list(by), sort=False)[column]
     return grouped.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def mean_curves(study: Study) -> pd.DataFrame:
+    """method, combination, threshold, gmacs, top1_pct: the sweep, averaged at equal thresholds."""
+    by = ["method", "combination", "threshold"]
+    return (
+        where(study.trade_off, exit=ALL).groupby(by, as_index=False)[["gmacs", "top1_pct"]].mean()
+    )
+
+
+def mean_sweep(study: Study, method: str, combination: str) -> tuple[pd.DataFrame, pd.Series]:
+    """By threshold, averaged over runs: share_pct leaving at each decision point, and top1_pct."""
+    own = where(study.trade_off, method=method, combination=combination)
+    share = own[own["exit"] != ALL].pivot_table("share_pct", "threshold", "exit")
+    top1 = where(own, exit=ALL).groupby("threshold")["top1_pct"].mean()
+    return share[study.points], top1
+
+
+def full_top1(study: Study) -> float:
+    """Mean top-1 of the network without exits."""
+    return where(study.exits, exit=FULL, combination="vanilla")["top1_pct"].mean()
 
 
 def method_gains(study: Study, method: str, baseline: str, combination: str) -> pd.DataFrame:

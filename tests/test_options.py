@@ -111,6 +111,7 @@ VALUES = {
     "--positions": ("-1", "99", "x"),
     "--pretrained": MISSING,
     "benchmarks.sweep --pretrained": ANY,  # the first script that it starts refuses
+    "--pretrained-streams": ("mv", "mv=", "flow=imagenet", "mv=missing.pt"),
     # Looked at after --run, which is missing here.
     "benchmarks.policies --data-root": ANY,
     "benchmarks.policies --pretrained": ANY,
@@ -149,6 +150,7 @@ VALUES = {
     "benchmarks.sweep --views": NUMBER,
     "--warmup": FROM_0,
     "--wd": AMOUNT,
+    "--weights-dir": MISSING,  # without --pretrained imagenet
     "--workers": FROM_0,
     **dict.fromkeys(("coviar.check --workers", "coviar.reencode --workers"), NUMBER),
 }

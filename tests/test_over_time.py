@@ -486,4 +486,3 @@ def test_heads_of_one_run_are_the_same_again(study, tmp_path):
     )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
-

@@ -390,7 +390,7 @@ def test_a_goal_relative_to_chance_is_not_reached(quality, reached):
             part.logits[:] = np.eye(part.logits.shape[-1])[0]
     costs = {point: 1.0 + k for k, point in enumerate(wise.decision_points(logits.outputs))}
     betas = wise.vanilla_weights(logits.outputs)
-    tables = RunTables(logits, betas, costs, "WISE", "command")
+    tables = RunTables(logits, betas, costs, {}, "command")
     goal = {"select_on": "heldout", "confidence": "max", "temperature": 1.0, "max_drop": 1}
     made = make_policy(tables, "vanilla", "common", **goal).provenance
     assert made["reached"] is reached

@@ -150,7 +150,7 @@ def import_all():
     for name in ("train_team_net", "train_prog_kd", "save_logits", "training.views"):
         importlib.import_module(name)
     torch.set_num_threads(1)
-    models.team_net.build_resnet = tiny_resnet
+    models.team_net.build_network = tiny_resnet
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,7 @@ from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
 from training.bank import compute_view
-from training.checkpoint import BEST, load_backbone, load_checkpoint, save_checkpoint
+from training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from training.engine import (
     clip_loss,
     cosine_lr,
@@ -69,35 +68,6 @@ class BackboneRecipe(EvaluationSettings):
         if self.lr_schedule == "cosine":
             return cosine_lr(self.lr, self.epochs, self.warmup, epoch)
         return step_lr(self.lr, self.lr_steps, epoch)
-
-
-def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
-    """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
-
-    Raises ValueError or FileNotFoundError when they cannot be read or do not fit.
-    """
-    torch.manual_seed(seed)
-    if pretrained in (None, "imagenet"):
-        return TeamNet(**config, pretrained=pretrained)
-    model = TeamNet(**config)
-    source = load_backbone(Path(pretrained), config["num_segments"])
-    weights, expected = source.state_dict(), model.state_dict()
-    known, num_classes = source.config["num_classes"], config["num_classes"]
-    if known != num_classes:
-        print(f"{pretrained} knows {known} classes: new classifiers for {num_classes}")
-        for state in (weights, expected):
-            for key in [key for key in state if ".classifier." in key]:
-                del state[key]
-    keys = sorted(weights.keys() | expected.keys())
-    theirs, ours = ({k: v.shape for k, v in state.items()} for state in (weights, expected))
-    misfits = [key for key in keys if theirs.get(key) != ours.get(key)]
-    if misfits:
-        raise ValueError(
-            f"{pretrained} holds {source.config}, which does not fit the options {config};"
-            f" first keys that differ: {misfits[:5]}"
-        )
-    model.load_state_dict(weights, strict=False)
-    return model
 
 
 def check_batches(

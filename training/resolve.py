@@ -10,6 +10,7 @@ import torch
 from models import precision
 from training import distributed
 from training.options import HELDOUT
+from training.pretrained import IMAGENET
 from training.recipes import ANY
 
 # Of the scripts that read what a run has saved, where no flag of the run is given.
@@ -90,6 +91,26 @@ def resolve_recipe(args: argparse.Namespace) -> None:
         if getattr(args, key) is None:
             setattr(args, key, getattr(recipe, key))
     del args.recipes
+
+
+def stream_sources(args: argparse.Namespace) -> dict[str, str]:
+    """What --pretrained-streams says, by stream.
+
+    Raises FileNotFoundError, and ValueError for a stream that is named twice and for a
+    --weights-dir without effect.
+    """
+    sources = dict(args.pretrained_streams)
+    if len(sources) < len(args.pretrained_streams):
+        raise ValueError("--pretrained-streams names a stream twice")
+    for name, source in sources.items():
+        if source != IMAGENET and not Path(source).is_file():
+            raise FileNotFoundError(f"--pretrained-streams {name}={source}: there is no such file")
+    if args.weights_dir and IMAGENET not in (args.pretrained, *sources.values()):
+        raise ValueError(
+            f"--weights-dir {args.weights_dir} holds ImageNet weights, and nothing starts from"
+            f" them: add --pretrained {IMAGENET}, or leave it out"
+        )
+    return sources
 
 
 def choose_device(gpus: list[int] | None) -> torch.device:

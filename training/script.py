@@ -20,7 +20,6 @@ from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_traine
 from training.backbone import (
     BackboneRecipe,
     EvaluationSettings,
-    build_backbone,
     check_batches,
     test_result,
     train_backbone,
@@ -30,6 +29,7 @@ from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
 from training.loading import DataSettings, open_splits
+from training.pretrained import build_backbone
 from training.provenance import print_result
 from training.resolve import (
     check_backbone_options,
@@ -39,6 +39,7 @@ from training.resolve import (
     resolve_precision,
     resolve_recipe,
     run_path,
+    stream_sources,
 )
 from training.run_folder import RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
@@ -144,7 +145,13 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
-            model = build_backbone(config, args.pretrained, args.random_seed)
+            model = build_backbone(
+                config,
+                args.pretrained,
+                args.random_seed,
+                stream_sources(args),
+                args.weights_dir,
+            )
     if result is None:
         with running(folder, parser) as stop:
             recipe = pick(BackboneRecipe, args)
