@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ import av
 import numpy as np
 import torch
 
-from coviar import VideoIndex, read_index
+from coviar import SourceIndex, VideoIndex, read_index
 from coviar.container import REMEDY
-from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
+from coviar.reencode import QUANTISER, make_encoder
+from coviar.source_index import CannotSeek, read_source_index
 from dataset_team.dataset import load_test_segment, load_test_view
 from dataset_team.sampling import reading_order
 from dataset_team.transforms import normalise
@@ -133,12 +135,18 @@ class Predictor:
 
     def predict(self, path: Path) -> Prediction:
         """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
-        if self.policy and self.policy.route:
-            return self._predict_over_time(path)
+        over_time = self.policy is not None and self.policy.route
+        predict = self._predict_over_time if over_time else self._predict
+        try:
+            return predict(path)
+        except CannotSeek:
+            return predict(path, stream=True)
+
+    def _predict(self, path: Path, stream: bool = False) -> Prediction:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             started = time.perf_counter()
-            index, reencoded, reencode_ms = self._open(path)
+            index, reencoded, reencode_ms = self._open(path, stream)
             clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
             load_ms = _ms_since(started) - reencode_ms
         inputs = [x[None].to(self.device) for x in clip]
@@ -160,20 +168,20 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def _predict_over_time(self, path: Path) -> Prediction:
+    def _predict_over_time(self, path: Path, stream: bool = False) -> Prediction:
         total = self.net.backbone.num_segments
         shape = (total, self.trained.crop_size)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             started = time.perf_counter()
-            index, reencoded, reencode_ms = self._open(path)
+            index, reencoded, reencode_ms = self._open(path, stream)
             open_ms = _ms_since(started) - reencode_ms
             started = time.perf_counter()
-            with SegmentReader(
-                lambda segment: load_test_segment(index, *shape, segment),
-                reading_order(total),
-                self.read_ahead,
-            ) as reader:
+            load = functools.partial(load_test_segment, index, *shape)
+            if getattr(index, "streamed", None):  # one pass over the file, not one a segment
+                whole = load_test_view(index, *shape)
+                load = lambda number: [x[number : number + 1] for x in whole]  # noqa: E731
+            with SegmentReader(load, reading_order(total), self.read_ahead) as reader:
 
                 def read(first: int, last: int, _: torch.Tensor) -> Sequence[torch.Tensor]:
                     segments = reader.read(last)[first:last]
@@ -216,8 +224,9 @@ class Predictor:
             **others,
         )
 
-    def _open(self, path: Path) -> tuple[VideoIndex, str | None, float]:
-        """The video as the network knows videos, why it was re-encoded, and the ms it took."""
+    def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
+        """The video as the network knows videos, why it is not taken as it is, and the ms that
+        counting its pictures took."""
         try:
             index = read_index(path)
             reason = None if self.as_is else self._unlike_training(index)
@@ -227,10 +236,12 @@ class Predictor:
             return index, None, 0.0
         started = time.perf_counter()
         size, gop = self.trained.picture_size, self.trained.gop
-        encoded = reencode_in_memory(path, size, gop, fit=self.fit)
-        if encoded.note:
-            warnings.warn(encoded.note, stacklevel=2)
-        return read_index(path, encoded.content), reason, _ms_since(started)
+        index = read_source_index(path, size, gop, self.fit, stream)
+        if index.note:
+            warnings.warn(index.note, stacklevel=2)
+        if index.streamed:
+            warnings.warn(f"decoded from its start twice: {index.streamed}", stacklevel=2)
+        return index, reason, _ms_since(started)
 
     def _unlike_training(self, index: VideoIndex) -> str | None:
         size, longest = (index.width, index.height), max(index.gop_lengths)

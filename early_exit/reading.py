@@ -43,8 +43,8 @@ class SegmentReader:
                 self.wasted = 1
             except (ValueError, OSError) as error:
                 self.note = (
-                    f"{self._where(len(self.segments))} was read ahead and is damaged; the answer"
-                    f" was there before ({error})"
+                    f"{self._where(len(self.segments))} was read ahead and cannot be decoded; the"
+                    f" answer was there before ({error})"
                 )
         self._thread.shutdown()
 
