@@ -11,12 +11,14 @@ from coviar.command import run
 from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
 from training.train_options import add_backbone_options, add_recipe_options
+from training.tuning_options import add_tuning_options
 
 
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser, data_name="kinetic400")
     add_backbone_options(parser)
+    add_tuning_options(parser)
     add_recipe_options(parser, "pretrain")
     add_run_options(parser)
     return parser

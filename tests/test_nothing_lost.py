@@ -21,7 +21,8 @@ RUN = "toy/team_net/split1_seed1"
 # Dropout, mixup, momentum, a running mean and an epoch whose last batch is short: all that a run
 # that goes on could get wrong.
 RECIPE = ["--epochs", 4, "--dropout", 0.3, "--ema", 0.9, "--accumulate", 2, "--resume"]
-RECIPE += ["--mixup", 0.4, "--label-smoothing", 0.1]
+RECIPE += ["--mixup", 0.4, "--label-smoothing", 0.1, "--photometric", 0.4, "--train-segments", 2]
+RECIPE += ["--nesterov", "--depth-lr-scale", 0.5, "--freeze", "mv.layer1", "--partial-bn"]
 TIMES = ("clips_per_s", "data_wait_share")  # the only fields that may differ
 
 

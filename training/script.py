@@ -46,7 +46,7 @@ from training.stopping import REQUEUE, Stopped, StopSignals
 from training.train_options import NETWORK_DEFAULTS
 
 Settings = TypeVar("Settings")
-BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
+BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
 
 
 def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:
@@ -138,9 +138,18 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         else:
             result = folder.finished()
         if result is None:
-            splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
+            splits = open_splits(
+                data,
+                args.num_segments,
+                args.crop_size,
+                args.random_seed,
+                train_segments=args.train_segments,
+                photometric=args.photometric,
+            )
             check_batches(
-                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+                len(splits.train),
+                num_segments=splits.train.num_segments,
+                **{name: getattr(args, name) for name in BATCH_OPTIONS},
             )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")
