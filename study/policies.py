@@ -87,6 +87,12 @@ def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) 
     return RunTables(logits, betas, costs, fitted, command_line(), *pooling)
 
 
+def tables_along(logits: LogitsFile, weights: np.ndarray) -> RunTables:
+    """The tables of logits that bring their costs, with weights (D, K) in the place of WISE's."""
+    costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
+    return RunTables(logits, weights, costs, {"solver": "none", "fit_on": "none"}, command_line())
+
+
 def make_policy(
     tables: RunTables,
     combination: str,
