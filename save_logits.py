@@ -15,7 +15,7 @@ import torch
 
 from coviar.command import run
 from dataset_team.sampling import reading_order
-from early_exit.logits import LOGITS_NAME, LogitsFile, Part
+from early_exit.logits import LOGITS_NAME, PARTS, LogitsFile, Part
 from models import STREAMS
 from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
@@ -35,6 +35,9 @@ from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
 from training.train_options import add_frozen_options
 
+# Of the bank's parts in the file.
+NAMES = {"train_as_tested": "train", "train": "train_views"}
+
 
 def get_args_parser():
     parser = make_parser(__doc__)
@@ -49,6 +52,13 @@ def get_args_parser():
         action="store_true",
         help="keep the logits of each segment as well, as float16: not with --is_shift, nor with"
         " exits of --ic-pool concat",
+    )
+    group.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="to save; thresholds need heldout and test (default: all that the data has)",
     )
     add_location_options(group)
     add_device_options(group)
@@ -109,6 +119,7 @@ def main(args, parser):
     for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
         if dataset is not None:
             counts[name] = dataset.num_test_views
+    counts = {part: n for part, n in counts.items() if NAMES.get(part, part) in args.parts}
     banks = {
         part: frozen.views(part, per_segment=args.per_segment and part != "train")
         for part in counts
@@ -121,9 +132,8 @@ def main(args, parser):
 
 
 def save(args, frozen, net, folder, counts, banks):
-    names = {"train_as_tested": "train", "train": "train_views"}
     parts = {
-        names.get(part, part): collect(net, banks[part], count, frozen.device)
+        NAMES.get(part, part): collect(net, banks[part], count, frozen.device)
         for part, count in counts.items()
         if count
     }

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,7 @@ from MACs.team_net import exit_gmacs, segment_gmacs
 from models.over_time import early_exit_over_time, one_segment, whole_clip
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from tests.coviar_videos import pictures, write_video
 from training.checkpoint import save_checkpoint
 from training.exits import segment_weights
 
@@ -461,19 +463,42 @@ def test_save_logits_refuses_what_has_no_answer_before_the_end(study, capsys, tm
     assert "temporal shift" in refused(capsys, save_logits, *here, *words)
 
 
-def break_gop(source, target, gop):
-    """A copy whose GOP number `gop` is noise."""
-    index = read_index(source)
-    content = bytearray(source.read_bytes())
+def broken(path, pictures_of_gop=range(36, 48)):
+    """A file of four GOPs of H.264 whose last GOP is noise."""
+    write_video(path, pictures(48, (64, 48)), "libx264", "mp4", x264_params="scenecut=0:bframes=0")
+    with av.open(str(path)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
     rng = random.Random(0)
-    packets = index.packets(gop) if hasattr(index, "packets") else gop_bytes(index, gop)
-    for start, size in packets:
-        content[start : start + size] = bytes(rng.randrange(256) for _ in range(size))
-    target.write_bytes(content)
+    for number in pictures_of_gop:
+        start, size = packets[number]
+        content[start + 5 : start + size] = rng.randbytes(size - 5)
+    path.write_bytes(content)
+    return path
 
 
-def gop_bytes(index, gop):
-    raise NotImplementedError
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_broken_file_is_answered_if_the_decision_was_made(study, capsys, tmp_path, ahead):
+    folder, _ = study
+    path = broken(tmp_path / "broken.mp4")
+    # The segments are the GOPs, the last is the third to be read.
+    assert reading_order(T)[2] == T - 1
+    route = named_route("time", T, ())
+    for leaves_after, thresholds in enumerate(([-1, 1, 1], [1, -1, 1], [1, 1, -1], [1, 1, 1]), 1):
+        save_policy(tmp_path / "policy.json", policy_of(route, thresholds))
+        options = ["--policy", tmp_path / "policy.json", "--json", "--read-ahead", ahead]
+        capsys.readouterr()
+        code = call(predict, path, "--checkpoint", run_of(folder, "team_net"), *options)
+        line = json.loads(capsys.readouterr().out)
+        if leaves_after <= 2:
+            assert code == 0 and line["exit"] == f"full@{leaves_after}"
+            assert line["segments"] == sorted(reading_order(T)[:leaves_after])
+            said = [note for note in line["notes"] if "segment 4 of 4" in note]
+            assert bool(said) == (ahead == 1 and leaves_after == 2)
+        else:
+            assert code == 1
+            assert "segment 4 of 4, the 3. to be read" in line["error"]
+            assert "nothing was decided before" in line["error"]
 
 
 def test_heads_of_one_run_are_the_same_again(study, tmp_path):
