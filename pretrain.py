@@ -3,8 +3,8 @@
     python pretrain.py --data-root data/kinetics --train-list lists/kinetics_train.txt \\
         --test-list lists/kinetics_val.txt --arch resnet50 --num_segments 8 --pretrained imagenet
 
-The loop is train_team_net.py's; the published recipe is another one. The run folder is
-<checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
+The loop is that of train_team_net.py, the recipe is the published one for Kinetics. The run folder
+is <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
 from coviar.command import run

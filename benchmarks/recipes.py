@@ -6,9 +6,9 @@ Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe h
 budget of PKD (training/recipes.txt) and keeps the last epoch: nothing is chosen. Printed are test
 top-1 per exit, mean and standard deviation over splits and seeds, and the paired difference to the
 first recipe with the 95 % interval of a bootstrap over whole recordings (study.paired); the CSV
-file has each split's as well. Before that, what the teachers themselves get right.
+file has each split's as well. Before that, the teachers' own top-1.
 
-The evidence for what the training scripts offer, and for what they do not.
+The recipes that the training scripts offer were chosen by this benchmark.
 """
 
 from __future__ import annotations

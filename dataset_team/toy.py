@@ -2,19 +2,19 @@
 
     python -m dataset_team.toy OUT
 
-writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, and OUT/train.txt and
-OUT/test.txt (last: where they are, the videos are). A video shows a disc on a background; the
-disc's pattern moves inside it. Eight classes of pattern and motion, which no single modality tells
-apart: half of the pairs differ in direction alone, which one picture does not show, and stripes and
-dots move alike, which motion vectors do not show.
+writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, then OUT/train.txt and
+OUT/test.txt; the lists are last, so where they are, the videos are too. A video shows a disc on a
+background, and a pattern that moves inside the disc. No single modality tells the eight classes of
+pattern and motion apart: the two classes of a pair differ in direction alone, which one picture
+does not show; stripes and dots move alike, so motion vectors do not tell them apart.
 
     pattern   stripes, dots: in the plane    wheel (spokes)               tunnel (rings)
     motion    left, right                    clockwise, counterclockwise  approach, recede
 
-The light is a hint, right three times out of four: warm for one direction of a pair, cool for the
-other. Varied by group (three videos, like UCF-101's gXX): colours, background. Varied by video:
-place, radius, speed, grain, noise, panning of the background, number of frames. Train with
---no-flip: a mirrored "left" is a "right".
+The light is a hint that is right three times out of four: warm for one direction of a pair, cool
+for the other. Groups (three videos, like UCF-101's gXX) differ in colours and background. Videos
+differ in place, radius, speed, grain, noise, panning of the background and number of frames. Train
+with --no-flip: a mirrored "left" is a "right".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where to cut a clip out of its picture, and how to bring it to the network's size.
+"""Crops of a clip, and their resizing to the network's size.
 
-A crop is drawn before decoding, as a box in pixels of the picture, so that only that window is
+A crop is chosen before decoding, as a box in pixels of the picture, so that only this window is
 computed. Sizes are relative to the picture's short side: a box of 1.0 is as high (or wide) as it.
 """
 

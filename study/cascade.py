@@ -10,7 +10,7 @@ import numpy as np
 from early_exit.groups import groups_of
 
 DATA, SPLITS = ("ucf101", "hmdb51"), (1, 2, 3)
-# Their place in the score files, network and input channels, in the order of the cascade.
+# In this order: name, place in the score files, network, input channels.
 CASCADE = (
     ("mv", 1, "resnet18", 2),
     ("residual", 2, "resnet18", 3),

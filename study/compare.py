@@ -3,21 +3,21 @@
     python -m study.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
         --pair prog_kd/wise prog_kd/vanilla --out results/ucf101/comparisons.csv
 
-Each pair is FIRST SECOND, and the difference printed is first minus second, at every decision point
+A pair is FIRST SECOND. The difference printed is first minus second, at every decision point that
 both have. A side is METHOD/COMBINATION; combinations are
 
     vanilla, constant             as everywhere
     wise                          fitted exactly on held-out videos
     wise:PART, wise:PART:SOLVER   fitted on `heldout`, `train` or `train_views`, `exact` or by `sgd`
-    iframe, mv+residual, ...      the sum of these streams of the network below, at its end only
+    iframe, mv+residual, ...      the sum of these streams of the backbone, at the point full only
 
-With `--against FOLDER` the second sides are runs below that folder: made with other options, or on
+With `--against FOLDER` the second sides are runs below that folder, made with other options or on
 another backbone.
 
 Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
 its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
-whole groups of videos cut from one recording, `--resample group`), so it tells what other test
-videos would do, not what other backbones would.
+whole groups of videos cut from one recording, `--resample group`). It says how other test videos
+would change the difference, not how other backbones would.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Side(NamedTuple):
         return [] if self.combination in wise.COMBINATIONS else self.combination.split("+")
 
     def points(self, logits: LogitsFile) -> list[str]:
-        """The decision points at which this side says something."""
+        """The decision points of this side."""
         points = wise.decision_points(logits.outputs)
         return points[-1:] if self.streams else points
 
@@ -210,8 +210,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def tables_of(rows: Sequence[dict]) -> str:
-    """Markdown, one table per data set: per pair and decision point FIRST - SECOND: difference
-    [interval], in bold where the interval does not hold 0."""
+    """Markdown, one table per data set: per pair and decision point "first - second: difference
+    [interval]", in bold where the interval does not hold 0."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]

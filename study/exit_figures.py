@@ -1,6 +1,6 @@
-"""Figures of the exits: who leaves where, what the weights are, which classes are mistaken.
+"""Figures of the exits: shares that leave, WISE weights, mistakes by class.
 
-As study.figures: a study in, a matplotlib Figure out.
+As in study.figures, a function takes a study and returns a matplotlib Figure.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from study.summary import COMBINATION_LABELS, Study, label, mean_std, mean_sweep
 
 
 @drawing.styled
-def exit_shares(study: Study, combination: str = "wise") -> Figure:
-    """Share of the test videos that leave at each exit, stacked, against the common threshold."""
+def exit_shares(study: Study) -> Figure:
+    """Share of the test videos that leave at each exit with WISE, stacked, against the common
+    threshold."""
     figure, axes = new_figure(TWO_COLUMNS, 2.4, 1, len(study.methods), sharex=True, sharey=True)
     colours = drawing.tones(len(study.points))
     for axis, method in zip(axes[0], study.methods):
-        share, top1 = mean_sweep(study, method, combination)
+        share, top1 = mean_sweep(study, method, "wise")
         edges = {"edgecolor": "white", "linewidth": 0.4, "labels": study.points}
         areas = axis.stackplot(share.index, share.T, colors=colours, **edges)
         for colour, width in (("white", 2.2), ("black", 1.0)):
@@ -34,8 +35,8 @@ def exit_shares(study: Study, combination: str = "wise") -> Figure:
     figure.legend(handles=[*areas, line], loc="outside upper center", ncols=len(areas) + 1)
     add_caption(
         figure,
-        "Areas, from below: videos that leave at exit 1, 2, ... with "
-        f"{COMBINATION_LABELS[combination]} and one threshold for all exits, averaged over runs.",
+        "Areas, from below: videos that leave at exit 1, 2, ... with WISE and one threshold for "
+        "all exits, averaged over runs.",
         study.protocol(),
     )
     return figure
@@ -76,7 +77,7 @@ def weights(study: Study) -> Figure:
 
 @drawing.styled
 def confusion(study: Study, method: str = "prog_kd") -> Figure:
-    """Where each class's videos go under the runs' policies: called what, and leaving where.
+    """By class, under the runs' policies: the labels that videos get, and where they leave.
 
     Raises ValueError when the study has no runs of the method.
     """
@@ -125,7 +126,7 @@ def confusion(study: Study, method: str = "prog_kd") -> Figure:
 
 
 def _write_cells(axis: Axes, values: np.ndarray, form: str, dark: float, size: float) -> None:
-    """Numbers into the cells of a heat map, white where it is dark; NaN stays empty."""
+    """Write numbers into the cells of a heat map, in white on dark cells; NaN stays empty."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             colour = "white" if value > dark else "black"

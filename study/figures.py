@@ -1,4 +1,4 @@
-"""Figures of accuracy and what it costs, one function each: a study in, a matplotlib Figure out.
+"""Figures of accuracy and what it costs: a function takes a study and returns a Figure.
 
 `study` is one setting of a study (`Study.settings`), all of whose runs may be averaged. Means and
 standard deviations run over seeds and splits. Every figure has a caption that says what is drawn,
@@ -43,7 +43,7 @@ from study.summary import (
 
 STAR = {"marker": "*", "markersize": 8, "color": "black", "linestyle": ""}
 SPREAD = "± is the sample standard deviation over runs (seeds and splits)."
-# A network is told by its GMACs; the number of classes may differ and changes them by less.
+# Two networks are the same where their GMACs differ by less: the number of classes may differ.
 SAME_NETWORK = 0.01
 
 
@@ -172,8 +172,8 @@ def gains(study: Study) -> Figure:
 
 
 @drawing.styled
-def latency(study: Study, timings: pd.DataFrame, combination: str = "wise") -> Figure:
-    """Accuracy against measured milliseconds per clip, loading included where it was measured.
+def latency(study: Study, timings: pd.DataFrame) -> Figure:
+    """Accuracy of WISE against measured milliseconds per clip, with loading where it was measured.
 
     timings: rows of the study's network on one machine, see `matching_timings`.
     """
@@ -183,7 +183,7 @@ def latency(study: Study, timings: pd.DataFrame, combination: str = "wise") -> F
     figure, axes = new_figure(ONE_COLUMN, 3.1, 1, 1)
     axis = axes[0, 0]
     for method, look in looks.items():
-        share, top1 = mean_sweep(study, method, combination)
+        share, top1 = mean_sweep(study, method, "wise")
         mean_ms = load + share @ ms[study.points] / 100
         axis.plot(mean_ms, top1, **{**look, "marker": ""}, label=method)
     axis.plot(load + ms[FULL], full_top1(study), **STAR)
@@ -198,7 +198,7 @@ def latency(study: Study, timings: pd.DataFrame, combination: str = "wise") -> F
     about = timings.iloc[0]
     add_caption(
         figure,
-        f"{COMBINATION_LABELS[combination]}, one common threshold swept. Latency: batch "
+        "WISE, one common threshold swept. Latency: batch "
         f"{about['batch_size']}, {about['precision']}, {about['threads']} threads, "
         f"{about['machine']}.",
         "Grey: loading the clip." if load else "Without loading the clip.",

@@ -1,4 +1,4 @@
-"""Paired differences with their intervals."""
+"""Paired differences of top-1, with their intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def paired_difference(
     """Percentile bootstrap (Efron and Tibshirani 1993, section 13.3), stratified by split.
 
     splits: per split (seeds, n, D), correct of the first minus correct of the second, in -1..1.
-    groups: per split the n units that are drawn; videos of one unit are drawn together.
+    groups: per split the unit of each of the n videos; the videos of a unit are drawn together.
     """
     rng = np.random.default_rng(seed)
     total, counted = 0, 0

@@ -104,7 +104,7 @@ def make_policy(
     max_drop: float,
     budget_gmacs: float | None = None,
 ) -> Policy:
-    """Thresholds for the goal, chosen on the part `select_on`, with all that is needed to use them.
+    """A policy whose thresholds meet the goal, chosen on the part `select_on`.
 
     max_drop: points of top-1 below the full network, unless a budget is given.
     """

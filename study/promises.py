@@ -5,9 +5,9 @@
 Real scores of four networks on the test videos of UCF-101 and HMDB-51 form a cascade: motion
 vectors, + residual, + I-frame, + optical flow (summed logits). All test videos of a split are the
 population, so the true drop of every policy is known. Calibration sets are drawn from it by
-recording, with replacement; each chooses its thresholds, and the population tells whether the
-promise was kept. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
-draws.csv holds is not done again. Exits with 1 if a promise was broken more often than
+recording, with replacement. Thresholds are chosen on each, and the population tells whether they
+keep the promise. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
+draws.csv holds is not done again. The exit code is 1 if a promise was broken more often than
 1 - guarantee plus two standard errors.
 """
 
@@ -42,7 +42,7 @@ SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
 DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
 # Of the recordings drawn, the share on which a method fits what it needs.
 FIT_SHARE = 1 / 3
-# So many of the draws fit anew; the others take the last fit and draw the rest only.
+# Number of draws with a fit of their own; the draws between them use the last fit.
 FITS = 20
 
 
@@ -125,7 +125,7 @@ def family(population: Population, sure: np.ndarray, path: np.ndarray, count: st
 
 
 def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
-    """The clips of the recordings drawn, as often as they were."""
+    """The clips of the recordings drawn; those of a recording drawn twice are there twice."""
     order = np.argsort(population.recordings, kind="stable")
     ends = np.cumsum(np.bincount(population.recordings))
     starts = ends - np.bincount(population.recordings)
@@ -133,7 +133,7 @@ def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
 
 
 def promised(population: Population, method: Method, rng: np.random.Generator) -> list[dict]:
-    """What every draw of every size does, for each drop and guarantee."""
+    """The outcome of every draw of every size, for each drop and guarantee."""
     number = population.recordings.max() + 1
     fixed = (
         None if method.fits else family(population, *method.make(population, None), method.count)

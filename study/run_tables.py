@@ -1,8 +1,8 @@
 """The result tables of one run: rows for exits.csv, trade_off.csv and policies.csv.
 
 Tidy: one row per (part, combination, threshold or policy, exit). `exit` is a decision point, or
-"all" for everyone together. gmacs: 1e9 multiply-accumulates per video with all its clips and crops,
-of leaving at that point, and in rows "all" the mean over all videos, right or wrong.
+"all" for all videos together. gmacs: 1e9 multiply-accumulates per video, over all its clips and
+crops, of leaving at that point; in rows "all" the mean over all videos, right or wrong.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RunTables:
         return combined, combined.argmax(axis=2) == labels[:, None]
 
     def row(self, part: str, combination: str) -> dict:
-        """The columns that say what a row is about: its run, part, protocol and command."""
+        """The columns that every row has: run, part, combination, protocol and command."""
         meta, protocol = self.logits.meta, self.logits.meta["protocol"]
         if combination == "wise":
             protocol += f"; WISE ({self.fitted['solver']}) fitted on {self.fitted['fit_on']}"
@@ -79,7 +79,7 @@ class RunTables:
         }
 
     def exit_rows(self) -> list[dict]:
-        """Everyone decides at one point: exits.csv."""
+        """Every video is decided at one point: exits.csv."""
         rows = []
         for part in self.parts:
             for combination in self.weights:
@@ -92,7 +92,7 @@ class RunTables:
     def sweep_rows(
         self, thresholds: Sequence[float], confidence: str, temperatures: Mapping[str, float]
     ) -> list[dict]:
-        """One threshold common to all exits, swept: trade_off.csv. A temperature by combination."""
+        """One threshold common to all exits, swept: trade_off.csv. temperatures: by combination."""
         rows = []
         for part in self.parts:
             costs = self.costs(part)
@@ -109,7 +109,7 @@ class RunTables:
         return rows
 
     def policy_rows(self, policy: Policy) -> list[dict]:
-        """What a policy does that team_net_wise_all_acc.py made: policies.csv."""
+        """What a policy of team_net_wise_all_acc.py does: policies.csv."""
         rows = []
         made = policy.provenance
         how = {

@@ -1,9 +1,9 @@
-"""What a study says: its CSV files read, and averaged over seeds and splits.
+"""A study's CSV files, read, and averaged over seeds and splits.
 
-A study is a folder written by `python -m study.collect`. Averages run over runs, that is over
-all seeds and splits of one method; the spread is their sample standard deviation. Only numbers of
-test videos are averaged, and only those made in one setting: data set, protocol, cost of the exits
-and goal of the calibration.
+A study is a folder written by `python -m study.collect`. Averages are over runs, that is over all
+seeds and splits of one method; the spread is their sample standard deviation. Only numbers of test
+videos are averaged, and only those of one setting: data set, protocol, cost of the exits and goal
+of the calibration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ METHOD_LABELS = {
     "i_frame": "I-frame teacher",
 }
 COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
-# Who leaves where is shown for one policy: the paper's weights with the paper's rule.
+MISSING = {"top1_pct": [""], "gmacs": [""]}  # nobody left there; an older run does not tell
+# Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
 NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
@@ -54,7 +55,7 @@ class Study:
     backbones: pd.DataFrame
 
     def settings(self) -> list[Study]:
-        """The parts of the study whose runs may be averaged and compared, at least one."""
+        """Studies of one setting each, whose runs may be averaged and compared; at least one."""
         keys = _setting_keys(self)
         found = []
         for _, runs in keys.groupby("setting", sort=False):
@@ -78,7 +79,7 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of METHOD_LABELS, one's own last."""
+        """In the order of METHOD_LABELS; others come last."""
         found = set(self.exits["method"])
         return [name for name in METHOD_LABELS if name in found] + sorted(found - {*METHOD_LABELS})
 
@@ -124,7 +125,7 @@ def read_study(folder: str | os.PathLike) -> Study:
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
             kinds["confidence"] = "float64"
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"top1_pct": [""]})
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=MISSING)
         tables[field.name] = table[table["part"] == "test"] if "part" in table else table
         if field.name != "backbones" and tables[field.name].empty:
             raise ValueError(f"{path} holds no results on test videos")

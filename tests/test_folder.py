@@ -1,4 +1,4 @@
-"""One walk of a folder gives its videos and what is taken for none."""
+"""One walk of a folder gives its videos and counts its other files."""
 
 import os
 from collections import Counter

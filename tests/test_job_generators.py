@@ -1,4 +1,4 @@
-"""What create_all_jobs.sh and the scripts upon it print: recipes, known options, names."""
+"""What create_all_jobs.sh and the scripts that call it print: recipes, known options, names."""
 
 import importlib
 import re
@@ -140,7 +140,7 @@ def test_the_whole_study_is_the_published_recipe():
 
 
 def bare(words):
-    """A command with only the options that it cannot do without."""
+    """A command with its required options only."""
     script, *rest = words
     kept = {"--data-name", "--data-root", "--train-list", "--test-list"}
     pairs = [(rest[n], rest[n + 1]) for n in range(len(rest) - 1) if rest[n] in kept]

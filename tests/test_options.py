@@ -130,6 +130,7 @@ VALUES = {
     "--shard": ("0/2", "3/2", "2", "a/b", "1/-2"),
     "--show": ANY,
     "--size": ("0x0", "big"),
+    "dataset_team.toy --size": ("0x0", "161x128", "big"),
     "--split": NAME,
     "--splits": ANY,
     "--stream-loss": AMOUNT,

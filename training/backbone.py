@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from dataset_team.dataset import VideoDataset
+from MACs.team_net import exit_gmacs
 from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
@@ -269,6 +270,8 @@ def test_result(
         "test_top1_pct": top1.pop("fused"),
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
+        "gmacs": exit_gmacs(model.config, (), splits.test.crop_size)["full"]
+        * splits.test.num_test_views,
         "skipped_videos": splits.skipped,
         "precision": settings.precision,
         "protocol": splits.protocol,

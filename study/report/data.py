@@ -1,4 +1,4 @@
-"""The numbers a section of the page draws, taken from a study: plain values that JSON can hold."""
+"""The numbers of a study that a section of the page shows, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.columns import ALL
 from study.drawing import COLOURS, tones
 from study.summary import COMBINATION_LABELS, SHOWN, Study, label, where
 
-# The study's own method is shown first where it is there.
+# Shown first, where a study has it.
 FIRST_METHOD = "prog_kd"
 MAX_MISTAKES = 60
 

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the plots of each data set's section from the page's JSON and keeps them at the slider.
+// Draws the plots of each data set's section from the page's JSON; the slider moves their marks.
 // The JSON's fields are described in study/report/data.py.
 
 const DASHES = { vanilla: "dot", constant: "dash", wise: "solid" };
@@ -22,7 +22,7 @@ function logTicks(low, high) {
   return ticks.filter((tick) => tick >= low && tick <= high);
 }
 
-/** Where a class name may be broken: BodyWeight|Squats. */
+/** A class name whose line may break inside it: BodyWeight|Squats. */
 const breakable = (name) => name.split(/(?<=[a-z_])(?=[A-Z])/).flatMap((part, n) => (n ? [document.createElement("wbr"), part] : [part]));
 
 /** An element with text or children. */
