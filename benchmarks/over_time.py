@@ -5,8 +5,8 @@
 
 Every test video is predicted by each way in turn, by the class behind predict.py, so all ways see
 the same load of the machine. A way is the network on a fixed number of segments, without exits; or
-a policy with one threshold, fixed or calibrated on the held-out videos of the run's logits.pt
-(save_logits.py --per-segment) for --max-drop. What a way decides must be what the saved logits say.
+a policy with one threshold, fixed or calibrated for --max-drop on the held-out videos of the run's
+logits.pt (save_logits.py --per-segment), where the temperature is fitted as well. What a way decides must be what the saved logits say.
 
 `load_ms` is reading, as long as the network waited for it; both are means over the videos of a
 single run. Rows of the same run, way and machine are replaced in --out.
@@ -35,7 +35,7 @@ from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.predictor import Prediction, Predictor
 from early_exit.route import Route, along, parse_route, point_names, route_gmacs
-from early_exit.wise import FULL, vanilla_weights
+from early_exit.wise import FULL, fit_temperature, vanilla_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.team_net_ic import TeamNetIC
 from study.policies import make_policy, tables_along
@@ -112,7 +112,9 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
         costs = segment_gmacs(logits.meta["model"], route, trained.crop_size)
         points = along(logits, route, "logits", costs)
         tables = tables_along(points, vanilla_weights(points.outputs))
-        how = {"select_on": "heldout", "confidence": "max", "temperature": 1.0}
+        heldout = tables.combined("heldout", "vanilla")[0]
+        temperature = fit_temperature(heldout, points.part("heldout").labels)
+        how = {"select_on": "heldout", "confidence": "max", "temperature": temperature}
         chosen = make_policy(tables, "vanilla", "common", max_drop=max_drop, **how)
         policies = {f"max-drop {max_drop:g}": chosen}
         for threshold in FIXED if name == "time" else ():
@@ -120,7 +122,7 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
             policies[f"fixed {threshold:g}"] = fixed
         gmacs = dict(zip(point_names(route), route_gmacs(route, costs)))
         for words_, policy in policies.items():
-            for ahead in (0, 1) if name == "time" else (0,):
+            for ahead in (0, 1) if name == "time" and policy is chosen else (0,):
                 label = f"{words_}, read ahead" if ahead else words_
                 predictor = Predictor(trained, policy, read_ahead=ahead)
                 threshold = f"{policy.thresholds[0]:.6g}"
