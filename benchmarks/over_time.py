@@ -6,7 +6,8 @@
 Every test video is predicted by each way in turn, by the class behind predict.py, so all ways see
 the same load of the machine. A way is the network on a fixed number of segments, without exits; or
 a policy with one threshold, fixed or calibrated for --max-drop on the held-out videos of the run's
-logits.pt (save_logits.py --per-segment), where the temperature is fitted as well. What a way decides must be what the saved logits say.
+logits.pt (save_logits.py --per-segment), on which the temperature is fitted as well. What a way
+decides must be what the saved logits say.
 
 `load_ms` is reading, as long as the network waited for it; both are means over the videos of a
 single run. Rows of the same run, way and machine are replaced in --out.
