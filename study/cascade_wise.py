@@ -48,8 +48,9 @@ def wise_rows(population: Population) -> list[dict]:
     return rows
 
 
-def calibration_error_pct(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error of the largest probability, over bins of equal width."""
+def calibration_error_pct(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error of the largest probability, over 15 bins of equal width."""
+    bins = 15
     sure = confidences(logits[:, None])[:, 0]
     right = logits.argmax(axis=1) == labels
     place = np.minimum((sure * bins).astype(int), bins - 1)

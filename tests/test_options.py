@@ -28,6 +28,7 @@ EXITS = f"{DATA} --checkpoint_dir {{runs}}"
 COMMANDS = {
     **dict.fromkeys(("pretrain.py", "train_team_net.py"), f"{DATA} --checkpoint_dir {{new}}"),
     **dict.fromkeys((f"train_{method}.py" for method in recipes.METHODS), EXITS),
+    "train_i_frame_probe.py": EXITS,
     "save_logits.py": f"{EXITS} --method team_ce",
     "wise_team_net_logit.py": "",
     "team_net_wise_all_acc.py": "",
@@ -43,6 +44,7 @@ COMMANDS = {
     "dataset_team.toy": "{new}",
     "study.collect": "{new} --out {new}",
     "study.compare": "{study} --pair team_ce prog_kd",
+    "study.variants": "{new} --out {new}/a.csv",
     "study.report": "{new} --out {new}/a.html",
     "MACs/main.py": "",
     "benchmarks.early_exit": "",
@@ -151,7 +153,7 @@ VALUES = {
     "benchmarks.early_exit --videos": ANY,
     "--videos-per-class": ("-9", "0", "6", "10", "x"),
     "--views": FROM_0,
-    "benchmarks.sweep --views": NUMBER,
+    **dict.fromkeys(("benchmarks.sweep --views", "train_i_frame_probe.py --views"), NUMBER),
     "--warmup": FROM_0,
     "--wd": AMOUNT,
     "--weights-dir": MISSING,  # without --pretrained imagenet

@@ -228,7 +228,7 @@ def test_streams_alone_then_joined_then_exits(tiny_toy, tmp_path, capsys):
     tuning = ["--num_segments", 3, "--train-segments", 2, "--nesterov", "--photometric", 0.3]
     tuning += ["--depth-lr-scale", 0.7, "--partial-bn", "--freeze", "iframe", "mv.layer1"]
     assert run("train_team_net.py", *options, *tuning, "--fusion", "sum") == 0
-    alone = tmp_path / "alone/toy/team_net/split1_seed1/best.pt"
+    alone = tmp_path / "alone/toy/streams/split1_seed1/best.pt"
     content = load_checkpoint(alone)
     assert content["config"]["fusion"] == "sum" and content["config"]["num_segments"] == 3
     joined = [*tiny_toy, "--checkpoint_dir", tmp_path / "joined", "--epochs", 1]

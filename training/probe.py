@@ -19,7 +19,7 @@ from training.engine import autocast
 from training.loading import ViewSampler, make_loader, to_device
 
 # Weight decays to choose from, of the mean cross entropy of standardised features.
-DECAYS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+DECAYS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class Scored(NamedTuple):
