@@ -39,7 +39,9 @@ def open_logits(
             raise ValueError(f"{path} has no exits but after segments: name them with --route")
         return logits, folder
     if logits.num_segments is None:
-        raise ValueError(f"{path} has no logits per segment; save_logits.py --per-segment")
+        raise ValueError(
+            f"--route needs logits per segment, {path} has none: save_logits.py --per-segment"
+        )
     points = parse_route(route, logits.num_segments, logits.exits)
     return along(logits, points, evidence, _segment_gmacs(logits, points)), folder / ROUTE_FOLDER
 

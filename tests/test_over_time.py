@@ -364,7 +364,7 @@ def test_outside_logits_may_have_segments(tmp_path, capsys):
     message = refused(
         capsys, team_net_wise_all_acc, "--logits", tmp_path / "plain.npz", "--route", "time"
     )
-    assert "no logits per segment" in message
+    assert "--route needs logits per segment" in message
 
 
 @pytest.fixture(scope="module")
