@@ -101,26 +101,27 @@ def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path
     ways["kind"] = ways["exits"].map(EXITS).fillna("fixed T, no exits")
     kinds = [kind for kind in ("fixed T, no exits", *EXITS.values()) if kind in set(ways["kind"])]
     looks = drawing.marks(kinds)
-    splits = ways.groupby("kind")["split"].nunique()
-    figure, axes = drawing.new_figure(drawing.TWO_COLUMNS / 2, 2.8, 1, 1)
-    axis = axes[0, 0]
-    for kind, look in looks.items():
-        part = ways[ways["kind"] == kind].groupby("way")[[column, "top1_pct"]].mean()
-        part = part.sort_values(column)
-        axis.plot(part[column], part["top1_pct"], **look)
-        for way, row in part.iterrows():
-            axis.annotate(
-                way, (row[column], row["top1_pct"]), (2, -6), textcoords="offset points", fontsize=5
-            )
-    axis.set_xlabel(words)
-    axis.set_ylabel(drawing.TOP1)
-    drawing.grid(axis)
-    drawing.add_legend(figure, looks, columns=2)
-    counted = ", ".join(f"{kind}: {splits[kind]}" for kind in kinds)
+    methods = sorted(set(ways["method"]), key=list(ways["method"]).index)
+    figure, axes = drawing.new_figure(drawing.TWO_COLUMNS, 2.8, 1, len(methods), sharey=True)
+    for method, axis in zip(methods, axes[0]):
+        chosen = ways[ways["method"] == method]
+        for kind, look in looks.items():
+            part = chosen[chosen["kind"] == kind].groupby("way")[[column, "top1_pct"]].mean()
+            part = part.sort_values(column)
+            axis.plot(part[column], part["top1_pct"], **look)
+            for way, row in part.iterrows():
+                place, words_ = (row[column], row["top1_pct"]), {"fontsize": 5}
+                axis.annotate(way, place, (3, -6), textcoords="offset points", **words_)
+        axis.set_title(f"{method}, {chosen['split'].nunique()} split(s)")
+        axis.set_xlabel(words)
+        drawing.grid(axis)
+    axes[0, 0].set_ylabel(drawing.TOP1)
+    drawing.add_legend(figure, looks, columns=4)
     drawing.add_caption(
         figure,
-        f"Means over splits ({counted}), one backbone each; a way's thresholds are common to all",
-        "points. max-drop: chosen on held-out videos. fixed: the largest probability, tempered.",
+        "Means over the splits, one backbone each; one threshold for all points of a way, on the",
+        "largest probability after a temperature fitted on held-out videos. max-drop: chosen on",
+        "these videos. fixed: as it is.",
     )
     return drawing.save(figure, folder, f"over_time_{column.split('_')[0]}")
 
