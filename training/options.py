@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from models import precision
+from models.over_time import EVIDENCE
 from training.recipes import METHODS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -153,6 +154,25 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         type=folder_name,
         help=f"{', '.join(METHODS)}, or your own (default team_ce)",
+    )
+
+
+def add_route_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("exits over time (docs/over_time.md)")
+    group.add_argument(
+        "--route",
+        nargs="+",
+        metavar="POINT",
+        help="decide after some segments: points as DEPTH@SEGMENTS, say exit1@1 full@1 full@2, in"
+        " the order in which they are tried (the full network on all segments is always last); or"
+        " time: full@1 full@2 ..., or depth_then_time: before these, the exits on one segment."
+        " Needs logits of save_logits.py --per-segment, or an .npz with segments",
+    )
+    group.add_argument(
+        "--evidence",
+        choices=EVIDENCE,
+        default=EVIDENCE[0],
+        help="what is averaged over the segments read (default logits, as the network does)",
     )
 
 
