@@ -251,7 +251,8 @@ def sentences(found, costs):
     if found["wasted_segments"]:
         times += f", {found['wasted_segments']} segment decoded ahead in vain"
     if found["reencoded"]:
-        times = f"re-encoded in {found['reencode_ms']:.0f} ms ({found['reencoded']}), {times}"
+        counted = f"pictures counted in {found['reencode_ms']:.0f} ms"
+        times = f"windows re-encoded ({found['reencoded']}), {counted}, {times}"
     notes = [f"note: {note}" for note in found["notes"]]
     lines = [top, f"{where}: {found['reason']}", f"{spent}; {times}", *notes]
     return "\n    ".join([f"{found['video']}: {found['label']}", *lines])

@@ -38,10 +38,11 @@ class Prediction:
     label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
     softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
     those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
-    as it is, None if it could. load_ms: reading, as long as the network waited for it. clip: what
-    the network got, I-frame, motion vectors and residual as uint8 tensors (k, c, S, S).
-    segments: the numbers of the k segments of `num_segments`, from 0. wasted_segments: decoded
-    ahead and not used. notes: warnings met while loading.
+    as it is, None if it could; reencode_ms: what counting its pictures took then. load_ms: reading,
+    as long as the network waited for it. clip: what the network got, I-frame, motion vectors and
+    residual as uint8 tensors (k, c, S, S). segments: the numbers of the k segments of
+    `num_segments`, from 0. wasted_segments: decoded ahead and not used. notes: warnings met while
+    loading.
     """
 
     video: str
