@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from MACs.method import CROP_SIZE, Method, Part, describe
-from models.team_net import build_resnet
+from models.networks import build_network
 
 NUM_IFRAMES = 3
 NUM_PFRAMES = 11
@@ -18,7 +18,7 @@ NUM_PFRAMES = 11
 def resnet_part(name: str, arch: str, pictures: int, in_channels: int, num_classes: int) -> Part:
     """A ResNet over `pictures` crops of one modality."""
     with torch.device("meta"):
-        resnet = build_resnet(arch, in_channels)
+        resnet = build_network(arch, in_channels)
         resnet.fc = nn.Linear(resnet.fc.in_features, num_classes)
     return Part(f"{name}: {arch} x {pictures}", resnet, (pictures, in_channels, *[CROP_SIZE] * 2))
 

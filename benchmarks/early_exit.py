@@ -35,8 +35,8 @@ from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
+from models.networks import ARCHS
 from models.precision import CHOICES, resolve
-from models.team_net import ARCHS
 from models.team_net_ic import TeamNetIC
 from training.options import positive_int
 from training.provenance import command_line

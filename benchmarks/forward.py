@@ -20,8 +20,9 @@ from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
+from models.networks import ARCHS
 from models.precision import PRECISIONS, has_bf16
-from models.team_net import ARCHS, TeamNet
+from models.team_net import TeamNet
 from training.options import positive_int
 
 NUM_CLASSES = 101

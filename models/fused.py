@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from models.team_net import TeamNet
+from models.team_net import Stream
 from models.temporal_shift import TemporalShift
 
 
@@ -58,14 +58,13 @@ class FusedBlock(nn.Module):
         return self.convs[-1](x, shortcut)
 
 
-def fuse_blocks(backbone: TeamNet) -> None:
-    """Replace, in place, stems and residual blocks; their batch norms must be folded already."""
-    for stream in backbone.streams:
-        stream.stem.conv1 = FusedConv(stream.stem.conv1)
-        stream.stem.relu = nn.Identity()
-        for layer in stream.stages[1:]:
-            for number, block in enumerate(layer):
-                layer[number] = FusedBlock(block)
+def fuse_stream(stream: Stream) -> None:
+    """Replace, in place, the stem and blocks of a ResNet; batch norms must be folded already."""
+    stream.stem.conv1 = FusedConv(stream.stem.conv1)
+    stream.stem.relu = nn.Identity()
+    for layer in stream.stages[1:]:
+        for number, block in enumerate(layer):
+            layer[number] = FusedBlock(block)
 
 
 def can_fuse(conv: nn.Conv2d) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.fused import can_fuse, fuse_blocks
+from models.fused import can_fuse, fuse_stream
 from models.precision import PRECISIONS
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
@@ -36,17 +36,19 @@ def prepare_for_inference(
         raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _fold_batch_norms(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(PRECISIONS[precision], memory_format=torch.channels_last)
     backbone = model.backbone if isinstance(model, TeamNetIC) else model
+    stages = (stage for stream in backbone.streams for stage in stream.stages)
+    for module in (*stages, *(block.conv_spatial for block in backbone.team)):
+        module.to(PRECISIONS[precision], memory_format=torch.channels_last)
     device = next(model.parameters()).device
     if compiled and _can_compile(device):
         options = {"dynamic": True, "options": {"freezing": True}}
         backbone.advance = torch.compile(backbone.advance, **options)
         backbone.leave = torch.compile(backbone.leave, **options)
-    elif device.type == "cpu" and can_fuse(backbone.iframe.stem.conv1):
-        fuse_blocks(backbone)
+    elif device.type == "cpu":
+        for stream in backbone.streams:
+            if hasattr(stream.stem, "conv1") and can_fuse(stream.stem.conv1):  # a ResNet
+                fuse_stream(stream)
     return model
 
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 import torchvision
 
-from models.team_net import ARCHS, NUM_TEAM_BLOCKS, TeamNet
+from models.networks import RESNETS
+from models.team_net import NUM_TEAM_BLOCKS, TeamNet
 from models.team_net_ic import TeamNetIC
 
 DEFAULT_SEGMENTS = 8
@@ -88,7 +89,7 @@ def _read_arch(state: Mapping, stream: str) -> str:
         if key.startswith(prefix)
     }
     found = _signature(shapes)
-    for arch in ARCHS:
+    for arch in RESNETS:
         if _arch_signature(arch) == found:
             return arch
     blocks, kernel, is_bottleneck = found

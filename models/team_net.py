@@ -1,28 +1,31 @@
-"""TEAM-Net (Wang, She, Smolic, BMVC 2021): three ResNet streams over the segments of a clip.
+"""TEAM-Net (Wang, She, Smolic, BMVC 2021): three image networks over the segments of a clip.
 
-I-frames, motion vectors and residuals pass stem, layer1 .. layer4 of their own ResNet. After the
-stem and after layers 1 to 3 a TEAM block lets the streams re-weight each other. Exit k of the
-study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written stage by stage.
+I-frames, motion vectors and residuals pass stem, layer1 .. layer4 of their own network, published
+as ResNets. After the stem and after layers 1 to 3 a TEAM block lets the streams re-weight each
+other. Exit k of the study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written
+stage by stage.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import nn
 
 from models import STREAMS
+from models.networks import build_network, check_arch, cut
 from models.temporal_shift import add_temporal_shift
+from models.weights import load_imagenet
 
-ARCHS = tuple(
-    name
-    for name in torchvision.models.list_models(module=torchvision.models)
-    if torchvision.models.get_model_builder(name).__module__ == torchvision.models.resnet.__name__
-)
+IN_CHANNELS = dict(zip(STREAMS, (3, 2, 3)))
 NUM_TEAM_BLOCKS = 4
+# How streams answer together: by TEAM blocks as published; by TEAM blocks that change nothing until
+# they have learned to, so that streams trained alone can be joined; by the sum of their logits.
+FUSIONS = ("team", "neutral-team", "sum")
 SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
 CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
 
@@ -40,7 +43,7 @@ class BackboneOutput(NamedTuple):
 
 
 class Stream(nn.Module):
-    """One torchvision ResNet cut into five stages, with a classifier over segments."""
+    """One image network cut into five stages, with a classifier over segments."""
 
     def __init__(
         self,
@@ -52,20 +55,16 @@ class Stream(nn.Module):
         normalise_input: bool,
         is_shift: bool,
         dropout: float,
-        pretrained: str | None,
+        weights: Mapping[str, torch.Tensor] | None,
     ):
         super().__init__()
-        resnet = build_resnet(arch, in_channels, pretrained)
-        layers = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
+        stages, channels, pre_classifier, width = cut(build_network(arch, in_channels, weights))
         if is_shift:
-            add_temporal_shift(layers, num_segments)
-        width = resnet.fc.in_features
-        self.channels = (resnet.conv1.out_channels, width // 8, width // 4, width // 2)
+            add_temporal_shift(stages[1:], num_segments)
+        self.channels = channels[:NUM_TEAM_BLOCKS]
         self.input_norm = nn.BatchNorm2d(in_channels) if normalise_input else nn.Identity()
-        self.stem = nn.Sequential()
-        for name in ("conv1", "bn1", "relu", "maxpool"):
-            self.stem.add_module(name, getattr(resnet, name))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.stem, self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.pre_classifier = pre_classifier
         self.dropout = nn.Dropout(dropout)
         self.classifier = new_classifier(width, num_classes)
 
@@ -76,25 +75,30 @@ class Stream(nn.Module):
     def classify(self, x: torch.Tensor, num_segments: int) -> torch.Tensor:
         """Features of layer4 (b*t, c, h, w) to logits (b, num_classes), averaged over segments."""
         with full_precision(x):
-            logits = self.classifier(self.dropout(_global_average(x)))
+            logits = self.classifier(self.dropout(self.pre_classifier(_global_average(x))))
             return logits.unflatten(0, (-1, num_segments)).mean(1)
 
 
 class TeamBlock(nn.Module):
     """Channel attention, then spatial attention, both computed from the three streams together.
 
-    In two steps, because an exit needs only the first: `squeeze` and `scale`.
+    In two steps, because an exit needs only the first: `squeeze` and `scale`. fusion: one of
+    FUSIONS. "neutral-team": each attention is twice the sigmoid and starts at 1. "sum": `scale`
+    changes nothing.
     """
 
-    def __init__(self, channels: tuple[int, int, int]):
+    def __init__(self, channels: tuple[int, int, int], fusion: str = "team"):
         super().__init__()
-        self.channels = channels
+        self.channels, self.fusion = channels, fusion
         total = sum(channels)
         self.squeeze_size = total // SQUEEZE_REDUCTION
         self.fc_squeeze = nn.Linear(total, self.squeeze_size, bias=False)
         # One matrix and one conv hold the three streams' own ones; rows I-frame, MV, residual.
         self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
         self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
+        if fusion != "team":
+            nn.init.zeros_(self.fc_scale.weight)
+            nn.init.zeros_(self.conv_spatial.weight)
 
     def squeeze(self, features: StageMaps) -> torch.Tensor:
         """The squeeze vectors, (b*t, squeeze_size) float32."""
@@ -104,21 +108,28 @@ class TeamBlock(nn.Module):
 
     def scale(self, features: StageMaps, squeeze: torch.Tensor) -> StageMaps:
         """Each stream times its channel weights, then times its spatial weights."""
+        if self.fusion == "sum":
+            return features
         with full_precision(squeeze):
-            weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
+            weights = self._attention(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
         # not mean, which copies all of a bfloat16 x to float32 first
         maps = [x.sum(1, keepdim=True) / x.shape[1] for x in scaled]  # (b*t, 1, h, w)
-        weights = torch.sigmoid(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
+        weights = self._attention(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
         if torch.is_grad_enabled():
             return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
         return tuple(x.mul_(w) for x, w in zip(scaled, weights))  # saves memory, hence time
 
+    def _attention(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.sigmoid(x) if self.fusion == "neutral-team" else torch.sigmoid(x)
+
 
 class TeamNet(nn.Module):
-    """The backbone. `arch` is the I-frame stream's torchvision ResNet, `motion_arch` the others'.
+    """The backbone. `arch` is the I-frame stream's network, `motion_arch` the others'.
 
-    `pretrained="imagenet"` starts the streams from torchvision's IMAGENET1K_V1 weights.
+    `fusion` is one of FUSIONS. pretrained: "imagenet" starts all streams from torchvision's
+    weights, {stream: "imagenet"} those named; `models.weights.load_imagenet` looks for them in
+    `weights_dir`.
     `TeamNet(**net.config)` builds the same network again (with new weights).
     """
 
@@ -130,9 +141,13 @@ class TeamNet(nn.Module):
         motion_arch: str = "resnet18",
         is_shift: bool = False,
         dropout: float = 0.5,
-        pretrained: str | None = None,
+        pretrained: str | Mapping[str, str] | None = None,
+        weights_dir: Path | None = None,
+        fusion: str = "team",
     ):
         super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"unknown fusion {fusion!r}: choose one of {', '.join(FUSIONS)}")
         if num_classes < 1 or num_segments < 1:
             raise ValueError(
                 f"num_classes ({num_classes}) and num_segments ({num_segments}) must be at least 1"
@@ -144,15 +159,26 @@ class TeamNet(nn.Module):
             "motion_arch": motion_arch,
             "is_shift": is_shift,
             "dropout": dropout,
+            "fusion": fusion,
         }
         self.num_segments = num_segments
-        common = {"is_shift": is_shift, "dropout": dropout, "pretrained": pretrained}
-        size = (num_classes, num_segments)
-        self.iframe = Stream(arch, 3, *size, normalise_input=False, **common)
-        self.mv = Stream(motion_arch, 2, *size, normalise_input=True, **common)
-        self.residual = Stream(motion_arch, 3, *size, normalise_input=True, **common)
+        archs = dict(zip(STREAMS, (arch, motion_arch, motion_arch)))
+        weights = _imagenet_weights(archs, pretrained, weights_dir)
+        for name, stream_arch in archs.items():
+            stream = Stream(
+                stream_arch,
+                IN_CHANNELS[name],
+                num_classes,
+                num_segments,
+                normalise_input=name != "iframe",
+                is_shift=is_shift,
+                dropout=dropout,
+                weights=weights.get(name),
+            )
+            self.add_module(name, stream)
         self.team = nn.ModuleList(
-            TeamBlock(channels) for channels in zip(*(stream.channels for stream in self.streams))
+            TeamBlock(channels, fusion)
+            for channels in zip(*(stream.channels for stream in self.streams))
         )
 
     @property
@@ -176,7 +202,7 @@ class TeamNet(nn.Module):
     def enter(self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor) -> StageMaps:
         """Checked inputs with segments in the batch dimension, (b*t, c, h, w)."""
         clips = (iframe, mv, residual)
-        for name, clip, channels in zip(STREAMS, clips, (3, 2, 3)):
+        for (name, channels), clip in zip(IN_CHANNELS.items(), clips):
             expected = (*iframe.shape[:1], self.num_segments, channels, *iframe.shape[3:])
             if clip.dim() != 5 or clip.shape != expected:
                 raise ValueError(
@@ -185,7 +211,7 @@ class TeamNet(nn.Module):
                     "the same batch and size for the three modalities"
                 )
         return tuple(
-            stream.input_norm(clip.flatten(0, 1)).to(stream.stem.conv1.weight.dtype)
+            stream.input_norm(clip.flatten(0, 1)).to(next(stream.stem.parameters()).dtype)
             for stream, clip in zip(self.streams, clips)
         )
 
@@ -239,34 +265,16 @@ def _global_average(x: torch.Tensor) -> torch.Tensor:
     return x.mean((2, 3), dtype=torch.float32)
 
 
-def build_resnet(arch: str, in_channels: int, pretrained: str | None = None) -> nn.Module:
-    """A torchvision ResNet whose first conv takes `in_channels`; see `TeamNet` for the rest."""
-    if arch not in ARCHS:
-        raise ValueError(f"unknown arch {arch!r}: choose one of {', '.join(ARCHS)}")
-    if pretrained not in (None, "imagenet"):
-        raise ValueError(f"pretrained is None or 'imagenet', not {pretrained!r}")
-    resnet = _imagenet_resnet(arch) if pretrained else torchvision.models.get_model(arch)
-    if in_channels != resnet.conv1.in_channels:
-        colour = resnet.conv1
-        resnet.conv1 = nn.Conv2d(
-            in_channels, colour.out_channels, kernel_size=7, stride=2, padding=3, bias=False
-        )
-        if pretrained:
-            mean = colour.weight.data.mean(1, keepdim=True)
-            resnet.conv1.weight.data.copy_(mean.expand(-1, in_channels, -1, -1))
-        else:
-            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return resnet
-
-
-def _imagenet_resnet(arch: str) -> nn.Module:
-    weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
-    try:
-        return torchvision.models.get_model(arch, weights=weights)
-    except OSError as error:  # no network, refused, timed out
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise ValueError(
-            f"cannot download the ImageNet weights of {arch} ({error}). Fetch {weights.url} on a "
-            f"machine with network access and put it into {folder}, or train without "
-            "--pretrained imagenet"
-        ) from error
+def _imagenet_weights(
+    archs: Mapping[str, str], pretrained: str | Mapping[str, str] | None, weights_dir: Path | None
+) -> dict[str, Mapping[str, torch.Tensor]]:
+    """The weights to start from, by stream; `archs` and `pretrained` as in TeamNet."""
+    for arch in archs.values():
+        check_arch(arch)
+    if not isinstance(pretrained, Mapping):
+        pretrained = {} if pretrained is None else dict.fromkeys(archs, pretrained)
+    for source in pretrained.values():
+        if source != "imagenet":
+            raise ValueError(f"pretrained is None or 'imagenet', not {source!r}")
+    states = load_imagenet(dict.fromkeys(archs[name] for name in pretrained), weights_dir)
+    return {name: states[archs[name]] for name in pretrained}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+from torchvision.models.convnext import CNBlock
+from torchvision.models.regnet import ResBottleneckBlock
 
 SHIFT_DIVISOR = 8  # 1/8 of the channels moves each way, the published setting
 
@@ -36,13 +40,38 @@ def shift_segments(x: torch.Tensor, num_segments: int) -> torch.Tensor:
     return shifted
 
 
-def add_temporal_shift(layers: list[nn.Sequential], num_segments: int) -> None:
-    """Shift before the first conv of the residual branch of every block, in place.
+def add_temporal_shift(layers: Sequence[nn.Sequential], num_segments: int) -> None:
+    """Shift before the first convolution of residual branches, in place; as published.
 
-    `layers` are layer1 .. layer4 of a torchvision ResNet. Networks whose layer3 has 23 blocks or
-    more (ResNet-101 and deeper) shift in every second block, as published.
+    `layers` are layer1 .. layer4 of a stream. ResNets shift in every block, those whose layer3 has
+    23 blocks or more (ResNet-101 and deeper) in every second one. Inverted residuals (MobileNet,
+    EfficientNet) shift before the convolution that expands, in blocks that add their input. Blocks
+    of RegNet and ConvNeXt are treated as those of ResNets.
     """
-    step = 2 if len(layers[2]) >= 23 else 1
+    step = 2 if hasattr(layers[2][0], "conv1") and len(layers[2]) >= 23 else 1
     for layer in layers:
         for block in layer[::step]:
-            block.conv1 = TemporalShift(block.conv1, num_segments)
+            found = _first_of_branch(block)
+            if found is not None:
+                holder, name = found
+                setattr(holder, name, TemporalShift(getattr(holder, name), num_segments))
+
+
+def _first_of_branch(block: nn.Module) -> tuple[nn.Module, str] | None:
+    """Where a block holds the first convolution of its residual branch; None without a branch."""
+    if hasattr(block, "conv1"):  # ResNet
+        return block, "conv1"
+    if isinstance(block, ResBottleneckBlock):
+        return block.f, "a"
+    if isinstance(block, CNBlock):
+        return block.block, "0"
+    if getattr(block, "use_res_connect", False):  # inverted residuals
+        row = block.conv if hasattr(block, "conv") else block.block
+        return (row, "0") if _expands(row) else None
+    return None
+
+
+def _expands(row: nn.Sequential) -> bool:
+    """Whether the first convolution of an inverted residual gives more channels than it takes."""
+    conv = next(module for module in row.modules() if isinstance(module, nn.Conv2d))
+    return conv.out_channels > conv.in_channels

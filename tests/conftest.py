@@ -92,7 +92,7 @@ def frozen_toy(once, toy_options) -> tuple[list[str], Path]:
 
     def fill(folder):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(models.team_net, "build_resnet", tiny_resnet)
+            patch.setattr(models.team_net, "build_network", tiny_resnet)
             torch.manual_seed(1)
             net = TeamNet(len(toy.CLASSES), num_segments=1, arch="resnet18")
         content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
@@ -107,7 +107,7 @@ def frozen_toy(once, toy_options) -> tuple[list[str], Path]:
 def tiny_resnets():
     """Networks made in this process have ResNets of a few thousand weights."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models.team_net, "build_resnet", tiny_resnet)
+        patch.setattr(models.team_net, "build_network", tiny_resnet)
         yield
 
 

@@ -3,11 +3,11 @@
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from models.team_net import ARCHS
+from models.networks import ARCHS
 
 
-def tiny_resnet(arch, in_channels, pretrained=None):
-    """In the place of models.team_net.build_resnet."""
+def tiny_resnet(arch, in_channels, weights=None):
+    """In the place of models.team_net.build_network."""
     if arch not in ARCHS:
         raise ValueError(f"unknown arch {arch!r}")
     resnet, channels = nn.Module(), 8

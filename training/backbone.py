@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from dataset_team.dataset import VideoDataset
+from MACs.team_net import exit_gmacs
 from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
 from training.bank import compute_view
-from training.checkpoint import BEST, load_backbone, load_checkpoint, save_checkpoint
+from training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from training.engine import (
     clip_loss,
     cosine_lr,
@@ -31,6 +33,7 @@ from training.run_folder import RunFolder
 from training.state import TrainingState
 from training.stopping import Stopped, StopSignals
 from training.synced_norm import use_synced_norm
+from training.tuning import keep_frozen
 
 OUTPUTS = ("fused", *STREAMS)
 
@@ -53,6 +56,10 @@ class BackboneRecipe(EvaluationSettings):
     lr_schedule: str
     warmup: int
     optimizer: str
+    nesterov: bool
+    freeze: list[str]
+    partial_bn: bool
+    depth_lr_scale: float
     classifier_lr_scale: tuple[float, float]
     stream_loss: float
     label_smoothing: float
@@ -69,35 +76,6 @@ class BackboneRecipe(EvaluationSettings):
         if self.lr_schedule == "cosine":
             return cosine_lr(self.lr, self.epochs, self.warmup, epoch)
         return step_lr(self.lr, self.lr_steps, epoch)
-
-
-def build_backbone(config: dict, pretrained: str | None, seed: int) -> TeamNet:
-    """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
-
-    Raises ValueError or FileNotFoundError when they cannot be read or do not fit.
-    """
-    torch.manual_seed(seed)
-    if pretrained in (None, "imagenet"):
-        return TeamNet(**config, pretrained=pretrained)
-    model = TeamNet(**config)
-    source = load_backbone(Path(pretrained), config["num_segments"])
-    weights, expected = source.state_dict(), model.state_dict()
-    known, num_classes = source.config["num_classes"], config["num_classes"]
-    if known != num_classes:
-        print(f"{pretrained} knows {known} classes: new classifiers for {num_classes}")
-        for state in (weights, expected):
-            for key in [key for key in state if ".classifier." in key]:
-                del state[key]
-    keys = sorted(weights.keys() | expected.keys())
-    theirs, ours = ({k: v.shape for k, v in state.items()} for state in (weights, expected))
-    misfits = [key for key in keys if theirs.get(key) != ours.get(key)]
-    if misfits:
-        raise ValueError(
-            f"{pretrained} holds {source.config}, which does not fit the options {config};"
-            f" first keys that differ: {misfits[:5]}"
-        )
-    model.load_state_dict(weights, strict=False)
-    return model
 
 
 def check_batches(
@@ -145,8 +123,15 @@ def train_backbone(
     model.to(device, memory_format=torch.channels_last)
     if recipe.sync_bn:
         model = use_synced_norm(model, device)
+    frozen = keep_frozen(model, recipe.freeze, recipe.partial_bn)
     optimizer = make_optimizer(
-        model, recipe.optimizer, recipe.lr, recipe.wd, recipe.classifier_lr_scale
+        model,
+        recipe.optimizer,
+        recipe.lr,
+        recipe.wd,
+        recipe.classifier_lr_scale,
+        recipe.depth_lr_scale,
+        recipe.nesterov,
     )
     ema = make_ema(model, recipe.ema) if recipe.ema else None
     state = TrainingState(model, optimizer, ema)
@@ -159,7 +144,10 @@ def train_backbone(
     )
     loader = make_loader(splits.train, batches, None, recipe.workers, device)
     loss_function = functools.partial(
-        clip_loss, stream_loss=recipe.stream_loss, label_smoothing=recipe.label_smoothing
+        clip_loss,
+        stream_loss=recipe.stream_loss,
+        label_smoothing=recipe.label_smoothing,
+        alone=model.config["fusion"] == "sum",
     )
     mixup = make_mixup(recipe.mixup, len(splits.class_names)) if recipe.mixup else None
     network = distributed.exchanging(model, device)
@@ -180,7 +168,7 @@ def train_backbone(
         set_lr(optimizer, lr)
         line = {"epoch": epoch, "lr": lr}
         try:
-            with stop.deferred():
+            with stop.deferred(), segments_of(model, splits.train.num_segments):
                 line.update(
                     train_one_epoch(
                         network,
@@ -191,6 +179,7 @@ def train_backbone(
                         loss_function=loss_function,
                         after_step=after_step,
                         mixup=mixup,
+                        frozen=frozen,
                     )
                 )
             if (epoch + 1) % recipe.eval_freq == 0 or epoch == recipe.epochs - 1:
@@ -210,6 +199,16 @@ def train_backbone(
         f"{splits.selection_name}_top1_pct": progress.best["top1_pct"],
         **test_result(model, splits, device, recipe),
     }
+
+
+@contextlib.contextmanager
+def segments_of(model: TeamNet, num_segments: int) -> Iterator[None]:
+    """Have the model take clips of another number of segments."""
+    own, model.num_segments = model.num_segments, num_segments
+    try:
+        yield
+    finally:
+        model.num_segments = own
 
 
 def select_best(
@@ -271,6 +270,8 @@ def test_result(
         "test_top1_pct": top1.pop("fused"),
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
+        "gmacs": exit_gmacs(model.config, (), splits.test.crop_size)["full"]
+        * splits.test.num_test_views,
         "skipped_videos": splits.skipped,
         "precision": settings.precision,
         "protocol": splits.protocol,

@@ -10,6 +10,7 @@ import torch
 from models import precision
 from training import distributed
 from training.options import HELDOUT
+from training.pretrained import IMAGENET
 from training.recipes import ANY
 
 # Of the scripts that read what a run has saved, where no flag of the run is given.
@@ -60,6 +61,15 @@ def check_backbone_options(args: argparse.Namespace) -> None:
         raise ValueError("--warmup goes with --lr-schedule cosine")
     if args.warmup >= args.epochs:
         raise ValueError(f"--warmup {args.warmup} does not fit into --epochs {args.epochs}")
+    if args.nesterov and args.optimizer != "sgd":
+        raise ValueError(f"--nesterov goes with --optimizer sgd, not {args.optimizer}")
+    if args.fusion == "sum":
+        if args.stream_loss:
+            raise ValueError("--stream-loss: with --fusion sum streams have no other loss")
+        if "team" in args.freeze:
+            raise ValueError("--freeze team: there are no TEAM blocks with --fusion sum")
+    if args.train_segments and args.is_shift:
+        raise ValueError("--train-segments: --is_shift trains on the --num_segments of the test")
     parts = args.accumulate * distributed.world_size()
     if args.batch_size < parts:
         raise ValueError(
@@ -90,6 +100,26 @@ def resolve_recipe(args: argparse.Namespace) -> None:
         if getattr(args, key) is None:
             setattr(args, key, getattr(recipe, key))
     del args.recipes
+
+
+def stream_sources(args: argparse.Namespace) -> dict[str, str]:
+    """What --pretrained-streams says, by stream.
+
+    Raises FileNotFoundError, and ValueError for a stream that is named twice and for a
+    --weights-dir without effect.
+    """
+    sources = dict(args.pretrained_streams)
+    if len(sources) < len(args.pretrained_streams):
+        raise ValueError("--pretrained-streams names a stream twice")
+    for name, source in sources.items():
+        if source != IMAGENET and not Path(source).is_file():
+            raise FileNotFoundError(f"--pretrained-streams {name}={source}: there is no such file")
+    if args.weights_dir and IMAGENET not in (args.pretrained, *sources.values()):
+        raise ValueError(
+            f"--weights-dir {args.weights_dir} holds ImageNet weights, and nothing starts from"
+            f" them: add --pretrained {IMAGENET}, or leave it out"
+        )
+    return sources
 
 
 def choose_device(gpus: list[int] | None) -> torch.device:

@@ -16,6 +16,7 @@ from training.provenance import environment
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
+    "weights_dir",
 }
 LISTS = ("train_list", "test_list")  # known by their content, wherever they are
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import

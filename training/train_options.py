@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from models import STREAMS
+from models.team_net import FUSIONS
 from training.options import (
     fraction,
     non_negative_float,
@@ -17,7 +19,7 @@ from training.recipes import ANY, RECIPES
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
-    **{"is_shift": False, "dropout": 0.5, "crop_size": 224},
+    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
 }
 
 
@@ -51,8 +53,14 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         return f"(default {NETWORK_DEFAULTS[name]})"
 
     group = parser.add_argument_group("network (with --evaluate, the checkpoint's)")
-    group.add_argument("--arch", help=f"I-frame stream, any torchvision resnet {default('arch')}")
-    group.add_argument("--motion-arch", help=f"MV and residual streams {default('motion_arch')}")
+    group.add_argument(
+        "--arch",
+        help="I-frame stream: a torchvision resnet, mobilenet, efficientnet, convnext or regnet"
+        f" {default('arch')}",
+    )
+    group.add_argument(
+        "--motion-arch", help=f"MV and residual streams, likewise {default('motion_arch')}"
+    )
     group.add_argument("--num_segments", type=positive_int, help=f"T {default('num_segments')}")
     group.add_argument("--crop-size", type=positive_int, help=f"pixels {default('crop_size')}")
     group.add_argument(
@@ -64,8 +72,32 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         help="imagenet, or a checkpoint of these scripts or of the published code"
         " (a classifier for other classes is replaced); default: from scratch",
     )
+    group.add_argument(
+        "--pretrained-streams",
+        type=stream_source,
+        nargs="+",
+        default=[],
+        metavar="STREAM=SOURCE",
+        help="iframe, mv or residual: where a single stream starts instead, imagenet or a"
+        " checkpoint of these scripts, of which it takes the stream of the same name",
+    )
+    group.add_argument(
+        "--weights-dir",
+        type=Path,
+        help="of torchvision's ImageNet weights (default: torch's hub cache, with download)",
+    )
     add_scratch_options(parser)
     add_process_options(parser)
+
+
+def stream_source(text: str) -> tuple[str, str]:
+    """STREAM=SOURCE: a stream, and what its weights start from."""
+    name, _, source = text.partition("=")
+    if name not in STREAMS or not source:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not STREAM=SOURCE with one of {', '.join(STREAMS)}"
+        )
+    return name, source
 
 
 def add_scratch_options(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +191,7 @@ def add_frozen_options(
     group.add_argument("--num_segments", type=positive_int, help="T; likewise")
     group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
     group.add_argument("--dropout", type=fraction, help="likewise")
+    group.add_argument("--fusion", choices=FUSIONS, help="likewise")
     group.add_argument("--crop-size", type=positive_int, help="likewise, in pixels")
     group.add_argument(
         "--views",

@@ -1,0 +1,63 @@
+"""ImageNet weights of torchvision's networks: which files, where they lie, and their check."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torchvision
+from torchvision.models import WeightsEnum
+
+VERSION = "IMAGENET1K_V1"
+
+
+def load_imagenet(
+    archs: Iterable[str], weights_dir: Path | None = None
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The state_dicts of torchvision's IMAGENET1K_V1 weights, by network.
+
+    They are read from `weights_dir`; without one from torch's hub cache, into which a file that is
+    not there is downloaded. Raises ValueError where one cannot be had, with all files that are
+    wanted, and where a file is not what its name says: torchvision's names end with the first
+    digits of their SHA-256.
+    """
+    wanted = {arch: _weights(arch) for arch in archs}
+    folder = Path(torch.hub.get_dir(), "checkpoints") if weights_dir is None else Path(weights_dir)
+    files = {arch: folder / weights.url.rpartition("/")[2] for arch, weights in wanted.items()}
+    missing = [weights.url for arch, weights in wanted.items() if not files[arch].is_file()]
+    fetch = f"Fetch {', '.join(missing)} on a machine with network access and put it into {folder}"
+    if missing and weights_dir is not None:
+        names = ", ".join(url.rpartition("/")[2] for url in missing)
+        raise ValueError(f"--weights-dir {folder} has no {names}. {fetch}")
+    states = {}
+    for arch, weights in wanted.items():
+        if files[arch].is_file():
+            _check_digest(files[arch], weights.url)
+        try:
+            states[arch] = weights.get_state_dict(model_dir=str(folder), check_hash=True)
+        except OSError as error:  # no network, refused, timed out
+            raise ValueError(
+                f"cannot download the ImageNet weights of {arch} ({error}). {fetch}, or into"
+                " another folder that --weights-dir names, or train without --pretrained imagenet"
+            ) from error
+    return states
+
+
+def _weights(arch: str) -> WeightsEnum:
+    known = torchvision.models.get_model_weights(arch)
+    if VERSION not in known.__members__:
+        raise ValueError(f"torchvision has no {VERSION} weights of {arch}")
+    return known[VERSION]
+
+
+def _check_digest(file: Path, url: str) -> None:
+    expected = re.search(r"-([0-9a-f]{8,})\.", file.name)[1]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not digest.startswith(expected):
+        raise ValueError(
+            f"{file} is damaged or another file: its SHA-256 begins with {digest[: len(expected)]},"
+            f" not with {expected}; remove it and fetch {url}"
+        )
