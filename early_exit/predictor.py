@@ -224,6 +224,15 @@ class Predictor:
             **others,
         )
 
+    def open(self, path: Path | str) -> tuple[VideoIndex | SourceIndex, str | None]:
+        """The video as the network knows videos, and why it is not taken as it is."""
+        return self._open(Path(path), False)[:2]
+
+    def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """Probabilities (num_classes,), the number of the decision point in `points`, confidences
+        (points it came to,). clip: uint8 tensors (T, c, S, S)."""
+        return self._decide([x[None].to(self.device) for x in clip])
+
     def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
         """The video as the network knows videos, why it is not taken as it is, and the ms that
         counting its pictures took."""
@@ -259,6 +268,16 @@ class Predictor:
         if self.policy is None:
             logits = self.net.backbone(*clip).fused
             found = logits.softmax(1)[0], 0, confidence(logits)
+        elif self.policy.route:
+            order = reading_order(self.net.backbone.num_segments)
+            found = self._found(
+                early_exit_over_time(
+                    self.net,
+                    lambda first, last, _: [x[:, order[first:last]] for x in clip],
+                    1,
+                    self.policy,
+                )
+            )
         else:
             found = self._found(self.net.early_exit(*clip, self.policy))
         self._wait()
