@@ -278,6 +278,16 @@ class Predictor:
         if self.policy is None:
             logits = self.net.backbone(*clip).fused
             found = logits.softmax(1)[0], 0, confidence(logits)
+        elif self.policy.route:
+            order = reading_order(self.net.backbone.num_segments)
+            found = self._found(
+                early_exit_over_time(
+                    self.net,
+                    lambda first, last, _: [x[:, order[first:last]] for x in clip],
+                    1,
+                    self.policy,
+                )
+            )
         else:
             found = self._found(self.net.early_exit(*clip, self.policy))
         self._wait()

@@ -23,6 +23,7 @@ from early_exit import wise
 from early_exit.logits import LogitsError, LogitsFile, Part
 from early_exit.outside import load_outside
 from early_exit.policy import Policy, decide, load_policy, save_policy
+from early_exit.predictor import Predictor
 from early_exit.route import along, check_route, named_route, parse_route, point_names, route_gmacs
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.over_time import early_exit_over_time, one_segment, whole_clip
@@ -31,6 +32,7 @@ from models.team_net_ic import TeamNetIC
 from tests.coviar_videos import pictures, write_video
 from training.checkpoint import save_checkpoint
 from training.exits import segment_weights
+from training.trained import load_trained
 
 T = 4
 EXITS = ("exit1", "exit3")
@@ -443,6 +445,26 @@ def test_scripts_make_the_policy_that_predict_takes(study, toy_data, capsys, tmp
     assert not (run / "policy.json").exists()
     plain = run_of(folder, "team_net") / "logits.pt"
     assert "--route" in refused(capsys, team_net_wise_all_acc, "--logits", plain)
+
+
+def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):
+    """What a timeline does with its windows."""
+    run = run_of(study[0], "team_net")
+    route = named_route("time", T, ())
+    logits = LogitsFile.load(run / "logits.pt")
+    saved = along(logits, route, "logits", {"full": 1.0}).samples("test")[0][:12]
+    sure = torch.from_numpy(saved).softmax(-1).amax(-1)
+    policy = policy_of(route, sure[:, :-1].quantile(0.7, dim=0).tolist())
+    predictor = Predictor(load_trained(run), policy)
+    points = set()
+    for record in read_list(toy_data / "test.txt", toy_data, "toy")[:12]:
+        prediction = predictor.predict(record.path)
+        clip = load_test_view(read_index(record.path), T, 32)
+        probabilities, point, _ = predictor.decide(clip)
+        assert predictor.points[point] == prediction.point
+        assert torch.equal(probabilities, prediction.probabilities)
+        points.add(point)
+    assert len(points) > 1
 
 
 def test_save_logits_refuses_what_has_no_answer_before_the_end(study, capsys, tmp_path):

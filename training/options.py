@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 
 from models import precision
@@ -157,10 +158,20 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def route_word(text: str) -> str:
+    """A word that may be a point of a route, or its name; what fits the network is seen later."""
+    if text not in ("time", "depth_then_time") and not re.fullmatch(r".+@[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no point as DEPTH@SEGMENTS, such as full@2, nor time or depth_then_time"
+        )
+    return text
+
+
 def add_route_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("exits over time (docs/over_time.md)")
     group.add_argument(
         "--route",
+        type=route_word,
         nargs="+",
         metavar="POINT",
         help="decide after some segments: points as DEPTH@SEGMENTS, say exit1@1 full@1 full@2, in"
