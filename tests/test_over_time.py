@@ -1,5 +1,6 @@
 """Exits over time: what is read, what each point of a route says, who leaves where."""
 
+import csv
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ import save_logits
 import team_net_wise_all_acc
 import train_team_ce
 import wise_team_net_logit
+from benchmarks import over_time as measure
 from coviar import read_index
 from dataset_team.dataset import load_test_segment, load_test_view
 from dataset_team.lists import read_list
@@ -29,6 +31,7 @@ from MACs.team_net import exit_gmacs, segment_gmacs
 from models.over_time import early_exit_over_time, one_segment, whole_clip
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from study import over_time as tables
 from tests.coviar_videos import pictures, write_video
 from training.checkpoint import save_checkpoint
 from training.exits import segment_weights
@@ -533,3 +536,31 @@ def test_heads_of_one_run_are_the_same_again(study, tmp_path):
     )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_ways_are_measured_and_drawn(study, toy_data, tmp_path):
+    run = run_of(study[0], "team_ce")
+    words = ["--run", run, "--data-root", toy_data, "--test-list", toy_data / "test.txt"]
+    words += ["--fixed-segments", 1, 2, "--every", 4, "--out", tmp_path / "ways.csv"]
+    for _ in range(2):  # the second takes the place of the first
+        args = measure.get_args_parser().parse_args(list(map(str, words)))
+        measured = measure.main(args)
+    with open(tmp_path / "ways.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["way"] for row in rows if not row["exits"]] == ["T = 1", "T = 2", "T = 4"]
+    assert {row["exits"] for row in rows} == {"", "time", "depth", "depth_then_time"}
+    assert len(rows) == len(measured) - 3  # benchmark, threads, machine
+    full = next(row for row in rows if row["way"] == "T = 4")
+    for row in rows:
+        assert float(row["gmacs"]) <= float(full["gmacs"]) * 1.001
+        total = float(row["load_ms"]) + float(row["network_ms"])
+        assert float(row["latency_ms"]) == pytest.approx(total, abs=0.002)
+    words = [run, "--out", tmp_path, "--figures", tmp_path / "figures"]
+    written = tables.main(tables.get_args_parser().parse_args(list(map(str, words))))
+    assert len(written) == 6 and all(path.stat().st_size > 500 for path in written)
+    with open(tmp_path / "points.csv", newline="") as file:
+        points = [row for row in csv.DictReader(file) if row["part"] == "test"]
+    logits = LogitsFile.load(run / "logits.pt").parts["test"]
+    right = logits.logits[0, :, 2:].sum(1).argmax(1) == logits.labels
+    last = next(row for row in points if row["point"] == "full" and row["evidence"] == "logits")
+    assert float(last["top1_pct"]) == pytest.approx(100 * right.mean(), abs=1e-4)
