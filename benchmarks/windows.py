@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from coviar import load_clip, read_index
+from coviar.command import quiet_pipe
 from coviar.reencode import positive, reencode_in_memory
 from coviar.source_index import read_source_index
 from dataset_team.sampling import segment_positions
@@ -105,5 +106,6 @@ def main(args, parser):
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    sys.exit(main(parser.parse_args(), parser))
+    with quiet_pipe():
+        parser = get_args_parser()
+        sys.exit(main(parser.parse_args(), parser))

@@ -249,19 +249,22 @@ def _open(source: str) -> Iterator[tuple]:
         return
     file, options = source, {"protocol_whitelist": "none"}
     scheme, is_address, _ = source.partition("://")
-    arguments = {}
+    container_format, timeout = None, None
     with contextlib.ExitStack() as stack:
         if is_address:
             options = {"protocol_whitelist": _PROTOCOLS[scheme.lower()]}
-            arguments["timeout"] = (_OPEN_SECONDS, _READ_SECONDS)
+            timeout = (_OPEN_SECONDS, _READ_SECONDS)
         elif source == STDIN or stat.S_ISFIFO(os.stat(source).st_mode):
             # Without a buffer there is no lock that a stopped reader could hold at the end.
             name = 0 if source == STDIN else source
             file = stack.enter_context(open(name, "rb", buffering=0, closefd=source != STDIN))
         else:
-            options, arguments["format"] = {}, "v4l2"
+            options, container_format = {}, "v4l2"
         try:
-            container = stack.enter_context(av.open(file, container_options=options, **arguments))
+            opened = av.open(
+                file, format=container_format, container_options=options, timeout=timeout
+            )
+            container = stack.enter_context(opened)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ValueError(

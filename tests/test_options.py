@@ -57,6 +57,8 @@ COMMANDS = {
 }
 # What is out of range for an option, by its name alone or behind a command's.
 VALUES = {
+    "--smooth": NUMBER,
+    "--window": ("0", "-1", "inf", "x"),
     "--route": ["sideways", "full@0"],
     "--accumulate": NUMBER,
     "--against": MISSING,
@@ -85,6 +87,7 @@ VALUES = {
     "--early-exit": MISSING,
     "--ema": SHARE,
     "--epochs": NUMBER,
+    "--every": ("0", "-1", "inf", "x"),
     "--eval-freq": NUMBER,
     "--exits": ("0", "5", "x"),
     "--feature-batch": NUMBER,
