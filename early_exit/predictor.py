@@ -32,8 +32,9 @@ class Prediction:
     label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
     softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
     those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
-    as it is, None if it could; reencode_ms: what counting its pictures took then. clip: what the network got, I-frame, motion vectors and residual as
-    uint8 tensors (T, c, S, S). notes: warnings met while loading.
+    as it is, None if it could; reencode_ms: what counting its pictures took then. clip: what the
+    network got, I-frame, motion vectors and residual as uint8 tensors (T, c, S, S). notes: warnings
+    met while loading.
     """
 
     video: str
