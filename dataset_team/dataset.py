@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from coviar import load_clip, read_index, read_indexes
+from coviar.source_index import read_source_index
 from dataset_team.lists import shorten
 from dataset_team.photometric import change_light
 from dataset_team.sampling import segment_positions
@@ -46,7 +47,10 @@ class VideoDataset(torch.utils.data.Dataset):
     `photometric`: see `change_light`, for the I-frames of training views; 0: as they are.
     Test: view = clip * crops + crop, in range(num_test_views).
 
-    `index_cache` is the file the positions of the pictures in all videos are kept in.
+    `on_the_fly`: the videos are sources of any codec; the clips are those of the folder that
+    coviar.reencode would make of them, each window decoded and re-encoded when it is loaded.
+    `index_cache` (not used on the fly) is the file the positions of the pictures in all videos are
+    kept in.
     `on_bad_video`: "error" raises a ValueError that names every video which cannot be read;
     "skip" leaves them out with a warning and keeps the reasons in `skipped`, {name: reason}.
     Damage inside a stream is concealed with a CorruptVideoWarning by coviar when it is decoded; a
@@ -68,6 +72,7 @@ class VideoDataset(torch.utils.data.Dataset):
         photometric=0.0,
         index_cache=None,
         on_bad_video="error",
+        on_the_fly=False,
     ):
         if train and (clips, crops) != (1, 1):
             raise ValueError("clips and crops are for testing: a training view has one of each")
@@ -83,6 +88,7 @@ class VideoDataset(torch.utils.data.Dataset):
         self.flip = flip
         self.independent_crops = independent_crops
         self.photometric = photometric
+        self.on_the_fly = on_the_fly
         self.records, self.skipped = list(records), {}
         try:
             self.indexes = self._read_indexes(index_cache)
@@ -91,10 +97,13 @@ class VideoDataset(torch.utils.data.Dataset):
             self.indexes = self._read_indexes(index_cache)
 
     def _read_indexes(self, index_cache):
+        if self.on_the_fly:
+            return [read_source_index(record.path) for record in self.records]
         return read_indexes([record.path for record in self.records], index_cache)
 
     def _leave_out_bad_videos(self, on_bad_video):
-        self.skipped = _bad_videos(self.records)
+        read = read_source_index if self.on_the_fly else read_index
+        self.skipped = _bad_videos(self.records, read)
         total = len(self.records)
         self.records = [record for record in self.records if record.name not in self.skipped]
         message = f"{len(self.skipped)} of {total} videos cannot be read:\n"
@@ -166,7 +175,7 @@ class VideoDataset(torch.utils.data.Dataset):
         else:
             box = random_box(index.width, index.height, rng)
             iframe, *others = _load_window(
-                index, positions, box, self.crop_size, flip=self._draw_flip(rng)
+                index, positions, box, self.crop_size, flip=self._draw_flip(rng), threads=1
             )
         if self.photometric:
             iframe = change_light(iframe, self.photometric, rng)
@@ -179,13 +188,13 @@ class VideoDataset(torch.utils.data.Dataset):
         if not 0 <= view < self.num_test_views:
             raise IndexError(f"test view {view} is outside 0..{self.num_test_views - 1}")
         shape = (self.num_segments, self.crop_size)
-        return load_test_view(index, *shape, view, self.clips, self.crops)
+        return load_test_view(index, *shape, view, self.clips, self.crops, threads=1)
 
     def _independent_crops(self, record, index, positions, rng):
         """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
         flips = [self._draw_flip(rng) for _ in range(3)]
         # Motion vectors must be flipped by the loader, which negates x before it quantises.
-        clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index)
+        clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index, threads=1)
         modalities = []
         for pictures, flip, scales in zip(clip, flips, (SCALES, MOTION_SCALES, MOTION_SCALES)):
             left, top, width, height = random_box(index.width, index.height, rng, scales)
@@ -196,35 +205,37 @@ class VideoDataset(torch.utils.data.Dataset):
         return modalities
 
 
-def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1):
+def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1, threads=None):
     """I-frame, motion vectors and residual of a video as tested, uint8 tensors as in a Sample.
 
-    view = clip * crops + crop. Errors and warnings as `coviar.load_clip`.
+    view = clip * crops + crop. threads, errors and warnings as `coviar.load_clip`.
     """
     clip, crop = divmod(view, crops)
     positions = segment_positions(index.gop_lengths, num_segments, clip=clip, num_clips=clips)
     box = fixed_boxes(index.width, index.height, crops)[crop]
-    return _load_window(index, positions, box, crop_size, flip=False)
+    return _load_window(index, positions, box, crop_size, flip=False, threads=threads)
 
 
 def load_test_segment(index, num_segments, crop_size, segment):
     """`load_test_view` of the segment of that number alone: (1, c, S, S) each."""
     position = segment_positions(index.gop_lengths, num_segments)[segment]
     box = fixed_boxes(index.width, index.height, 1)[0]
-    return _load_window(index, [position], box, crop_size, flip=False)
+    return _load_window(index, [position], box, crop_size, flip=False, threads=1)
 
 
-def _load_window(index, positions, box, crop_size, flip):
-    clip = load_clip(index.path, positions, encode=True, crop=box, flip=flip, index=index)
+def _load_window(index, positions, box, crop_size, flip, threads):
+    clip = load_clip(
+        index.path, positions, encode=True, crop=box, flip=flip, index=index, threads=threads
+    )
     return [resize(pictures, crop_size) for pictures in clip]
 
 
-def _bad_videos(records):
+def _bad_videos(records, read):
     """{name: reason} of the videos that cannot be indexed."""
     reasons = {}
     for record in records:
         try:
-            read_index(record.path)
+            read(record.path)
         except (OSError, ValueError) as error:
             reasons[record.name] = str(error)
     return reasons

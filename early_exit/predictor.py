@@ -229,19 +229,10 @@ class Predictor:
         """The video as the network knows videos, and why it is not taken as it is."""
         return self._open(Path(path), False)[:2]
 
-    @torch.inference_mode()
     def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
         """Probabilities (num_classes,), the number of the decision point in `points`, confidences
         (points it came to,). clip: uint8 tensors (T, c, S, S)."""
-        inputs = [x[None].to(self.device) for x in clip]
-        if self.policy is None or not self.policy.route:
-            return self._decide(inputs)
-        order = reading_order(self.net.backbone.num_segments)
-
-        def read(first: int, last: int, _: torch.Tensor) -> Sequence[torch.Tensor]:
-            return normalise(*(x[:, list(order[first:last])] for x in inputs))
-
-        return self._found(early_exit_over_time(self.net, read, 1, self.policy))
+        return self._decide([x[None].to(self.device) for x in clip])
 
     def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
         """The video as the network knows videos, why it is not taken as it is, and the ms that
@@ -279,7 +270,7 @@ class Predictor:
             logits = self.net.backbone(*clip).fused
             found = logits.softmax(1)[0], 0, confidence(logits)
         elif self.policy.route:
-            order = reading_order(self.net.backbone.num_segments)
+            order = list(reading_order(self.net.backbone.num_segments))
             found = self._found(
                 early_exit_over_time(
                     self.net,

@@ -85,11 +85,13 @@ class Timeline:
         if is_live(source):
             windows = from_start(trained.picture_size)
         else:
-            index, reason = predictor.open(source)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                index, reason = predictor.open(source)
+            self.notes += [str(warning.message) for warning in caught]
             times = index.seconds if reason else _times(index)
             self.duration = float(times[-1] + _step(times))
             if reason and index.streamed:
-                self.notes.append(f"decoded from its start: {index.streamed}")
                 windows = from_start(trained.picture_size)
             else:
                 windows = _file_windows(index, times, every, seconds, num_segments)

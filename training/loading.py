@@ -41,6 +41,7 @@ class DataSettings:
     crops: int
     on_bad_video: str  # error or skip
     index_dir: Path | None
+    on_the_fly: bool = False
 
 
 @dataclass
@@ -148,6 +149,7 @@ def _open_splits(
         "independent_crops": settings.independent_crops,
         "index_cache": index_cache(settings),
         "on_bad_video": settings.on_bad_video,
+        "on_the_fly": settings.on_the_fly,
     }
     views = {"clips": settings.clips, "crops": settings.crops}
     return Splits(

@@ -128,6 +128,12 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
     group.add_argument(
         "--index-dir", type=Path, help="of the index of the videos (default: in --data-root)"
     )
+    group.add_argument(
+        "--on-the-fly",
+        action="store_true",
+        help="the videos are the original files, of any codec: decode and re-encode the windows of"
+        " each clip as it is loaded, instead of the whole folder beforehand (docs/long_videos.md)",
+    )
     group.add_argument("--workers", type=non_negative_int, default=2, help="loader processes")
 
 
