@@ -96,8 +96,8 @@ def resolve_recipe(args: argparse.Namespace) -> None:
 def stream_sources(args: argparse.Namespace) -> dict[str, str]:
     """What --pretrained-streams says, by stream.
 
-    Raises FileNotFoundError, and ValueError for a stream that is named twice and for a --weights-dir
-    without effect.
+    Raises FileNotFoundError, and ValueError for a stream that is named twice and for a
+    --weights-dir without effect.
     """
     sources = dict(args.pretrained_streams)
     if len(sources) < len(args.pretrained_streams):
