@@ -3,20 +3,22 @@
     python pretrain.py --data-root data/kinetics --train-list lists/kinetics_train.txt \\
         --test-list lists/kinetics_val.txt --arch resnet50 --num_segments 8 --pretrained imagenet
 
-The loop is train_team_net.py's; the published recipe is another one. The run folder is
-<checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
+The loop is that of train_team_net.py, the recipe is the published one for Kinetics. The run folder
+is <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
 from coviar.command import run
 from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
 from training.train_options import add_backbone_options, add_recipe_options
+from training.tuning_options import add_tuning_options
 
 
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser, data_name="kinetic400")
     add_backbone_options(parser)
+    add_tuning_options(parser)
     add_recipe_options(parser, "pretrain")
     add_run_options(parser)
     return parser

@@ -30,7 +30,7 @@ from early_exit.outside import load_any, results_folder
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
 from early_exit.thresholds import DEFAULT_THRESHOLDS
-from early_exit.wise import WISE_NAME, fit_temperature
+from early_exit.wise import fit_temperature
 from study.columns import ALL, RUN_COLUMNS
 from study.policies import load_run_tables, make_policy, make_promise
 from study.run_tables import write_rows
@@ -209,7 +209,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     policies, temperatures, folder = {}, {}, results_folder(path)
     try:
         tables = load_run_tables(path, logits)
-        fitted = wise.load_weights(folder / WISE_NAME, logits.outputs)[1]
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
                 for rule in RULES:
@@ -221,7 +220,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                         select_on=args.select_on,
                         confidence=args.confidence,
                         temperature=args.temperature or "fit",
-                        fitted=fitted,
                     )
                 temperatures[combination] = policies[combination, "common"].temperature
                 continue

@@ -3,7 +3,7 @@
     python train_i_frame.py --data-name ucf101 --data-root data/ucf101 \\
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
 
-Knowledge distillation without a curriculum. The run folder is
+This is knowledge distillation without a curriculum. The run folder is
 <checkpoint_dir>/<data>/i_frame/<split>_seed<k>/.
 """
 

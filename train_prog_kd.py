@@ -4,9 +4,9 @@
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
 
 The teachers are the frozen backbone's own streams: motion vectors, then residuals, then I-frames
-(PKD paper, section 3). Another curriculum: --schedule mv:10,fused --method mv_then_fused; in
---schedule weakest:3,middle:3,strongest the order is that of their top-1 on held-out videos. The
-run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
+(PKD paper, section 3). Another curriculum is, for example, --schedule mv:10,fused --method
+mv_then_fused. With --schedule weakest:3,middle:3,strongest, top-1 on held-out videos sets their
+order. The run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
 """
 
 from coviar.command import run

@@ -6,26 +6,33 @@
 
 Three ResNet streams (I-frames, motion vectors, residuals) joined by TEAM blocks, trained by cross
 entropy of their summed logits. Defaults are the published recipe of the data set. The run folder
-is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/.
+is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/, or streams/ where they are not joined:
+
+    python train_team_net.py ... --fusion sum --pretrained imagenet --checkpoint_dir R
+    python train_team_net.py ... --fusion neutral-team --pretrained R/D/streams/split1_seed1/best.pt
+
+The first trains each stream alone, the second joins them and fine-tunes.
 """
 
 from coviar.command import run
 from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
 from training.train_options import add_backbone_options, add_recipe_options
+from training.tuning_options import add_tuning_options
 
 
 def get_args_parser():
     parser = make_parser(__doc__)
     add_data_options(parser)
     add_backbone_options(parser)
+    add_tuning_options(parser)
     add_recipe_options(parser, "train_team_net")
     add_run_options(parser)
     return parser
 
 
 def main(args, parser):
-    run_backbone(args, parser, method="team_net")
+    run_backbone(args, parser, method="streams" if args.fusion == "sum" else "team_net")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests on the versions of each .ci/constraints/NAME.txt, in an environment of their own.
+# Run the tests on the versions in each .ci/constraints/NAME.txt, in an environment of its own.
 #
 #     sh .ci/versions.sh NAME...        as `make versions` does
 #     sh .ci/versions.sh --python NAME  only print the Python that NAME asks for, such as 3.9
@@ -18,7 +18,7 @@ wanted_python() {
     sed -n '1s/^# Python \([0-9.]*\).*/\1/p' ".ci/constraints/$1.txt"
 }
 
-# A pyenv shim is found even where its Python is not.
+# Tried, not only looked up: a shim of pyenv is there even where its Python is not.
 find_python() {
     for python in "python$1" "$HOME/.pyenv/versions/$1."*/bin/python; do
         if "$python" -c '' 2>/dev/null; then

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from MACs.method import PAPER_UNIT
 
-REPEATS = ("split", "seed")  # what a mean is taken over
+REPEATS = ("split", "seed")  # a mean is over these
 RUN = ("data", "split", "seed", "method")
 POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")
 
@@ -52,7 +52,7 @@ def read(path: str | os.PathLike) -> list[dict]:
 
 
 def over_runs(policies: Iterable[dict]) -> list[dict]:
-    """One row per policy: means over its runs (seeds and splits), and how far gmacs spread.
+    """One row per policy: means over its runs (seeds and splits), and the spread of gmacs.
 
     gmacs_std is the sample standard deviation, None of a single run.
     """

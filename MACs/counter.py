@@ -2,13 +2,13 @@
 
 Counted by `torch.utils.flop_counter` (two FLOPs are one MAC) on meta tensors: shapes without data,
 so a network of any size takes a second and no memory. Batch normalisation (which folds into the
-convolutions), activations and pooling are not counted. Published counts made with ptflops hold
-them; `pointwise=True` adds them by ptflops' prices, for comparison: two a value of a normalisation,
-one a value of an activation, one a value that a pooling reads. Sums and products of two tensors
-(residual sums, attention) and global averages are free there too: most are no modules, and the
-published numbers are without them.
+convolutions), activations and pooling are not counted. Published counts, made with ptflops, contain
+them. `pointwise=True` adds them at ptflops' prices, for comparison: two for each value that a
+normalisation writes, one for each that an activation writes, one for each that a pooling reads.
+Sums and products of two tensors (residual sums, attention) and global averages cost nothing there
+either: most are no modules, and the published numbers do not contain them.
 
-A module without submodules that stands in none of the lists below is an error: its cost is unknown.
+A module without submodules that is in none of the lists below is an error: its cost is unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measured milliseconds beside MACs: decoding is not free, and an exit is not its MACs ratio."""
+"""Measured milliseconds beside MACs: with decoding, and in other ratios than MACs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method costs: counted, not quoted.
+"""What every method of the comparison costs, counted.
 
     python MACs/main.py --data ucf101 --out results/macs.csv
     python MACs/main.py --detail

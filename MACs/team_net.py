@@ -47,7 +47,7 @@ def stage_macs(
 def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, float]:
     """1e9 MACs per video of leaving at each exit, {"exit1": ..., "full": ...}.
 
-    Cumulative: what leaves at an exit has paid for the exits before it.
+    A clip that leaves at an exit also pays for the exits before it.
     """
     paid = steps_by_exit(stage_macs(config, exits, crop_size))
     return {name: sum(steps.values()) / 1e9 for name, steps in paid.items()}

@@ -5,10 +5,10 @@
 Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe has the published
 budget of PKD (training/recipes.txt) and keeps the last epoch: nothing is chosen. Printed are test
 top-1 per exit, mean and standard deviation over splits and seeds, and the paired difference to the
-first recipe with the 95 % interval of a bootstrap over whole recordings (study.compare); the CSV
-file has each split's as well. Before that, what the teachers themselves get right.
+first recipe with the 95 % interval of a bootstrap over whole recordings (study.paired); the CSV
+file has each split's as well. Before that, the teachers' own top-1.
 
-The evidence for what the training scripts offer, and for what they do not.
+The recipes that the training scripts offer were chosen by this benchmark.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from torch import nn
 
 import training.recipes
 from coviar.command import run
+from early_exit.groups import groups_of
 from models import STREAMS
 from models.team_net import new_classifier
-from study.compare import paired_difference, recording_of
+from study.paired import paired_difference
 from study.run_tables import write_rows
 from training.bank import Features, read_banks
 from training.checkpoint import load_checkpoint
@@ -221,7 +222,7 @@ def rows_of(recipe: str, right: dict, base: dict, banks: dict[str, Bank]) -> lis
 def _rows(
     recipe: str, name: str, splits: list[str], right: dict, base: dict, banks: dict[str, Bank]
 ) -> list[dict]:
-    units = [list(map(recording_of, banks[split].test.names)) for split in splits]
+    units = [groups_of(banks[split].test.names) for split in splits]
     gain = paired_difference([right[split] - base[split] for split in splits], units)
     runs = 100 * np.concatenate([right[split].mean(1) for split in splits])  # (runs, exits)
     spread = runs.std(0, ddof=1) if len(runs) > 1 else np.full(runs.shape[1], np.nan)

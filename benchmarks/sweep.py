@@ -1,4 +1,4 @@
-"""What the bank of frozen views saves when exits are trained, and what its number of views costs.
+"""The time that the bank of frozen views saves, and the accuracy by its number of views.
 
     python -m benchmarks.sweep --out runs/sweep --pretrained BACKBONE.pt --data-name ucf101 \\
         --data-root data/ucf101 --train-list lists/ucf101_split1_train.txt \\
@@ -6,16 +6,17 @@
     python -m benchmarks.sweep --compare-views 1 4 10 20 fresh --out runs/compare ... (the same)
 
 The first form fills a new bank and trains four methods x three seeds from it, each by its script
-in a process of its own, start-up included, `--jobs` of them at a time. Beside it stands what the
-same runs would take without a bank: the clips that their epochs and evaluations pass, times the
-seconds per clip (loading, network) measured in this run while the bank was filled. Training the
-exits, which comes on top of that, is not counted.
+in a process of its own, start-up included, `--jobs` of them at a time. It also computes the time of
+the same runs without a bank: the clips of their epochs and evaluations, times the seconds per clip
+(loading, network) measured while the bank was filled. The time to train the exits, which would be
+added, is left out.
 
 The second form trains them with as many views as named and writes <out>/views.csv. `fresh` is
-another view in each epoch, by a bank of as many views as epochs: the exits are those of
-`--views 0` to the last bit (tests/test_scripts.py), in less time. It resumes where it was stopped.
+another view in each epoch, from a bank of as many views as epochs: the exits are those of
+`--views 0` to the last bit (tests/test_scripts.py), in less time. A repeated command goes on where
+it was stopped.
 
-Options that are not of this program go to the scripts as they are: data, precision, workers.
+Options that this program does not know go to the scripts: data, precision, workers.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Sweep:
     """The runs of one set of options."""
 
     def __init__(self, args: argparse.Namespace, forwarded: list[str]):
-        """Ends in the script's own parser.error where it does not know a forwarded option."""
+        """Ends with the script's parser.error for an option that the script does not know."""
         self.args, self.common = args, [*forwarded, "--pretrained", str(args.pretrained)]
         self.common += ["--cache-dir", str(args.out / "bank")]
         self.epochs = ["--epochs", str(args.epochs)] if args.epochs else []
@@ -236,7 +237,7 @@ def over_seeds(rows: list[dict], method: str, views: int | str) -> tuple[float, 
 def main(args: argparse.Namespace, forwarded: list[str], parser: argparse.ArgumentParser) -> dict:
     args.out, args.pretrained = args.out.resolve(), args.pretrained.resolve()
     if not args.compare_views and args.out.is_dir() and any(args.out.iterdir()):
-        parser.error(f"--out {args.out} is not empty: filling a bank is part of what is measured")
+        parser.error(f"--out {args.out} is not empty: the time to fill a bank is measured too")
     sweep = Sweep(args, forwarded)
     result = compare_views(sweep) if args.compare_views else measure(sweep)
     machine = {"torch": torch.__version__, "cpus": os.cpu_count(), "jobs": args.jobs}

@@ -1,4 +1,4 @@
-"""Timing of several ways to do the same thing, fair to all on a busy machine."""
+"""Timing of several ways to do the same thing, all under the same load of the machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def device_name(text: str) -> str:
 
 
 def machine(device: str) -> str:
-    """The name of what computes."""
+    """The name of the processor or GPU."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
@@ -54,7 +54,7 @@ def machine(device: str) -> str:
 
 
 def capability(device: str) -> dict:
-    """What a benchmark's line says of the machine that it ran on."""
+    """The fields of a benchmark's line that describe the machine."""
     return {
         "machine": machine(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -3,8 +3,8 @@
     python -m benchmarks.train_step --arch resnet50 --crop-size 224 --num_segments 8 --batch-size 2
     python -m benchmarks.train_step --toy data/toy --seeds 1 2 3
 
-Plain is what PyTorch does unasked: fp32, channels first, an optimizer that is not fused. The others
-are the step of train_team_net.py (channels last, fused SGD) in fp32 and in bf16. Clips are random.
+Plain is PyTorch's default: fp32, channels first, an optimizer that is not fused. The others are
+the step of train_team_net.py (channels last, fused SGD) in fp32 and in bf16. Clips are random.
 With `--toy` (a folder of `python -m dataset_team.toy`) train_team_net.py itself then runs in both
 precisions, and the losses of its epochs are compared with their deviation over the seeds.
 """

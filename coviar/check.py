@@ -19,11 +19,13 @@ Exit code 1 if any video is not "ok".
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +102,12 @@ def _reason(error: Exception, path: Path) -> str:
     return str(error).replace(f"{path}: ", "")
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def main(
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    read_paths: Callable[[Path, Path], list[Path]],
+) -> int:
+    """read_paths: the videos of a list file, whose paths begin in a folder."""
     if not args.source.exists():
         parser.error(f"{args.source} does not exist")
     is_list = not args.source.is_dir() and args.source.suffix.lower() not in VIDEO_SUFFIXES
@@ -111,11 +118,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         names, others = list_folder(args.source)
         paths = [args.source / name for name in names]
     elif is_list:
-        from dataset_team.lists import ListError, read_paths  # for this command only
-
         try:
             paths = read_paths(args.source, args.data_root or args.source.parent)
-        except (ListError, OSError) as error:
+        except (ValueError, OSError) as error:
             parser.error(str(error))
     else:
         paths = [args.source]
@@ -146,4 +151,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 if __name__ == "__main__":
-    run(main, get_args_parser())
+    from dataset_team.lists import read_paths
+
+    run(functools.partial(main, read_paths=read_paths), get_args_parser())

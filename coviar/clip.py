@@ -12,6 +12,8 @@ import numpy as np
 from coviar import kernels
 from coviar.decode import decode, planes, vectors
 from coviar.index import VideoIndex, read_index
+from coviar.source_index import SourceIndex
+from coviar.windows import encode_windows
 
 FRAME, MV, RESIDUAL = range(3)  # `representation` of `load`, CoViAR's numbers
 _BURST = 8  # pictures to collect before following their motion: decoder and kernels share one cache
@@ -33,8 +35,9 @@ def load_clip(
     encode: bool = False,
     crop: tuple | None = None,
     flip: bool = False,
-    index: VideoIndex | None = None,
+    index: VideoIndex | SourceIndex | None = None,
     out: Clip | None = None,
+    threads: int | None = None,
 ) -> Clip:
     """Load the I-frame, motion vectors and residual of every (gop, position) of a clip.
 
@@ -46,7 +49,10 @@ def load_clip(
         (BGR), clipped to 0..255.
     crop: (left, top, width, height) in pixels: only this window is computed; default all.
     flip: mirror the window left to right, which negates the motion vectors' x (before encoding).
-    index: the video's VideoIndex, saves scanning the file. out: a Clip to write into and return.
+    index: the video's VideoIndex, saves scanning the file; with a SourceIndex, a file of any codec
+    gives the arrays of its re-encoded copy, of which only the GOPs asked for are made. threads: of
+    a SourceIndex, to decode with; None: one for each processor. out: a Clip to write into and
+    return.
 
     Raises FileNotFoundError, IndexError for a position the video does not have, and ValueError for
     files that cannot be read exactly (see read_index), pictures too damaged to decode, and a crop
@@ -59,12 +65,33 @@ def load_clip(
     last_of = {}
     for gop, position in rows:
         last_of[gop] = max(position, last_of.get(gop, 0))
+    if isinstance(index, SourceIndex):
+        return _load_windows(index, last_of, rows, threads, (accumulate, encode, crop, flip), out)
     writer = _Writer(index, crop, flip, accumulate, encode, out)
     for gop, position, frame in decode(index, last_of):
         writer.follow(gop, position, frame, rows)
     if writer.written != rows.keys():
         gop, position = min(rows.keys() - writer.written)
         raise ValueError(f"{index.path}: GOP {gop} position {position} is damaged beyond decoding")
+    return out
+
+
+def _load_windows(index, last_of, rows, threads, options, out) -> Clip:
+    accumulate, encode, crop, flip = options
+    for gop, window in encode_windows(index, last_of, threads):
+        positions = [position for other, position in rows if other == gop]
+        found = load_clip(
+            index.path,
+            [(0, position) for position in positions],
+            accumulate=accumulate,
+            encode=encode,
+            crop=crop,
+            flip=flip,
+            index=window,
+        )
+        for row, position in enumerate(positions):
+            for result, array in zip(out, found):
+                result[rows[gop, position]] = array[row]
     return out
 
 
@@ -135,7 +162,7 @@ class _Writer:
             self.out.mv[row], self.out.residual[row] = mv, residual
 
 
-def _check_crop(crop: tuple | None, index: VideoIndex) -> tuple:
+def _check_crop(crop: tuple | None, index: VideoIndex | SourceIndex) -> tuple:
     if crop is None:
         return 0, 0, index.width, index.height
     left, top, width, height = crop
@@ -148,7 +175,7 @@ def _check_crop(crop: tuple | None, index: VideoIndex) -> tuple:
     return left, top, width, height
 
 
-def _rows_by_picture(positions: Sequence, index: VideoIndex) -> dict:
+def _rows_by_picture(positions: Sequence, index: VideoIndex | SourceIndex) -> dict:
     """{(gop, position): rows of the result}; IndexError for a picture the video does not have."""
     if len(positions) == 0:
         raise ValueError("positions is empty: ask for at least one (gop, position)")

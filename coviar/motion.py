@@ -18,11 +18,14 @@ def move_blocks(blocks: list, previous: np.ndarray) -> np.ndarray:
     """The map M_p from M_{p-1} (h, w, 2) and the picture's motion vectors.
 
     blocks: (width, height, src_x, src_y, dst_x, dst_y) of each, the latter four block centres. All
-    reads are from `previous`; pixels without a block, or with a source outside, keep their place.
+    reads are from `previous`; pixels without a block, or with a source outside, keep their place. A
+    block that did not move writes nothing, over another block neither.
     """
     height, width = previous.shape[:2]
     result = previous.copy()
     for block_w, block_h, src_x, src_y, dst_x, dst_y in blocks:
+        if (src_x, src_y) == (dst_x, dst_y):
+            continue
         for dy in range(-block_h // 2, block_h // 2):
             for dx in range(-block_w // 2, block_w // 2):
                 to_x, to_y, from_x, from_y = dst_x + dx, dst_y + dy, src_x + dx, src_y + dy

@@ -13,6 +13,7 @@ import torch
 
 from coviar import load_clip, read_index, read_indexes
 from dataset_team.lists import shorten
+from dataset_team.photometric import change_light
 from dataset_team.sampling import segment_positions
 from dataset_team.transforms import (
     MOTION_SCALES,
@@ -42,6 +43,7 @@ class VideoDataset(torch.utils.data.Dataset):
     (`independent_crops`: one for each modality, as published); every view number gives another
     augmentation, which depends on `data_seed`, view number and video name alone.
     `flip=False` is for data whose classes differ by direction, such as left and right.
+    `photometric`: see `change_light`, for the I-frames of training views; 0: as they are.
     Test: view = clip * crops + crop, in range(num_test_views).
 
     `index_cache` is the file the positions of the pictures in all videos are kept in.
@@ -63,6 +65,7 @@ class VideoDataset(torch.utils.data.Dataset):
         crops=1,
         flip=True,
         independent_crops=False,
+        photometric=0.0,
         index_cache=None,
         on_bad_video="error",
     ):
@@ -79,6 +82,7 @@ class VideoDataset(torch.utils.data.Dataset):
         self.crops = crops
         self.flip = flip
         self.independent_crops = independent_crops
+        self.photometric = photometric
         self.records, self.skipped = list(records), {}
         try:
             self.indexes = self._read_indexes(index_cache)
@@ -131,6 +135,8 @@ class VideoDataset(torch.utils.data.Dataset):
         }
         if not self.train:
             return {**common, "clips": self.clips, "crops": self.crops, "scale": TEST_SCALE}
+        if self.photometric:
+            common["photometric"] = self.photometric
         return {
             **common,
             "data_seed": self.data_seed,
@@ -156,9 +162,15 @@ class VideoDataset(torch.utils.data.Dataset):
         rng = random.Random(f"{self.data_seed}/{view}/{record.name}")
         positions = segment_positions(index.gop_lengths, self.num_segments, rng)
         if self.independent_crops:
-            return self._independent_crops(record, index, positions, rng)
-        box = random_box(index.width, index.height, rng)
-        return _load_window(index, positions, box, self.crop_size, flip=self._draw_flip(rng))
+            iframe, *others = self._independent_crops(record, index, positions, rng)
+        else:
+            box = random_box(index.width, index.height, rng)
+            iframe, *others = _load_window(
+                index, positions, box, self.crop_size, flip=self._draw_flip(rng)
+            )
+        if self.photometric:
+            iframe = change_light(iframe, self.photometric, rng)
+        return iframe, *others
 
     def _draw_flip(self, rng):
         return self.flip and rng.random() < 0.5

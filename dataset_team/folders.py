@@ -1,8 +1,8 @@
-"""Own videos, one folder per class, to lists for training and test.
+"""Lists for training and test, from own videos in one folder per class.
 
-Clips cut from one recording look alike, so that a recording on both sides makes a test easy. A
-recording is what the user says it is (a regular expression, a CSV file), or what the names tell;
-equal files are of one recording always.
+Clips cut from one recording look alike, so a recording on both sides would make the test easy. What
+a recording is, the user says (by a regular expression or a CSV file), or the names do. Equal files
+are always of one recording.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
 from dataset_team.official_lists import Entry
 
-# What programs and people add to the name of a copy or a part: " (1)", "_part2", "-trim", "_copy".
+# What is added to the name of a copy or a part: " (1)", "_part2", "-trim", "_copy".
 COPY_ENDING = re.compile(
     r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
     re.IGNORECASE,
@@ -79,9 +79,9 @@ def _seconds(path: str) -> float:
 
 
 def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
-    """{name: group}: the first group of `pattern`, or all it matches, in Class/video.
+    """{name: recording}: in Class/video the first group of `pattern`, or all that it matches.
 
-    Raises ListError for a pattern that is none, and for names without a match.
+    Raises ListError for a wrong pattern, and for names without a match.
     """
     try:
         found = {clip.name: re.search(pattern, without_extension(clip.name)) for clip in clips}
@@ -89,7 +89,9 @@ def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
         raise ListError(f"--group-regex {pattern!r} is no regular expression: {error}") from error
     bad = [name for name, match in found.items() if match is None]
     if bad:
-        raise ListError(f"--group-regex {pattern!r} matches {len(bad)} names not, first {bad[0]}")
+        raise ListError(
+            f"--group-regex {pattern!r} does not match {len(bad)} names, first {bad[0]}"
+        )
     return {
         name: next((part for part in match.groups() if part), match[0])
         for name, match in found.items()
@@ -97,7 +99,7 @@ def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
 
 
 def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
-    """{name: group} of a file with the columns Class/video, group. Raises ListError."""
+    """{name: recording} of a file with the columns Class/video, recording. Raises ListError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +108,9 @@ def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
     rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
     bad = [number for number, row in enumerate(rows, 1) if len(row) < 2]
     if bad:
-        raise ListError(f"--group-csv {path}: row {bad[0]} has not two columns, video and group")
+        raise ListError(
+            f"--group-csv {path}: row {bad[0]} lacks a column; two are needed, video and recording"
+        )
     group_of = {
         without_extension(row[0].strip().replace("\\", "/")): row[1].strip() for row in rows
     }
@@ -117,9 +121,9 @@ def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
 
 
 def groups_by_name(clips: Sequence[Clip]) -> dict[str, str]:
-    """{name: group}: names that are equal without the ending of a copy or part are one recording.
+    """{name: recording}: names that are equal without the ending of a copy or part are one.
 
-    Names of UCF-101 and HMDB-51 tell their group themselves.
+    Names of UCF-101 and HMDB-51 hold their recording.
     """
     groups = {}
     for clip in clips:
@@ -132,7 +136,7 @@ def groups_by_name(clips: Sequence[Clip]) -> dict[str, str]:
 
 
 def join_equal_files(clips: Sequence[Clip], groups: Mapping[str, str]) -> tuple[dict, list]:
-    """The groups with those joined that hold equal files, and these files, name by name."""
+    """(groups, those with equal files joined; the names of equal files)."""
     joined, name_of = dict(groups), {clip.path: clip.name for clip in clips}
     equal = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
     for names in equal:
@@ -144,10 +148,10 @@ def join_equal_files(clips: Sequence[Clip], groups: Mapping[str, str]) -> tuple[
 def divide(
     clips: Sequence[Clip], groups: Mapping[str, str], shares: Sequence[float], seed: int
 ) -> list[list[Clip]]:
-    """Clips in parts of about these shares, class by class, whole groups in one part each.
+    """Clips in parts of about these shares of each class; a group is in one part.
 
-    The largest groups go first, each to the part that lacks most of its classes; a class that has
-    a group for every part gets one in every part where its groups are its own.
+    The largest groups go first, each to the part that lacks most of its classes. A class whose
+    groups hold no other class has clips in every part, where it has enough groups.
     """
     members = defaultdict(list)
     for clip in clips:

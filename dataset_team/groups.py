@@ -1,4 +1,4 @@
-"""Recordings: which videos were cut from one, as far as their names tell."""
+"""The recording that a video was cut from, where its name tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One video, one identity: the real file, not its spelling; and files of equal content."""
+"""Whether two paths are one file, and which files hold equal bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def real_file(path: str | os.PathLike) -> tuple[int, int]:
 def equal_files(paths: Iterable[str]) -> list[list[str]]:
     """Groups of two or more of `paths` that are one file or hold equal bytes, in order.
 
-    Only files of equal size are read, and those whole that agree in their middle.
+    Only files of equal size are read, and read whole only where their middles are equal.
     """
     groups = [list(paths)]
     for key in (os.path.getsize, _middle, _digest):

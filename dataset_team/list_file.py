@@ -1,8 +1,8 @@
-"""The rows of a list file, whatever program wrote it: video, class and label.
+"""The rows of a list file of any program: video, class and label.
 
-Read are `Class/video.avi ClassName label` with blanks, tabs, commas or semicolons between the
+The forms are `Class/video.avi ClassName label` with blanks, tabs, commas or semicolons between the
 columns (CoViAR, Excel), `path frames label` (TSN), `path label` (mmaction, UCF-101) and, where no
-class is asked for, a path alone; in UTF-8 or UTF-16, with any line ends. Where a row has no class
+class is needed, a path alone; in UTF-8 or UTF-16, with any line ends. Where a row has no class
 name, the video's folder is the class. A line that could mean two things is an error.
 """
 
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 def read_rows(list_path: str | os.PathLike, needs_class: bool = True) -> Iterator[Row | ListError]:
-    """Every line that says something, in order; a line that cannot be read is a ListError, yielded.
+    """Yield each row in order, and a ListError for each line that cannot be read.
 
     needs_class=False: a row with a label and no class, not even a folder, has the class "".
     Raises FileNotFoundError, and ListError when the file is not a text.
@@ -83,7 +83,7 @@ def read_rows(list_path: str | os.PathLike, needs_class: bool = True) -> Iterato
 
 
 def relative_name(name: str, data_root: str | os.PathLike) -> str:
-    """A row's name as a path below `data_root`. Raises ListError when it leads elsewhere."""
+    """A row's name as a path below `data_root`. Raises ListError for a path outside of it."""
     if os.path.isabs(name) or re.match(r"[A-Za-z]:/", name):
         for root in (os.path.abspath(data_root), os.path.realpath(data_root)):
             root = root.replace("\\", "/").rstrip("/") + "/"
@@ -115,8 +115,8 @@ def _read_lines(list_path: str | os.PathLike) -> list[str]:
     encoding = next(marked, "utf-8")
     if encoding.startswith("utf-8") and b"\0" in content:
         raise ListError(
-            f"{list_path}: is no list file: it holds zero bytes, as videos and UTF-16 without its "
-            "mark do; save a list as UTF-8 text"
+            f"{list_path}: is no list file: it holds zero bytes, like a video or UTF-16 without "
+            "its mark; save a list as UTF-8 text"
         )
     try:
         text = content.decode(encoding)
@@ -197,6 +197,6 @@ def _csv_fields(line: str, separator: str) -> list[str]:
 
 
 def _plain_path(path: str) -> str:
-    """With single slashes, without `.` and without steps back that the path itself undoes."""
+    """The path with single slashes, without `.`, and without `Folder/..`."""
     plain = posixpath.normpath(path.replace("\\", "/"))
     return "/" + plain.lstrip("/") if plain.startswith("/") else plain

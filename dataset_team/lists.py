@@ -5,9 +5,9 @@
     python -m dataset_team.lists convert tsn_train.txt lists/train.txt --data-root clips
 
 make three-column lists: from the official split files of a data set, from own videos in one folder
-per class, from a list of another program. A line holds `Class/video.avi ClassName label`; blank
-lines are skipped, and comments, which start with # and a blank. list_file.py says what else is
-read.
+per class, from a list of another program. A line holds `Class/video.avi ClassName label`. Blank
+lines are skipped, and so are comments, which start with # and a blank. list_file.py has the other
+forms.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> s
 
 
 def _check_comment(row: Row, finder: VideoFinder) -> None:
-    """Raise ListError for a row with # in front that may be a video that is missing."""
+    """Raise ListError for a row with # in front that may name a missing video."""
     is_comment = row.mark == "# " or row.label is None or finder.find(row.name.lstrip("#"))
     if not is_comment:
         raise ListError(
@@ -166,7 +166,7 @@ def _check_comment(row: Row, finder: VideoFinder) -> None:
 
 
 class Seen:
-    """What earlier lines said, to tell a line that contradicts them."""
+    """What earlier lines said; its checks raise ListError for a line that contradicts them."""
 
     def __init__(self, num_classes: int | None):
         self.num_classes = num_classes
@@ -212,11 +212,11 @@ def split_heldout(
 ) -> tuple[list[Record], list[Record]]:
     """Split records into (training, held-out), both in list order, class by class.
 
-    Whole (class, group)s go to one side, single videos where there are no groups, so that clips of
-    one recording are never on both. `copies` are sets of names of equal videos: where the choice
-    would part them, their groups become one and the choice is made again. Each class gives about
-    `fraction` of its videos, at least one group. Raises ListError for a class that has only one
-    group. Depends on the seed and on the names of the videos, not on their order.
+    A group of a class (a video, where names tell no group) is on one side whole, so clips of one
+    recording are never on both. `copies` are sets of names of equal videos: where the choice would
+    part them, their groups become one and the choice is made again. Each class gives about
+    `fraction` of its videos, and at least one group. Raises ListError for a class with one group
+    only. Depends on the seed and on the names of the videos, not on their order.
     """
     if not 0 < fraction < 1:
         raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")

@@ -1,7 +1,4 @@
-"""List files made from official splits, own folders and lists of other programs; a command.
-
-`python -m dataset_team.lists` runs it.
-"""
+"""The command `python -m dataset_team.lists`, which makes list files."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ from dataset_team.lists import MAX_PROBLEMS_SHOWN, shorten
 
 
 def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
-    """Write Entry's as a list file, whole; with tabs where a name or class holds blanks.
+    """Write a list file; with tabs between the columns where a name or class holds blanks.
 
-    Raises ListError for a name that no line of text can hold.
+    Raises ListError for a name that a line of text cannot hold.
     """
     lines = []
     for entry in entries:
@@ -55,8 +52,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--data-root",
             metavar="DIR",
-            help="leave out the videos that are not in DIR and say how many (Kinetics videos "
-            "vanish)",
+            help="leave out the videos that are not in DIR, and print how many (Kinetics loses "
+            "some every year)",
         )
     _add_folders_command(commands)
     command = commands.add_parser("convert", help="a list of TSN, mmaction or another machine")
@@ -174,7 +171,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
 
 
 def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.Clip]) -> dict[str, str]:
-    """{name: recording}. Raises ListError when names look alike and nothing is said of it."""
+    """{name: recording}. Raises ListError when names look alike and no option says more."""
     if args.group_regex is not None:
         return folders.groups_by_regex(clips, args.group_regex)
     if args.group_csv is not None:

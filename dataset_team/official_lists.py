@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,20 +22,23 @@ class SplitFileError(ValueError):
     """Official split files that are missing or not as expected."""
 
 
-def ucf101(folder):
+Lists = dict[str, list[Entry]]  # by split and part: "split1_train"
+
+
+def ucf101(folder: str | os.PathLike) -> Lists:
     """ucfTrainTestlist: {"split1_train": [Entry...], "split1_test": [...], ... "split3_test"}.
 
     Classes and labels are classInd.txt's (from 0 on). A class is found by the video's folder,
     whatever its letter case: the lists spell HandStandPushups in two ways.
     """
-    classes = {}
+    classes: dict[str, tuple[str, int]] = {}
     class_file = _existing(Path(folder) / "classInd.txt")
     for where, line in _lines(class_file):
         number, _, class_name = line.partition(" ")
         if not number.isdigit() or not class_name:
             raise SplitFileError(f"{where}: expected 'number ClassName', found {line!r}")
         classes[class_name.casefold()] = (class_name, int(number) - 1)
-    lists = {}
+    lists: Lists = {}
     for split in (1, 2, 3):
         for part in ("train", "test"):
             entries = lists[f"split{split}_{part}"] = []
@@ -46,7 +51,7 @@ def ucf101(folder):
     return lists
 
 
-def hmdb51(folder):
+def hmdb51(folder: str | os.PathLike) -> Lists:
     """testTrainMulti_7030_splits: {"split1_train": [...], ...}; labels in alphabetical order.
 
     A file <class>_test_split<k>.txt marks each video 1 (train), 2 (test) or 0 (not used).
@@ -58,7 +63,7 @@ def hmdb51(folder):
     if not files:
         raise SplitFileError(f"{folder}: holds no files <class>_test_split1.txt")
     labels = {name: label for label, name in enumerate(sorted({name for name, _ in files}))}
-    lists = {f"split{split}_{part}": [] for split in (1, 2, 3) for part in ("train", "test")}
+    lists: Lists = {f"split{split}_{part}": [] for split in (1, 2, 3) for part in ("train", "test")}
     for class_name, label in labels.items():
         for split in (1, 2, 3):
             path = Path(folder) / f"{class_name}_test_split{split}.txt"
@@ -73,7 +78,7 @@ def hmdb51(folder):
     return lists
 
 
-def kinetic400(folder):
+def kinetic400(folder: str | os.PathLike) -> Lists:
     """train.csv and val.csv (or validate.csv): {"train": [...], "test": [...]}.
 
     The labelled part to test on is the validation one. Videos are Class/<id>_<start>_<end>.mp4 with
@@ -88,7 +93,7 @@ def kinetic400(folder):
     rows = {part: _kinetics_rows(path) for part, path in parts.items()}
     class_names = sorted({class_name for class_name, _, _ in rows["train"]})
     labels = {class_name: label for label, class_name in enumerate(class_names)}
-    lists = {part: [] for part in parts}
+    lists: Lists = {part: [] for part in parts}
     for part, path in parts.items():
         for class_name, video, where in rows[part]:
             if class_name not in labels:
@@ -100,7 +105,7 @@ def kinetic400(folder):
     return lists
 
 
-def _kinetics_rows(path):
+def _kinetics_rows(path: Path) -> list[tuple[str, str, str]]:
     """(class name, video name, "file:line") of each row."""
     rows = []
     with open(path, encoding="utf-8", newline="") as file:
@@ -118,13 +123,13 @@ def _kinetics_rows(path):
     return rows
 
 
-def _existing(path):
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise SplitFileError(f"{path}: no such file; it belongs to the official split files")
     return path
 
 
-def _lines(path):
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """("file:line", text) of the lines that are not blank."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():

@@ -1,4 +1,4 @@
-"""The data sets this study knows by name. Any other name takes its classes from its lists."""
+"""The data sets that are known by name. Any other takes its classes from its lists."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def class_names(
     """Class names by label; a label without a video is named by its number.
 
     `records` are those of all lists in use (training and test): a test list may lack a class. The
-    registry knows how many classes a data set has, `num_classes` tells it of a trained network; for
-    other data every label from 0 on must have a video. Raises ValueError where one has none.
+    registry has the number of classes of known data sets; `num_classes` is that of a trained
+    network. With neither, every label from 0 on must have a video, or ValueError is raised.
     """
     known = DATASETS.get(data_name)
     names = {record.label: record.class_name for record in records}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 
-def segment_positions(gop_lengths, num_segments, rng=None, clip=0, num_clips=1):
+def segment_positions(
+    gop_lengths: Sequence[int],
+    num_segments: int,
+    rng: random.Random | None = None,
+    clip: int = 0,
+    num_clips: int = 1,
+) -> list[tuple[int, int]]:
     """One (gop, position) per segment: the I-frame of that GOP and its P-frame at that position.
 
     The video's N frames are cut into `num_segments` equal segments. A frame of each segment chooses
     the GOP, then a P-frame is chosen inside that GOP of length L:
-      training (`rng`, a random.Random): a random frame, then a random position in 1..L-1;
-      test (rng=None): clip c of C takes the frame at (c + 1/2)/C of the segment, then position
+      training (with `rng`): a random frame, then a random position in 1..L-1;
+      test: clip c of C takes the frame at (c + 1/2)/C of the segment, then position
       (2c+1)(L-1) // 2C, at least 1. One clip: the middle frame, position (L-1)//2.
     A GOP of one picture gives position 0, its I-frame with zero motion vectors and residual.
     A video of fewer frames than segments gives some frames more than once.

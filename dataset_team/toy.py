@@ -2,27 +2,29 @@
 
     python -m dataset_team.toy OUT
 
-writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, and OUT/train.txt and
-OUT/test.txt (last: where they are, the videos are). A video shows a disc on a background; the
-disc's pattern moves inside it. Eight classes of pattern and motion, which no single modality tells
-apart: half of the pairs differ in direction alone, which one picture does not show, and stripes and
-dots move alike, which motion vectors do not show.
+writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, then OUT/train.txt and
+OUT/test.txt; the lists are last, so where they are, the videos are too. A video shows a disc on a
+background, and a pattern that moves inside the disc. No single modality tells the eight classes of
+pattern and motion apart: the two classes of a pair differ in direction alone, which one picture
+does not show; stripes and dots move alike, so motion vectors do not tell them apart.
 
     pattern   stripes, dots: in the plane    wheel (spokes)               tunnel (rings)
     motion    left, right                    clockwise, counterclockwise  approach, recede
 
-The light is a hint, right three times out of four: warm for one direction of a pair, cool for the
-other. Varied by group (three videos, like UCF-101's gXX): colours, background. Varied by video:
-place, radius, speed, grain, noise, panning of the background, number of frames. Train with
---no-flip: a mirrored "left" is a "right".
+The light is a hint that is right three times out of four: warm for one direction of a pair, cool
+for the other. Groups (three videos, like UCF-101's gXX) differ in colours and background. Videos
+differ in place, radius, speed, grain, noise, panning of the background and number of frames. Train
+with --no-flip: a mirrored "left" is a "right".
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -69,22 +71,22 @@ class Video(NamedTuple):
     class_name: str
     group: int
     clip: int
-    size: tuple  # width, height
+    size: tuple[int, int]  # width, height
     seed: int
 
     @property
-    def label(self):
+    def label(self) -> int:
         return list(CLASSES).index(self.class_name)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"{self.class_name}/v_{self.class_name}_g{self.group:02}_c{self.clip:02}.mp4"
 
-    def rng(self, *more):
+    def rng(self, *more: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.label, *more])
 
 
-def draw(video):
+def draw(video: Video) -> Iterator[np.ndarray]:
     """Yield the pictures of a video, (h, w, 3) uint8 RGB."""
     of_group, rng = video.rng(video.group), video.rng(video.group, video.clip)
     width, height = video.size
@@ -122,12 +124,12 @@ def draw(video):
         yield np.clip(picture * np.float32(light), 0, 255).astype(np.uint8)
 
 
-def _two_colours(rng):
+def _two_colours(rng: np.random.Generator) -> np.ndarray:
     """A dark and a light colour, (2, 3)."""
     return np.stack([rng.uniform(10, 110, 3), rng.uniform(140, 245, 3)]).astype(np.float32)
 
 
-def _background(rng, width, height):
+def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Soft coloured blobs, coarse and fine ones, (height, width, 3) around mid grey."""
     picture = np.full((height, width, 3), 128, np.float32)
     for cell in (12, 48):
@@ -137,20 +139,22 @@ def _background(rng, width, height):
     return picture
 
 
-def _stretch(n, size):
+def _stretch(n: int, size: int) -> np.ndarray:
     """Weights (size, n) that interpolate n points linearly to `size`."""
     places = np.linspace(0, n - 1, size)[:, None]
     return np.maximum(0, 1 - np.abs(places - np.arange(n))).astype(np.float32)
 
 
-def _paint(pattern, rng):
+def _paint(
+    pattern: str, rng: np.random.Generator
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The pattern as a function of two coordinates: weight of the first colour, 0..1."""
     grain = rng.uniform(-0.2, 0.2, (TILE, TILE)).astype(np.float32)
     grain = grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, (1, 1), (0, 1))
     period = rng.uniform(12, 18) if pattern in ("stripes", "dots") else TILE / rng.integers(4, 7)
     slant = rng.uniform(-0.5, 0.5)
 
-    def paint(first, second):
+    def paint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         wave = 2 * np.pi / period
         if pattern == "stripes":
             value = np.sin(wave * (first + slant * second))
@@ -164,7 +168,7 @@ def _paint(pattern, rng):
     return paint
 
 
-def encode(pictures, path):
+def encode(pictures: Iterable[np.ndarray], path: Path) -> None:
     """Write pictures as a raw MPEG-4 Part 2 stream: GOP 12, no B-frames, constant quantiser."""
     options = {"flags": "+qscale", "global_quality": str(118 * QUANTISER)}  # 118: FF_QP2LAMBDA
     with whole_file(path) as temporary, av.open(str(temporary), "w", format="m4v") as container:
@@ -180,12 +184,17 @@ def encode(pictures, path):
         container.mux(stream.encode())
 
 
-def _make(job):
+def _make(job: tuple[Video, str]) -> None:
     video, out = job
     encode(draw(video), Path(out) / video.name)
 
 
-def make_toy(out, videos_per_class=30, size=(160, 128), seed=0):
+def make_toy(
+    out: str | os.PathLike,
+    videos_per_class: int = 30,
+    size: tuple[int, int] = (160, 128),
+    seed: int = 0,
+) -> tuple[Path, Path]:
     """Write the videos and then the two lists; return the lists' paths, (train, test)."""
     num_groups = videos_per_class // VIDEOS_PER_GROUP
     test_groups = max(1, round(TEST_SHARE * num_groups))
@@ -207,10 +216,11 @@ def make_toy(out, videos_per_class=30, size=(160, 128), seed=0):
         with whole_file(Path(out) / list_name) as temporary:
             lines = [f"{v.name} {v.class_name} {v.label}\n" for v in part]
             temporary.write_text("".join(lines), encoding="utf-8")
-    return tuple(Path(out) / list_name for list_name in parts)
+    train, test = (Path(out) / list_name for list_name in parts)
+    return train, test
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dataset_team.toy", description="Make toy action clips and their lists."
     )
@@ -226,7 +236,7 @@ def get_args_parser():
     return parser
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.videos_per_class % VIDEOS_PER_GROUP or args.videos_per_class < 3 * VIDEOS_PER_GROUP:
         parser.error(
             f"--videos-per-class must be a multiple of {VIDEOS_PER_GROUP} and at least "

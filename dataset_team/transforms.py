@@ -1,13 +1,16 @@
-"""Where to cut a clip out of its picture, and how to bring it to the network's size.
+"""Crops of a clip, and their resizing to the network's size.
 
-A crop is drawn before decoding, as a box in pixels of the picture, so that only that window is
+A crop is chosen before decoding, as a box in pixels of the picture, so that only this window is
 computed. Sizes are relative to the picture's short side: a box of 1.0 is as high (or wide) as it.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -31,7 +34,9 @@ class Box(NamedTuple):
     height: int
 
 
-def random_box(width, height, rng, scales=SCALES):
+def random_box(
+    width: int, height: int, rng: random.Random, scales: Sequence[float] = SCALES
+) -> Box:
     """A training crop: random size, then one of 13 places, as TSN's fixed multi-scale crop.
 
     Width and height are both drawn from `scales` times the short side, at most one step apart, so
@@ -53,7 +58,7 @@ def random_box(width, height, rng, scales=SCALES):
     return Box(left, top, box_width, box_height)
 
 
-def fixed_boxes(width, height, crops):
+def fixed_boxes(width: int, height: int, crops: int) -> list[Box]:
     """The test crops, squares of 224/256 of the short side: whatever the crop size, the same view.
 
     1: the centre. 3: both ends and the middle of the long side. 5: the centre and the corners.
@@ -74,17 +79,19 @@ def fixed_boxes(width, height, crops):
     return [Box(left, top, side, side) for left, top in places]
 
 
-def resize(pictures, size):
-    """uint8 array (t, h, w, c) -> uint8 tensor (t, c, size, size), bilinear with antialiasing.
+def resize(pictures: np.ndarray, size: int) -> torch.Tensor:
+    """uint8 (t, h, w, c) -> uint8 (t, c, size, size), bilinear with antialiasing.
 
-    The tensor is channels_last in memory: PyTorch's uint8 kernel works on the array as it is.
+    The result is channels_last in memory: PyTorch's uint8 kernel works on the array as it is.
     """
-    pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (t, c, h, w)
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+    tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (t, c, h, w)
+    return F.interpolate(tensor, (size, size), mode="bilinear", antialias=True)
 
 
-def normalise(iframe, mv, residual):
-    """uint8 tensors (..., c, h, w) of a sample or a batch -> float32 on the same device.
+def normalise(
+    iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """uint8 (..., c, h, w) of a sample or a batch -> float32 on the same device.
 
     I-frame: (x/255 - mean) / std of ImageNet. Motion vectors: x/255 - 0.5.
     Residual: (x/255 - 0.5) / std.

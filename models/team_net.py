@@ -23,6 +23,9 @@ from models.weights import load_imagenet
 
 IN_CHANNELS = dict(zip(STREAMS, (3, 2, 3)))
 NUM_TEAM_BLOCKS = 4
+# How streams answer together: by TEAM blocks as published; by TEAM blocks that change nothing until
+# they have learned to, so that streams trained alone can be joined; by the sum of their logits.
+FUSIONS = ("team", "neutral-team", "sum")
 SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
 CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
 
@@ -79,18 +82,23 @@ class Stream(nn.Module):
 class TeamBlock(nn.Module):
     """Channel attention, then spatial attention, both computed from the three streams together.
 
-    In two steps, because an exit needs only the first: `squeeze` and `scale`.
+    In two steps, because an exit needs only the first: `squeeze` and `scale`. fusion: one of
+    FUSIONS. "neutral-team": each attention is twice the sigmoid and starts at 1. "sum": `scale`
+    changes nothing.
     """
 
-    def __init__(self, channels: tuple[int, int, int]):
+    def __init__(self, channels: tuple[int, int, int], fusion: str = "team"):
         super().__init__()
-        self.channels = channels
+        self.channels, self.fusion = channels, fusion
         total = sum(channels)
         self.squeeze_size = total // SQUEEZE_REDUCTION
         self.fc_squeeze = nn.Linear(total, self.squeeze_size, bias=False)
         # One matrix and one conv hold the three streams' own ones; rows I-frame, MV, residual.
         self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
         self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
+        if fusion != "team":
+            nn.init.zeros_(self.fc_scale.weight)
+            nn.init.zeros_(self.conv_spatial.weight)
 
     def squeeze(self, features: StageMaps) -> torch.Tensor:
         """The squeeze vectors, (b*t, squeeze_size) float32."""
@@ -100,22 +108,28 @@ class TeamBlock(nn.Module):
 
     def scale(self, features: StageMaps, squeeze: torch.Tensor) -> StageMaps:
         """Each stream times its channel weights, then times its spatial weights."""
+        if self.fusion == "sum":
+            return features
         with full_precision(squeeze):
-            weights = torch.sigmoid(self.fc_scale(squeeze)).split(self.channels, dim=1)
+            weights = self._attention(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
         # not mean, which copies all of a bfloat16 x to float32 first
         maps = [x.sum(1, keepdim=True) / x.shape[1] for x in scaled]  # (b*t, 1, h, w)
-        weights = torch.sigmoid(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
+        weights = self._attention(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
         if torch.is_grad_enabled():
             return tuple(x * w.to(x.dtype) for x, w in zip(scaled, weights))
         return tuple(x.mul_(w) for x, w in zip(scaled, weights))  # saves memory, hence time
+
+    def _attention(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.sigmoid(x) if self.fusion == "neutral-team" else torch.sigmoid(x)
 
 
 class TeamNet(nn.Module):
     """The backbone. `arch` is the I-frame stream's network, `motion_arch` the others'.
 
-    pretrained: "imagenet" starts all streams from torchvision's weights, {stream: "imagenet"} those
-    named; `models.weights.load_imagenet` looks for them in `weights_dir`.
+    `fusion` is one of FUSIONS. pretrained: "imagenet" starts all streams from torchvision's
+    weights, {stream: "imagenet"} those named; `models.weights.load_imagenet` looks for them in
+    `weights_dir`.
     `TeamNet(**net.config)` builds the same network again (with new weights).
     """
 
@@ -129,8 +143,11 @@ class TeamNet(nn.Module):
         dropout: float = 0.5,
         pretrained: str | Mapping[str, str] | None = None,
         weights_dir: Path | None = None,
+        fusion: str = "team",
     ):
         super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"unknown fusion {fusion!r}: choose one of {', '.join(FUSIONS)}")
         if num_classes < 1 or num_segments < 1:
             raise ValueError(
                 f"num_classes ({num_classes}) and num_segments ({num_segments}) must be at least 1"
@@ -142,6 +159,7 @@ class TeamNet(nn.Module):
             "motion_arch": motion_arch,
             "is_shift": is_shift,
             "dropout": dropout,
+            "fusion": fusion,
         }
         self.num_segments = num_segments
         archs = dict(zip(STREAMS, (arch, motion_arch, motion_arch)))
@@ -159,7 +177,8 @@ class TeamNet(nn.Module):
             )
             self.add_module(name, stream)
         self.team = nn.ModuleList(
-            TeamBlock(channels) for channels in zip(*(stream.channels for stream in self.streams))
+            TeamBlock(channels, fusion)
+            for channels in zip(*(stream.channels for stream in self.streams))
         )
 
     @property

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC1091,SC2154,SC2164
-# What every host does before each job, in its login folder: POSIX sh, copied there by multirunner.sh
-# (--config FILE names another). A line that fails fails the job. $checkout is the folder of this
+# Every host runs this file before each job, in its login folder: POSIX sh, copied there by
+# multirunner.sh (--config FILE names another file). A line that fails makes the job fail. $checkout is the folder of this
 # repository on the machine that runs multirunner.sh. Variables set here are exported.
 
 # The working folder: this repository on the host, with data and runs/ on a disk all hosts share.

@@ -3,9 +3,9 @@
 #
 #     sh multirunner/create_all_jobs.sh > multirunner/all_jobs.sh
 #
-# Stages, in order: a backbone per split (seed 1), the bank of what its exits will see, exits per
-# split, seed and method, their logits, WISE weights, thresholds, and the tables of all runs. Recipes
-# are the published ones of each data set. Options, with their defaults:
+# Stages, in order: a backbone per split (seed 1), the bank of its views, exits per split, seed and
+# method, their logits, WISE weights, thresholds, and the tables of all runs. The recipes are those
+# in training/recipes.txt. Options, with their defaults:
 #
 #   --data NAMES             data sets                      (ucf101 hmdb51)
 #   --splits NAMES                                          (split1 split2 split3)
@@ -18,7 +18,7 @@
 #   --results PATH           where the tables go            (results/{data})
 #   --init FILE              weights a backbone starts from, '' for none
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
-#   --backbone PATH          take this backbone, train none
+#   --backbone PATH          train no backbone, take this one
 #   --shards N               jobs that share the making of one bank (1)
 #   --network FLAGS          of backbone, bank and exits
 #                            (--arch resnet50 --num_segments 8 --dropout 0.5)
@@ -30,7 +30,7 @@
 #   --policy-flags FLAGS     of team_net_wise_all_acc.py
 #
 # NAMES are words separated by spaces. In a PATH, {data}, {split} and {part} (train or test) are
-# replaced. FLAGS go into the commands as they are, instead of the recipe's own.
+# replaced. FLAGS go into the commands as they are, in the place of the recipe's.
 set -euf
 
 data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'
@@ -51,6 +51,16 @@ quote() {
         *) printf %s "$1" ;;
     esac
 }
+
+# Set lr, batch, epochs, steps, wd and schedule from a row of the recipes; fails without a row.
+read_recipe() { # SCRIPT DATA
+    while read -r row_script row_data lr batch epochs steps wd schedule; do
+        [ "$row_script $row_data" != "$1 $2" ] || return 0
+    done <"$recipes"
+    return 1
+}
+
+is_method() { read_recipe "train_$1" any && [ "$schedule" != - ]; }
 
 newline='
 '
@@ -93,12 +103,14 @@ for seed in $seeds; do
 done
 case $shards in '' | *[!0-9]* | 0*) die "--shards $shards is not a whole number above 0" ;; esac
 for method in $methods; do
+    name=${method%%:*}
     case $method in
         *[!A-Za-z0-9_.,:-]*) die "--methods $method: no such method" ;;
-        team_ce | prog_kd | prog_kd_anti | i_frame) ;;
-        team_ce:* | prog_kd_anti:* | i_frame:*) die "--methods $method: ${method%%:*} has its own teachers" ;;
-        *:?*) ;;
-        *) die "--methods $method: no such method; with teachers of its own: $method:SCHEDULE" ;;
+        prog_kd:?*) ;;
+        *:?*) ! is_method "$name" || die "--methods $method: $name has its own teachers" ;;
+        *)
+            is_method "$method" ||
+                die "--methods $method: no such method; with teachers of its own: $method:SCHEDULE" ;;
     esac
 done
 for name in $data $splits; do
@@ -122,14 +134,6 @@ path() { # PATH [PART]
         rest=${rest#*'}'}
     done
     quote "$filled$rest"
-}
-
-# Set lr, batch, epochs, steps, wd and schedule by a row of the recipes.
-read_recipe() { # SCRIPT DATA
-    while read -r row_script row_data lr batch epochs steps wd schedule; do
-        [ "$row_script $row_data" != "$1 $2" ] || return 0
-    done <"$recipes"
-    return 1
 }
 
 # The recipe's flags that are not in FLAGS, then FLAGS.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole study on toy data, with the real scripts. What is there already is reused.
+# The whole study on toy data, with the real scripts. What is done is skipped.
 #
 #     sh multirunner/demo.sh [--dry-run] [--keep-going]
 #     sh multirunner/demo.sh --jobs                        # only print its job file

@@ -1,13 +1,13 @@
 # shellcheck shell=sh
-# What job files are made of: they source this file, then hold one line per job,
+# The commands of job files. A job file sources this file, then has one line per job,
 #
 #     job RESULT COMMAND...
 #
-# which runs COMMAND unless the file RESULT is there already (RESULT -: always), and calls it failed
-# when RESULT is not there afterwards. `python` in COMMAND is $PYTHON (default python3).
+# It runs COMMAND unless the file RESULT is there (RESULT -: always). A job that does not write
+# RESULT has failed. `python` in COMMAND is $PYTHON (default python3).
 # Options of the job file: --dry-run prints what would run, --keep-going goes on after a failed job.
-# Ctrl-C, like any signal to the whole process group, stops the running job and what would follow; a
-# signal to this shell alone is obeyed when the running job ends.
+# Ctrl-C, like any signal to the whole process group, stops the running job and all that follow. A
+# signal to this shell alone takes effect when the running job ends.
 
 keep_going='' dry_run=''
 for option; do
@@ -42,14 +42,14 @@ failed with exit code $status: $*"
     [ -n "$keep_going" ] || exit "$status"
 }
 
-# One process at a time makes a result, on whichever host: after a runner was killed, its last jobs
-# may still be running when the next runner starts. A lock that outlives its host (some NFS servers
-# keep it) is waited for LOCK_WAIT seconds.
+# One process at a time makes a result, over all hosts: the last jobs of a killed runner may still
+# be running when the next runner starts. A lock is waited for LOCK_WAIT seconds at most, since some
+# NFS servers keep the lock of a host that is gone.
 run_locked() ( # RESULT COMMAND...
     result=$1
     shift
     [ "$result" != - ] || exec "$@" </dev/null
-    trap : HUP INT TERM USR1 # the job gets them too: wait for it to save itself
+    trap : HUP INT TERM USR1 # the job gets the signal too: wait until it has saved itself
     folder=$(dirname -- "$result")
     mkdir -p -- "$folder" || exit
     lock=$folder/.$(basename -- "$result").lock
@@ -85,5 +85,5 @@ summary() {
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-trap : USR1 # asks the job for a checkpoint, not us
+trap : USR1 # for the job, which then writes a checkpoint
 trap summary EXIT

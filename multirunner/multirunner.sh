@@ -1,13 +1,13 @@
 #!/bin/sh
-# Run a job file on several hosts over ssh, with GNU parallel; or print it as Slurm job arrays.
+# Run a job file on several hosts over ssh, with GNU parallel, or print it as Slurm job arrays.
 #
 #     sh multirunner/multirunner.sh [options] multirunner/hosts.txt multirunner/all_jobs.sh
 #     sh multirunner/multirunner.sh --slurm [options] multirunner/all_jobs.sh > submit.sh
 #
 # The jobs of a stage (the lines after `# stage: NAME`) run at once, as many as hosts.txt allows; the
-# next stage starts when all of them are done. A job goes to the next free host, and when it fails,
-# to another one. Hosts that cannot be used are reported and left out. All of them see the same data
-# and runs, over NFS or the like; they need sh, perl and, to know what is running, flock.
+# next stage starts when all of them are done. A job goes to the next free host. When it fails, it
+# goes to another one. Hosts that cannot be used are reported and left out. All hosts see the same
+# data and runs, over NFS for example. They need sh and perl, and flock to know what is running.
 #
 #   --resume      go on after this runner was stopped: only jobs that are not done run
 #   --keep-going  after a stage with failed jobs, start the next one all the same
@@ -159,7 +159,7 @@ fi
 parallel --version 2>/dev/null | grep -q '^GNU parallel' || # moreutils has another `parallel`
     die "GNU parallel is needed; on Debian and Ubuntu: apt-get install parallel"
 
-# A host that goes silent fails its jobs after a minute, instead of holding them forever.
+# The jobs of a host that does not answer for a minute have failed.
 PARALLEL_SSH="${PARALLEL_SSH:-ssh} -o BatchMode=yes -o ConnectTimeout=10 \
 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 MULTIRUNNER_CONFIG=$(cat "$config")
@@ -170,8 +170,8 @@ export PARALLEL_SSH MULTIRUNNER_CONFIG checkout
 set_up='set -ea; eval "$MULTIRUNNER_CONFIG"; exec 2>&1; '
 on_hosts() { exec parallel --plain --env MULTIRUNNER_CONFIG,checkout "$@"; } # in a subshell
 
-# Parallel passes Ctrl-C on; when it stops, the connections close and its guard on each host ends the
-# job: SIGTERM first, so that a training can save itself, SIGKILL ten seconds later.
+# Parallel passes Ctrl-C on. When it stops, the connections close, and its process on each host ends
+# the job: by SIGTERM, so that a training can save itself, and by SIGKILL ten seconds later.
 runner=''
 # shellcheck disable=SC2317 # the trap calls it
 stop() {
@@ -182,7 +182,7 @@ stop() {
 }
 trap stop INT TERM HUP
 
-# Ask every host at once what a job will ask of it.
+# Try on all hosts at once what a job needs.
 n=0
 while IFS= read -r host; do
     n=$((n + 1))
@@ -209,7 +209,7 @@ done <"$work/.hosts"
 
 mkdir -p "$logs"
 if [ -n "$resume" ] && [ -f "$logs/jobs" ]; then
-    # Parallel knows done jobs by their numbers, so these must still mean the same jobs.
+    # Parallel knows done jobs by their numbers, so the numbers must mean the same jobs as before.
     cmp -s "$job_file" "$logs/jobs" ||
         die "$job_file has changed since $joblog was begun; leave out --resume: jobs whose" \
             "results are there are skipped all the same"

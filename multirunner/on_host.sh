@@ -3,13 +3,13 @@
 #
 #     sh multirunner/on_host.sh LINE
 #
-# Every job at once on this host has a slot number, from 0; slot k gets the k-th GPU: of $GPUS
-# ("0 2 3"), or of all that nvidia-smi lists, over again when there are more jobs than GPUs.
+# Jobs that run at once on this host have slot numbers from 0. Slot k gets the k-th GPU of $GPUS
+# ("0 2 3"), or of all that nvidia-smi lists; slots beyond the last GPU begin again at the first.
 set -eu
 line=$1
 shift
 
-# The lock of a slot is held by the job's open file, so it goes when the job goes, however that is.
+# The job's open file holds the lock of its slot, so a killed job holds none.
 if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then
     gpus=${GPUS-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || :)}
     slot=$((${PARALLEL_JOBSLOT:-1} - 1))
@@ -33,7 +33,7 @@ if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then
 fi
 
 . multirunner/job.sh
-trap - EXIT # one job needs no summary, and whatever happens,
-trap : HUP INT TERM # its exit code is this script's
+trap - EXIT # one job needs no summary
+trap : HUP INT TERM # the exit code is the job's, also after a signal
 set +eu
 eval "$line"

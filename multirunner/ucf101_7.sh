@@ -1,8 +1,8 @@
 #!/bin/sh
-# The study on seven real classes of UCF-101: re-encodes the videos, then runs its job file (--jobs prints it):
-# backbones from scratch (the best epoch on held-out videos), exits with three seeds (the last epoch:
-# held-out videos are for WISE and thresholds), logits, WISE, thresholds, tables into results/. What is
-# done is skipped. ucf101_7_questions.sh goes on from here.
+# The study on seven real classes of UCF-101. Re-encodes the videos, then runs its job file (--jobs
+# prints it): backbones from scratch (the epoch that is best on held-out videos), exits with three
+# seeds (the last epoch, since held-out videos are for WISE and thresholds), logits, WISE,
+# thresholds, tables into results/. What is done is skipped. Next is ucf101_7_questions.sh.
 #
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh [--dry-run] [--keep-going]
 #     VIDEOS=path/to/ucf101_7 sh multirunner/ucf101_7.sh --prepare   # only re-encode: for hosts

@@ -1,8 +1,9 @@
 #!/bin/sh
-# What the study of ucf101_7.sh leaves open: exits on its backbones trained at equal budgets, by other
-# teachers, chosen on held-out videos, on other crops, by other recipes, and in fp32; and exits on
-# backbones trained longer, with and without mixup. Writes paired differences with intervals into
-# results/ucf101_7/comparisons/, one CSV file per question. What is done is skipped.
+# Questions that the study of ucf101_7.sh leaves open. On its backbones, exits are trained at equal
+# budgets, by other teachers, with the epoch chosen on held-out videos, on other crops, by other
+# recipes, and in fp32; then exits on backbones trained longer, with and without mixup. Writes paired
+# differences with intervals into results/ucf101_7/comparisons/, one CSV file per question. What is
+# done is skipped.
 #
 #     sh multirunner/ucf101_7.sh && sh multirunner/ucf101_7_questions.sh [--dry-run] [--keep-going]
 #

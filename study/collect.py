@@ -2,19 +2,20 @@
 
     python -m study.collect runs/ucf101 --out results/ucf101
 
-Searches the folders named for runs and writes, for all that are finished:
+Finds the run folders below RUNS and writes, from all runs that are finished:
 
     runs.csv                 how each run was made: its protocol and its commands
     exits.csv, policies.csv  as team_net_wise_all_acc.py wrote them
-    trade_off.csv            likewise, but test videos only and about 41 of the thresholds
+    trade_off.csv            likewise, of the test videos and of 41 thresholds at most
     weights.csv              the WISE weights
-    decisions.csv            per test video and decision point: what it would be called there, how
-                             surely, and where the run's policy.json lets it leave
-    backbones.csv            test top-1 of the networks below the exits, stream by stream; and of
-                             pretrain.py's, where they were trained on the same videos
+    decisions.csv            per test video and decision point: the label there, its confidence, and
+                             whether the video leaves there by the run's policy.json
+    backbones.csv            test top-1 of the networks below the exits, stream by stream; also of
+                             what they were trained from on the same videos (pretrain.py's or
+                             streams alone) and of the probe on I-frames
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
-and left out. Runs of different protocols may stand in one study and are never averaged together.
+and left out. A study may hold runs of different protocols, which are never averaged.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ from training.options import make_parser
 from training.provenance import print_result
 
 THRESHOLDS = 41
-BACKBONES = ("pretrain", "team_net")
+BACKBONES = ("pretrain", "streams", "team_net", "i_frame_probe")
 BACKBONE_OUTPUTS = {
     "fused": "test_top1_pct",
     **{stream: f"test_{stream}_pct" for stream in STREAMS},
 }
-# What makes a run of the exits, in the order in which it is made, and by what.
+# The files of a finished run of exits, in the order in which they are made, with their scripts.
 STEPS = {
     LOGITS_NAME: "save_logits.py",
     WISE_NAME: "wise_team_net_logit.py",
@@ -56,7 +57,7 @@ STEPS = {
 
 
 class NotFinished(Exception):
-    """A run lacks something, or holds something older than what it was made from."""
+    """A run lacks a file, or holds one that is older than the file it was made from."""
 
 
 class Gathered(NamedTuple):
@@ -66,12 +67,15 @@ class Gathered(NamedTuple):
     used: list[Path]
     left_out: dict[Path, str]
 
+    def reasons(self) -> list[str]:
+        return [f"left out: {folder}: {why}" for folder, why in self.left_out.items()]
+
 
 def gather(roots: Iterable[Path]) -> Gathered:
     """Everything below the roots, each run once, in the order of data, method, split, seed.
 
     Raises ValueError for a root without runs, for files that are not what their names say, and for
-    two runs that claim to be the same.
+    two runs of the same data, split, seed and method.
     """
     rows: dict[str, list[dict]] = {name: [] for name in STUDY_COLUMNS}
     left_out, seen = {}, {}
@@ -95,8 +99,21 @@ def gather(roots: Iterable[Path]) -> Gathered:
     return Gathered(rows, list(seen.values()), left_out)
 
 
+def write_study(roots: Sequence[Path], out: Path) -> Gathered:
+    """Write the finished runs below the roots as a study; raises ValueError as `gather` does, and
+    when no run of exits is finished."""
+    gathered = gather(roots)
+    if not gathered.rows["exits.csv"]:
+        places = " ".join(map(str, roots))
+        message = f"no run of exits below {places} is finished"
+        raise ValueError("\n  ".join([message, *gathered.reasons()]))
+    for name, columns in STUDY_COLUMNS.items():
+        write_rows(out / name, columns, gathered.rows[name])
+    return gathered
+
+
 def find_runs(roots: Iterable[Path]) -> list[Path]:
-    """Run folders at any depth below the roots, however far they have come."""
+    """Run folders at any depth below the roots, finished or not."""
     found = {}
     for root in roots:
         if not root.is_dir():
@@ -165,9 +182,9 @@ def weight_rows(logits: LogitsFile, betas: np.ndarray) -> list[dict]:
 
 
 def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
-    """What the policy's combination says of every test video at every point, and where it leaves.
+    """The label of every test video at every point by the policy, and where the video leaves.
 
-    Points after the one where a video leaves are there too: what it would have been called later.
+    The points after that one are there too, with the labels that the video would have got.
     """
     made = policy.provenance
     run = {key: logits.meta[key] for key in RUN}
@@ -222,9 +239,11 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
         run = {"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]}
         run["method"] = folder.parent.name
         made = {"protocol": result["protocol"], "command": env["command"]}
+        shared = {"gmacs": result.get("gmacs", ""), "num_videos": result["test_videos"]}
         scores = [
-            {"output": output, "top1_pct": float(result[key]), "num_videos": result["test_videos"]}
+            {"output": output, "top1_pct": float(result[key]), **shared}
             for output, key in BACKBONE_OUTPUTS.items()
+            if output == "fused" or run["method"] != "i_frame_probe"
         ]
     except KeyError as error:
         raise ValueError(
@@ -258,19 +277,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        gathered = gather(args.runs)
+        gathered = write_study(args.runs, args.out)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
-    if not gathered.rows["exits.csv"]:
-        parser.error("\n  ".join(["no run of exits is finished", *reasons]))
-    for name, columns in STUDY_COLUMNS.items():
-        write_rows(args.out / name, columns, gathered.rows[name])
     study = summary.read_study(args.out)
     print(tables.as_text(study))
-    for reason in reasons:
+    for reason in gathered.reasons():
         print(reason)
-    counts = {"used": len(gathered.used), "left_out": len(reasons)}
+    counts = {"used": len(gathered.used), "left_out": len(gathered.left_out)}
     print_result({"study": str(args.out), "runs": counts, "settings": len(study.settings())})
 
 

@@ -25,5 +25,5 @@ STUDY_COLUMNS = {
         *(*RUN, "combination", "video", "class_name", "exit"),
         *("prediction", "confidence", "left", "correct"),
     ],
-    "backbones.csv": [*RUN, "output", "top1_pct", "num_videos"],
+    "backbones.csv": [*RUN, "output", "top1_pct", "gmacs", "num_videos"],
 }

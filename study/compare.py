@@ -3,21 +3,21 @@
     python -m study.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
         --pair prog_kd/wise prog_kd/vanilla --out results/ucf101/comparisons.csv
 
-Each pair is FIRST SECOND, and the difference printed is first minus second, at every decision point
+A pair is FIRST SECOND. The difference printed is first minus second, at every decision point that
 both have. A side is METHOD/COMBINATION; combinations are
 
     vanilla, constant             as everywhere
     wise                          fitted exactly on held-out videos
     wise:PART, wise:PART:SOLVER   fitted on `heldout`, `train` or `train_views`, `exact` or by `sgd`
-    iframe, mv+residual, ...      the sum of these streams of the network below, at its end only
+    iframe, mv+residual, ...      the sum of these streams of the backbone, at the point full only
 
-With `--against FOLDER` the second sides are runs below that folder: made with other options, or on
+With `--against FOLDER` the second sides are runs below that folder, made with other options or on
 another backbone.
 
 Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
 its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
-whole groups of videos cut from one recording, `--resample group`), so it tells what other test
-videos would do, not what other backbones would.
+whole groups of videos cut from one recording, `--resample group`). It says how other test videos
+would change the difference, not how other backbones would.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ import numpy as np
 
 from coviar.command import run
 from coviar.files import whole_file
-from dataset_team.groups import group_of
 from early_exit import wise
+from early_exit.groups import groups_of
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from models import STREAMS
+from study.paired import paired_difference
 from study.run_tables import write_rows
 from study.tables import to_markdown
 from training.options import make_parser
@@ -80,7 +81,7 @@ class Side(NamedTuple):
         return [] if self.combination in wise.COMBINATIONS else self.combination.split("+")
 
     def points(self, logits: LogitsFile) -> list[str]:
-        """The decision points at which this side says something."""
+        """The decision points of this side."""
         points = wise.decision_points(logits.outputs)
         return points[-1:] if self.streams else points
 
@@ -95,47 +96,6 @@ class Side(NamedTuple):
             return wise.constant_weights(logits.outputs)
         rows, labels = logits.samples(self.fit_on)
         return wise.fit(rows, labels, logits.outputs, solver=self.solver).weights
-
-
-class Difference(NamedTuple):
-    """Of top-1 in points, per decision point (D,): the mean, its interval, the spread over runs."""
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    std_over_runs: np.ndarray
-
-
-def paired_difference(
-    splits: Sequence[np.ndarray],
-    groups: Sequence[Sequence],
-    *,
-    confidence_pct: float = 95.0,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """Percentile bootstrap (Efron and Tibshirani 1993, section 13.3), stratified by split.
-
-    splits: per split (seeds, n, D), correct of the first minus correct of the second, in -1..1.
-    groups: per split the n units that are drawn; videos of one unit are drawn together.
-    """
-    rng = np.random.default_rng(seed)
-    total, counted = 0, 0
-    for difference, units in zip(splits, groups):
-        _, unit = np.unique(np.asarray(units), return_inverse=True)
-        number = unit.max() + 1
-        sums = np.zeros((number, difference.shape[2]))
-        np.add.at(sums, unit, difference.mean(axis=0))
-        draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
-        total = total + draws @ sums
-        counted = counted + draws @ np.bincount(unit)
-    tail = (100 - confidence_pct) / 2
-    low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
-    videos = sum(difference.shape[1] for difference in splits)
-    mean = sum(difference.mean(axis=0).sum(axis=0) for difference in splits) / videos
-    per_run = np.concatenate([difference.mean(axis=1) for difference in splits])  # (runs, D)
-    spread = per_run.std(axis=0, ddof=1) if len(per_run) > 1 else np.full(per_run.shape[1], np.nan)
-    return Difference(100 * mean, low, high, 100 * spread)
 
 
 def load_runs(roots: Sequence[Path]) -> Runs:
@@ -175,7 +135,7 @@ def compare(
         for key, pair in zip(keys, pairs):
             by_split[key[1]].append(pair)
         names = [same[0].names for same in by_split.values()]
-        units = [list(map(recording_of, n)) for n in names] if resample == "group" else names
+        units = list(map(groups_of, names)) if resample == "group" else names
         result = paired_difference(
             [np.stack([p.first - p.second for p in same]) for same in by_split.values()],
             units,
@@ -233,11 +193,6 @@ def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]
     return right[:, [known.index(point) for point in points]].astype(float)
 
 
-def recording_of(name: str) -> str:
-    """The recording of a video; numbers of groups start anew in every class."""
-    return f"{name.rpartition('/')[0]}/{group_of(name) or name}"
-
-
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("comparison")
@@ -255,8 +210,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def tables_of(rows: Sequence[dict]) -> str:
-    """Markdown, one table per data set: per pair and decision point FIRST - SECOND: difference
-    [interval], in bold where the interval does not hold 0."""
+    """Markdown, one table per data set: per pair and decision point "first - second: difference
+    [interval]", in bold where the interval does not hold 0."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]

@@ -1,4 +1,4 @@
-"""How figures look and what they share: a paper's column sizes, marks that survive grey print."""
+"""The look of all figures: widths of a paper's columns, colours, marks that differ in grey too."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from study.summary import label
 # Inches, of a page with two columns.
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0
 CAPTION_SIZE = 6
+TOP1 = "test top-1 (%)"
 RC = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -39,8 +40,8 @@ RC = {
     "legend.frameon": False,
     "legend.handlelength": 2.6,
 }
-# Okabe and Ito's palette, distinct to colour-blind readers. In grey, marks, dashes and hatches
-# tell apart.
+# Okabe and Ito's palette, distinct to colour-blind readers. Marks, dashes and hatches differ in
+# grey print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = (
@@ -67,9 +68,10 @@ def marks(names: Sequence[str]) -> dict[str, dict]:
     }
 
 
-def tones(number: int) -> list:
-    """Colours in an order that grey print and colour-blind readers see: dark to light."""
-    return [matplotlib.colormaps["cividis"](value) for value in np.linspace(0.05, 0.95, number)]
+def tones(number: int) -> list[str]:
+    """Colours for the decision points, dark to light also in grey print."""
+    colours = matplotlib.colormaps["cividis"](np.linspace(0.05, 0.95, number))
+    return [matplotlib.colors.to_hex(colour) for colour in colours]
 
 
 def new_figure(width: float, height: float, rows: int, columns: int, **options):
@@ -81,7 +83,7 @@ def new_figure(width: float, height: float, rows: int, columns: int, **options):
 def add_legend(
     figure: Figure, looks: Mapping[str, dict], *extra: Line2D, columns: int = 6, marked: bool = True
 ) -> None:
-    """Keys above the axes, for methods and whatever else is drawn."""
+    """Keys above the axes, for the methods and for `extra`."""
     keys = [
         Line2D([], [], label=label(name), **(look if marked else {**look, "marker": ""}))
         for name, look in looks.items()
@@ -115,7 +117,7 @@ def grid(axis: Axes) -> None:
 
 
 def log_axis(axis: Axes) -> None:
-    """A log x axis with plain numbers, over what is drawn already."""
+    """A log x axis with plain numbers; its limits are those of what is drawn already."""
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     per_decade = (1, 2, 5) if high / low < 100 else (1, 3)
@@ -139,7 +141,7 @@ def exit_lines(axis: Axes, places: Mapping[str, float]) -> None:
 
 
 def exit_axis(axis: Axes, costs: Mapping[str, float]) -> None:
-    """The decision points in equal steps, each with its GMACs below."""
+    """Name the decision points at 0, 1, 2, ... of the x axis, each with its GMACs below."""
     names = [f"{point}\n{f'{cost:#.3g}'.rstrip('.')}" for point, cost in costs.items()]
     axis.set_xticks(range(len(names)), names)
     axis.set_xlabel("exit and its GMACs per video (1e9)")
@@ -147,7 +149,7 @@ def exit_axis(axis: Axes, costs: Mapping[str, float]) -> None:
 
 
 def dodge(place: int, total: int, width: float) -> float:
-    """Sideways shift that keeps `total` marks apart that belong to one place."""
+    """How far sideways the mark `place` of `total` is drawn, so that none hides another."""
     return width * (place - (total - 1) / 2)
 
 

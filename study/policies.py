@@ -29,8 +29,8 @@ def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
     if logits.gmacs is not None and not wise_path.is_file():
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
         learn_wise(path, logits)
-    betas, provenance = wise.load_weights(wise_path, logits.outputs)
-    if provenance.get("logits_sha256") != file_digest(path):
+    betas, fitted = wise.load_weights(wise_path, logits.outputs)
+    if fitted.get("logits_sha256") != file_digest(path):
         raise ValueError(
             f"{wise_path} was fitted on other logits than {path} holds now: "
             "run wise_team_net_logit.py again"
@@ -40,9 +40,8 @@ def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    wise_protocol = f"WISE ({provenance['solver']}) fitted on {provenance['fit_on']}"
     pooling = wise.load_pooling(wise_path)
-    return RunTables(logits, betas, costs, wise_protocol, command_line(), *pooling)
+    return RunTables(logits, betas, costs, fitted, command_line(), *pooling)
 
 
 def make_policy(
@@ -56,7 +55,7 @@ def make_policy(
     max_drop: float,
     budget_gmacs: float | None = None,
 ) -> Policy:
-    """Thresholds for the goal, chosen on the part `select_on`, with all that is needed to use them.
+    """A policy whose thresholds meet the goal, chosen on the part `select_on`.
 
     max_drop: points of top-1 below the full network, unless a budget is given.
     """
@@ -74,15 +73,8 @@ def make_policy(
     sure = confidences(combined, confidence, temperature)
     choice = calibrate(sure, correct, tables.costs(select_on), goal, rule)
     provenance = {
-        **tables.row(select_on, combination),
-        **{
-            "rule": rule,
-            "goal": words,
-            "reached": bool(choice.reached and not is_chance),
-            "select_on": select_on,
-        },
-        "backbone_digest": tables.logits.meta.get("backbone_digest"),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **_made(tables, combination, rule, select_on),
+        **{"goal": words, "reached": bool(choice.reached and not is_chance)},
     }
     return Policy(
         tuple(tables.logits.meta["exits"]),
@@ -91,7 +83,7 @@ def make_policy(
         temperature,
         confidence,
         provenance,
-        *tables.pooling.get(combination, ("logits", ())),
+        *tables.pooling[combination],
     )
 
 
@@ -104,27 +96,31 @@ def make_promise(
     select_on: str,
     confidence: str,
     temperature: float | str,
-    fitted: dict,
 ) -> Policy:
-    """A policy with a promise, chosen on the part `select_on`. fitted: what wise.json says of how
-    the WISE weights were fitted."""
-    learn = combination == "wise" and fitted["fit_on"] == select_on
-    pool, scales = tables.pooling.get(combination, ("logits", ()))
+    """A policy with a promise, chosen on the part `select_on`."""
+    learn = combination == "wise" and tables.fitted["fit_on"] == select_on
     how = Recipe(
         None if learn else tables.weights[combination],
         confidence,
         rule,
         temperature,
-        pool,
-        scales,
-        fitted.get("alpha", 0.01),
-        fitted.get("solver", "exact"),
+        *tables.pooling[combination],
+        tables.fitted.get("alpha", 0.01),
+        tables.fitted.get("solver", "exact"),
     )
     costs = tables.costs(select_on)
-    made = {**tables.row(select_on, combination), "rule": rule, "select_on": select_on}
-    made["backbone_digest"] = tables.logits.meta.get("backbone_digest")
-    made["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    made = _made(tables, combination, rule, select_on)
     policy = promise_policy(tables.logits, select_on, costs, wish, how, made)
     reached = policy.promise["kept_by"] == "thresholds"
     goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
     return replace(policy, provenance={**made, "goal": goal, "reached": reached})
+
+
+def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dict:
+    """What a policy was made of, and when."""
+    return {
+        **tables.row(select_on, combination),
+        **{"rule": rule, "select_on": select_on},
+        "backbone_digest": tables.logits.meta.get("backbone_digest"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -15,8 +15,8 @@ SHOWN = ("max", "max, clips", "gate", "threshold per exit", "today, no promise")
 
 @drawing.styled
 def draw_promises(table: pd.DataFrame, folder: str | os.PathLike, guarantee: float) -> list[Path]:
-    """Share of draws with the promise broken, and compute saved, by data set and drop; means of the
-    splits. Returns the files written."""
+    """Share of draws with the promise broken, and compute saved, by data set and drop: means over
+    the splits. Returns the files written."""
     table = table[(table["guarantee"] == guarantee) & table["method"].isin(SHOWN)]
     drops, looks = (1.0, 2.0), drawing.marks(SHOWN)
     figure, axes = drawing.new_figure(drawing.TWO_COLUMNS, 3.6, 2, 2 * len(drops), sharex=True)

@@ -5,16 +5,15 @@
 Real scores of four networks on the test videos of UCF-101 and HMDB-51 form a cascade: motion
 vectors, + residual, + I-frame, + optical flow (summed logits). All test videos of a split are the
 population, so the true drop of every policy is known. Calibration sets are drawn from it by
-recording, with replacement; each chooses its thresholds, and the population tells whether the
-promise was kept. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
-draws.csv holds is not done again. Exits with 1 if a promise was broken more often than
+recording, with replacement. Thresholds are chosen on each, and the population tells whether they
+keep the promise. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
+draws.csv holds is not done again. The exit code is 1 if a promise was broken more often than
 1 - guarantee plus two standard errors.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,42 +25,25 @@ import torch
 from scipy.stats import binomtest
 
 from coviar.command import run
-from coviar.files import whole_file
-from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.gate import fit_gate
-from early_exit.groups import groups_of
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
 from early_exit.promise import Wish, losses, per_recording, rejected_along
 from early_exit.thresholds import confidences
+from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs
 from models.networks import build_network
+from study.cascade import CASCADE, DATA, SPLITS, Population, load
+from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
+from study.run_tables import write_rows
 
-DATA, SPLITS = ("ucf101", "hmdb51"), (1, 2, 3)
 SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
 DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
-# Their place in the score files, network and input channels, in the order of the cascade.
-CASCADE = (
-    ("mv", 1, "resnet18", 2),
-    ("residual", 2, "resnet18", 3),
-    ("iframe", 0, "resnet152", 3),
-    ("flow", 3, "resnet18", 2),
-)
 # Of the recordings drawn, the share on which a method fits what it needs.
 FIT_SHARE = 1 / 3
-# So many of the draws fit anew; the others take the last fit and draw the rest only.
+# Number of draws with a fit of their own; the draws between them use the last fit.
 FITS = 20
-
-
-class Population(NamedTuple):
-    """All test videos of a split: logits (n, K, C) of the streams, and their sums so far."""
-
-    logits: np.ndarray
-    combined: np.ndarray
-    labels: np.ndarray
-    recordings: np.ndarray
-    costs: np.ndarray
 
 
 class Method(NamedTuple):
@@ -83,16 +65,6 @@ def cascade_gmacs() -> np.ndarray:
     return np.cumsum(each)
 
 
-def load(folder: Path, data: str, split: int, costs: np.ndarray) -> Population:
-    with np.load(folder / f"coviar_{data}.npz") as file:
-        logits, labels, names = (
-            file[f"split{split}_{key}"] for key in ("logits", "labels", "names")
-        )
-    logits = logits[:, [place for _, place, _, _ in CASCADE]].astype(float)
-    recordings = np.unique(groups_of(names.tolist()), return_inverse=True)[1]
-    return Population(logits, np.cumsum(logits, axis=1), labels, recordings, costs)
-
-
 def plain(kind: str) -> Callable:
     def make(population: Population, _):
         sure = confidences(population.combined, kind)
@@ -101,12 +73,8 @@ def plain(kind: str) -> Callable:
     return make
 
 
-def temperature(population: Population, rows: np.ndarray) -> np.ndarray:
-    return wise.fit_temperatures(population.combined[rows], population.labels[rows])
-
-
 def with_temperatures(population: Population, rows: np.ndarray):
-    scales = tuple(temperature(population, rows))
+    scales = tuple(fit_temperatures(population.combined[rows], population.labels[rows]))
     sure = confidences(population.combined, "max", scales)
     return sure, common_path("max", sure.shape[1] - 1)
 
@@ -157,7 +125,7 @@ def family(population: Population, sure: np.ndarray, path: np.ndarray, count: st
 
 
 def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
-    """The clips of the recordings drawn, as often as they were."""
+    """The clips of the recordings drawn; those of a recording drawn twice are there twice."""
     order = np.argsort(population.recordings, kind="stable")
     ends = np.cumsum(np.bincount(population.recordings))
     starts = ends - np.bincount(population.recordings)
@@ -165,7 +133,7 @@ def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
 
 
 def promised(population: Population, method: Method, rng: np.random.Generator) -> list[dict]:
-    """What every draw of every size does, for each drop and guarantee."""
+    """The outcome of every draw of every size, for each drop and guarantee."""
     number = population.recordings.max() + 1
     fixed = (
         None if method.fits else family(population, *method.make(population, None), method.count)
@@ -263,54 +231,6 @@ def summary(rows: list[dict], best: dict[float, float]) -> list[dict]:
     return found
 
 
-def wise_rows(population: Population) -> list[dict]:
-    """Combinations of the streams at every point, cross-fitted on two halves of the recordings."""
-    outputs = [*(name for name, *_ in CASCADE[:-1]), "full"]
-    half = population.recordings % 2 == 0
-    collected: dict[str, np.ndarray] = {}
-    for fit_on, use in ((half, ~half), (~half, half)):
-        logits, labels = population.logits[fit_on], population.labels[fit_on]
-        scales = wise.fit_temperatures(logits, labels)
-        constant = wise.constant_weights(outputs)
-        fitted = {
-            "constant": (constant, "logits", ()),
-            "constant, temperature": (constant, "logits", scales),
-            "constant, probability": (constant, "probability", ()),
-        }
-        for name, pool, own in (
-            ("learned", "logits", ()),
-            ("learned, temperature", "logits", scales),
-            ("learned, probability", "probability", ()),
-            ("learned, temperature, probability", "probability", scales),
-        ):
-            fit = wise.fit(logits, labels, outputs, pool=pool, temperatures=own)
-            fitted[name] = (fit.weights, pool, own)
-        sgd = wise.fit(logits, labels, outputs, solver="sgd")
-        fitted["learned, sgd"] = (sgd.weights, "logits", ())
-        for name, how in fitted.items():
-            shape = population.combined.shape
-            combined = collected.setdefault(name, np.empty(shape))
-            combined[use] = wise.combine(population.logits[use], *how)
-    rows = []
-    for name, combined in collected.items():
-        ce = wise.cross_entropy(combined, population.labels)
-        top1 = wise.top1_pct(combined, population.labels)
-        for d, (stream, *_) in enumerate(CASCADE):
-            error = calibration_error_pct(combined[:, d], population.labels)
-            row = {"wise": name, "point": stream, "top1_pct": top1[d], "cross_entropy": ce[d]}
-            rows.append({**row, "calibration_error_pct": error})
-    return rows
-
-
-def calibration_error_pct(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error of the largest probability, over bins of equal width."""
-    sure = confidences(logits[:, None])[:, 0]
-    right = logits.argmax(axis=1) == labels
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    gap = np.bincount(place, right - sure, bins)
-    return 100 * np.abs(gap).sum() / len(labels)
-
-
 def violations(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of promises that were broken more often than said, by two standard errors."""
     sold = table[table["method"] != TODAY]
@@ -332,15 +252,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(path: Path, rows: list[dict]) -> None:
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(shown)
-
-
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     costs, table = cascade_gmacs(), args.out / "draws.csv"
     rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
@@ -360,14 +271,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                     best = best_saved(population, METHODS[name])
                 where = {"data": data, "split": split, "method": name}
                 rows += [{**where, **row} for row in summary(found, best)]
-                _write(table, rows)
+                write_rows(table, list(rows[0]), rows)
                 print(f"{name}: {data} split {split}", flush=True)
     if not (args.out / "wise.csv").is_file():
         for data in args.data:
             for split in args.splits:
                 found = wise_rows(load(args.scores, data, split, costs))
                 wise_table += [{"data": data, "split": split, **row} for row in found]
-        _write(args.out / "wise.csv", wise_table)
+        write_rows(args.out / "wise.csv", list(wise_table[0]), wise_table)
     for guarantee in GUARANTEES:
         draw_promises(pd.DataFrame(rows), args.figures, guarantee)
     broken = violations(pd.DataFrame(rows))

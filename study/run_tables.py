@@ -1,8 +1,8 @@
 """The result tables of one run: rows for exits.csv, trade_off.csv and policies.csv.
 
 Tidy: one row per (part, combination, threshold or policy, exit). `exit` is a decision point, or
-"all" for everyone together. gmacs: 1e9 multiply-accumulates per video with all its clips and crops,
-of leaving at that point, and in rows "all" the mean over all videos, right or wrong.
+"all" for all videos together. gmacs: 1e9 multiply-accumulates per video, over all its clips and
+crops, of leaving at that point; in rows "all" the mean over all videos, right or wrong.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class RunTables:
     """One run's logits with its three combinations and costs.
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
-    wise_protocol: how the betas were fitted; command: what to write into every row. pool,
-    temperatures: of the WISE combination, as in wise.combine.
+    fitted: what wise.json says of how the betas were fitted; command: what to write into every
+    row. pool, temperatures: of the WISE combination, as in wise.combine.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RunTables:
         logits: LogitsFile,
         betas: np.ndarray,
         costs: Mapping[str, float],
-        wise_protocol: str,
+        fitted: Mapping,
         command: str,
         pool: str = "logits",
         temperatures: Sequence[float] = (),
@@ -48,10 +48,10 @@ class RunTables:
             "wise": betas,
         }
         self._costs = np.array([costs[point] for point in self.points])
-        self._wise_protocol = wise_protocol
+        self.fitted = fitted
         self._command = command
-        # Of the WISE combination; the others sum logits as they are.
-        self.pooling = {"wise": (pool, tuple(temperatures))}
+        self.pooling = dict.fromkeys(self.weights, ("logits", ()))
+        self.pooling["wise"] = (pool, tuple(temperatures))
 
     def costs(self, part: str) -> np.ndarray:
         """(D,) gmacs per video of leaving at each decision point: those of one view x views."""
@@ -60,15 +60,15 @@ class RunTables:
     def combined(self, part: str, combination: str) -> tuple[np.ndarray, np.ndarray]:
         """(n, D, C) combined logits, and (n, D) whether deciding by them is right."""
         rows, labels = self.logits.samples(part)
-        pooling = self.pooling.get(combination, ("logits", ()))
-        combined = wise.combine(rows, self.weights[combination], *pooling)
+        how = self.pooling[combination]
+        combined = wise.combine(rows, self.weights[combination], *how)
         return combined, combined.argmax(axis=2) == labels[:, None]
 
     def row(self, part: str, combination: str) -> dict:
-        """The columns that say what a row is about: its run, part, protocol and command."""
+        """The columns that every row has: run, part, combination, protocol and command."""
         meta, protocol = self.logits.meta, self.logits.meta["protocol"]
         if combination == "wise":
-            protocol = f"{protocol}; {self._wise_protocol}"
+            protocol += f"; WISE ({self.fitted['solver']}) fitted on {self.fitted['fit_on']}"
         return {
             **{key: meta[key] for key in RUN},
             "part": part,
@@ -79,7 +79,7 @@ class RunTables:
         }
 
     def exit_rows(self) -> list[dict]:
-        """Everyone decides at one point: exits.csv."""
+        """Every video is decided at one point: exits.csv."""
         rows = []
         for part in self.parts:
             for combination in self.weights:
@@ -92,7 +92,7 @@ class RunTables:
     def sweep_rows(
         self, thresholds: Sequence[float], confidence: str, temperatures: Mapping[str, float]
     ) -> list[dict]:
-        """One threshold common to all exits, swept: trade_off.csv. A temperature by combination."""
+        """One threshold common to all exits, swept: trade_off.csv. temperatures: by combination."""
         rows = []
         for part in self.parts:
             costs = self.costs(part)
@@ -109,7 +109,7 @@ class RunTables:
         return rows
 
     def policy_rows(self, policy: Policy) -> list[dict]:
-        """What a policy does that team_net_wise_all_acc.py made: policies.csv."""
+        """What a policy of team_net_wise_all_acc.py does: policies.csv."""
         rows = []
         made = policy.provenance
         how = {

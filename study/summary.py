@@ -1,9 +1,9 @@
-"""What a study says: its CSV files read, and averaged over seeds and splits.
+"""A study's CSV files, read, and averaged over seeds and splits.
 
-A study is a folder written by `python -m study.collect`. Averages run over runs, that is over
-all seeds and splits of one method; the spread is their sample standard deviation. Only numbers of
-test videos are averaged, and only those made in one setting: data set, protocol, cost of the exits
-and goal of the calibration.
+A study is a folder written by `python -m study.collect`. Averages are over runs, that is over all
+seeds and splits of one method; the spread is their sample standard deviation. Only numbers of test
+videos are averaged, and only those of one setting: data set, protocol, cost of the exits and goal
+of the calibration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.columns import RUN, STUDY_COLUMNS
+from early_exit.wise import FULL
+from study.columns import ALL, RUN, STUDY_COLUMNS
 
 # In the order in which tables and figures show them.
 METHOD_LABELS = {
@@ -26,7 +27,8 @@ METHOD_LABELS = {
     "i_frame": "I-frame teacher",
 }
 COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
-# Who leaves where is shown for one policy: the paper's weights with the paper's rule.
+MISSING = {"top1_pct": [""], "gmacs": [""]}  # nobody left there; an older run does not tell
+# Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
 NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
@@ -53,7 +55,7 @@ class Study:
     backbones: pd.DataFrame
 
     def settings(self) -> list[Study]:
-        """The parts of the study whose runs may be averaged and compared, at least one."""
+        """Studies of one setting each, whose runs may be averaged and compared; at least one."""
         keys = _setting_keys(self)
         found = []
         for _, runs in keys.groupby("setting", sort=False):
@@ -77,7 +79,7 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of METHOD_LABELS, one's own last."""
+        """In the order of METHOD_LABELS; others come last."""
         found = set(self.exits["method"])
         return [name for name in METHOD_LABELS if name in found] + sorted(found - {*METHOD_LABELS})
 
@@ -123,7 +125,7 @@ def read_study(folder: str | os.PathLike) -> Study:
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
             kinds["confidence"] = "float64"
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"top1_pct": [""]})
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=MISSING)
         tables[field.name] = table[table["part"] == "test"] if "part" in table else table
         if field.name != "backbones" and tables[field.name].empty:
             raise ValueError(f"{path} holds no results on test videos")
@@ -157,6 +159,27 @@ def mean_std(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
     """mean, std (sample; NaN of one) and n of a column over the runs in each group."""
     grouped = table.groupby(list(by), sort=False)[column]
     return grouped.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def mean_curves(study: Study) -> pd.DataFrame:
+    """method, combination, threshold, gmacs, top1_pct: the sweep, averaged at equal thresholds."""
+    by = ["method", "combination", "threshold"]
+    return (
+        where(study.trade_off, exit=ALL).groupby(by, as_index=False)[["gmacs", "top1_pct"]].mean()
+    )
+
+
+def mean_sweep(study: Study, method: str, combination: str) -> tuple[pd.DataFrame, pd.Series]:
+    """By threshold, averaged over runs: share_pct leaving at each decision point, and top1_pct."""
+    own = where(study.trade_off, method=method, combination=combination)
+    share = own[own["exit"] != ALL].pivot_table("share_pct", "threshold", "exit")
+    top1 = where(own, exit=ALL).groupby("threshold")["top1_pct"].mean()
+    return share[study.points], top1
+
+
+def full_top1(study: Study) -> float:
+    """Mean top-1 of the network without exits."""
+    return where(study.exits, exit=FULL, combination="vanilla")["top1_pct"].mean()
 
 
 def method_gains(study: Study, method: str, baseline: str, combination: str) -> pd.DataFrame:

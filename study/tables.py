@@ -23,7 +23,7 @@ from study.summary import (
 
 
 def exit_table(study: Study) -> list[list[str]]:
-    """Header and rows: per method and exit top-1 by combination, GMACs, who leaves there."""
+    """Header and rows: per method and exit top-1 by combination, GMACs, share that leaves there."""
     table = [["method", "exit", *COMBINATION_LABELS.values(), "GMACs", "leave there %"]]
     shown = where(study.policies, **SHOWN)
     for method in study.methods:
@@ -69,8 +69,8 @@ def savings_table(study: Study) -> list[list[str]]:
     """Header and rows: the least cost, in percent of the full network's, at which top-1 is no more
     than 0, 1 and 2 points below the full network's, with one threshold for all exits.
 
-    The threshold is each run's best on the test videos: nobody can know it, calibrated ones
-    (`policy_table`) do worse. A run that never gets there counts as 100.
+    The threshold is each run's best on the test videos, which nobody knows beforehand: calibrated
+    ones (`policy_table`) do worse. A run without such a threshold counts as 100.
     """
     drops = (0, 1, 2)
     table = [["method", "combination", *(f"{drop} points" for drop in drops)]]
@@ -105,22 +105,23 @@ def gain_table(study: Study) -> list[list[str]]:
 
 
 def backbone_table(study: Study) -> list[list[str]]:
-    """Header and rows: test top-1 of the backbones, stream by stream."""
+    """Header and rows: test top-1 of the backbones, stream by stream, and their cost."""
     outputs = list(dict.fromkeys(study.backbones["output"]))
-    table = [["network", "runs", *outputs]]
+    table = [["network", "runs", *outputs, "GMACs"]]
     for method, rows in study.backbones.groupby("method"):
         found = [rows.loc[rows["output"] == output, "top1_pct"] for output in outputs]
-        table.append([method, str(len(found[0])), *(spread(top1, 1) for top1 in found)])
+        gmacs = spread(rows["gmacs"].drop_duplicates().dropna())
+        table.append([method, str(len(found[0])), *(spread(top1, 1) for top1 in found), gmacs])
     return table
 
 
-# Each with what its caption says of it.
+# Each with the words of its caption.
 TABLES = {
     "accuracy": (accuracy_table, "Test top-1 in percent when every video is decided at one exit"),
     "exits": (
         exit_table,
-        "Test top-1 in percent when every video is decided at one exit, and who leaves there with "
-        "WISE and one calibrated threshold",
+        "Test top-1 in percent when every video is decided at one exit, and the share that leaves "
+        "there with WISE and one calibrated threshold",
     ),
     "policies": (policy_table, "Test top-1 in percent and cost with calibrated thresholds"),
     "savings": (
@@ -191,7 +192,7 @@ def save_table(
 
 
 def as_text(study: Study) -> str:
-    """The study as Markdown: a section for each setting, and a word where there are several."""
+    """The study as Markdown: a section for each setting, and a note where there are several."""
     settings = study.settings()
     lines = []
     for data in dict.fromkeys(part.data for part in settings):

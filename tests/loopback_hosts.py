@@ -25,7 +25,7 @@ SSHD_PATHS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # not in
 
 
 def missing_programs() -> list[str]:
-    """What the hosts and the multirunner need, and this machine has not."""
+    """Programs that the hosts and the multirunner need and this machine lacks."""
     wanted = ("sshd", "ssh", "ssh-keygen", "parallel", "flock", "perl")
     return [name for name in wanted if shutil.which(name, path=SSHD_PATHS) is None]
 

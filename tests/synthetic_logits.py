@@ -1,4 +1,4 @@
-"""Logits files of a made-up study, for tests and for looking at figures."""
+"""Logits files of a made-up study."""
 
 from __future__ import annotations
 

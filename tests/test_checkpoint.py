@@ -43,21 +43,6 @@ def test_cut_file_is_named(tmp_path, keep):
         load_checkpoint(path)
 
 
-class Malicious:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
-
-
-def test_code_in_a_checkpoint_does_not_run(tmp_path):
-    torch.save({"model": Malicious(tmp_path / "executed")}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="is no readable file of tensors"):
-        load_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "executed").exists()
-
-
 def test_digest_notices_key_shape_dtype_and_bits():
     weights = {"a": torch.zeros(4), "b": torch.ones(2, dtype=torch.int64)}
     digest = weights_digest(weights)

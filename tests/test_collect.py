@@ -222,7 +222,7 @@ def test_a_table_of_other_columns_is_refused(runs):
 
 
 def with_columns_of_a_run(study, runs):
-    """The form that kept protocol and command in every row."""
+    """Put a run's own file, with protocol and command in every row, in the place of the study's."""
     shutil.copy(next(runs.rglob("exits.csv")), study)
 
 
@@ -282,7 +282,7 @@ def test_mixed_protocols_stand_side_by_side(tmp_path, capsys):
     [
         (lambda root: None, "is no folder of runs"),
         (lambda root: root.mkdir(), "no run below"),
-        (lambda root: only_started(make_run(root)), "no run of exits is finished\n  left out: "),
+        (lambda root: only_started(make_run(root)), " is finished\n  left out: "),
     ],
 )
 def test_nothing_to_collect_ends_in_an_error(tmp_path, capsys, make, message):

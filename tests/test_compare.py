@@ -10,7 +10,8 @@ import pytest
 from early_exit import wise
 from early_exit.logits import Part
 from study import compare
-from study.compare import Side, paired_difference
+from study.compare import Side
+from study.paired import paired_difference
 from tests.synthetic_logits import make_logits_file
 
 

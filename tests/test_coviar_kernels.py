@@ -3,7 +3,7 @@
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coviar import kernels, motion
@@ -45,6 +45,7 @@ def random_planes(rng):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(block, max_size=12), min_size=1, max_size=4))
+@example([[(8, 8, 0, 0, 0, 1), (8, 8, 0, 0, 0, 0)]])  # one that did not move, over one that did
 def test_accumulation(fields):
     expected = motion.identity(HEIGHT, WIDTH)
     places = np.empty((HEIGHT, WIDTH), np.uint32)

@@ -13,6 +13,7 @@ import pytest
 import coviar
 from coviar import check, visualize
 from coviar.index_cache import read_indexes
+from dataset_team.lists import read_paths
 from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
@@ -36,7 +37,8 @@ def videos(tmp_path_factory):
 
 def run_check(*arguments):
     parser = check.get_args_parser()
-    return check.main(parser.parse_args([str(argument) for argument in arguments]), parser)
+    args = parser.parse_args([str(argument) for argument in arguments])
+    return check.main(args, parser, read_paths)
 
 
 def test_check_says_what_every_video_of_a_folder_is(videos, capsys):

@@ -179,7 +179,7 @@ def test_synced_norm_is_batch_norm_over_all(monkeypatch):
 def test_a_killed_process_ends_the_others(server, tiny_toy, tmp_path):
     command = [SCRIPT, *tiny_toy, *RECIPE, "--epochs", 500, "--checkpoint_dir", tmp_path]
     job = server.start(*command, processes=2)
-    wait_for(tmp_path / RUN / LAST, job)
+    job.wait_for(tmp_path / RUN / LAST)
     start = time.monotonic()
     job.kill(signal.SIGKILL, rank=1)
     main, other = job.wait()
@@ -191,7 +191,7 @@ def test_a_killed_process_ends_the_others(server, tiny_toy, tmp_path):
 def test_a_signal_to_one_process_stops_all_at_one_step(server, tiny_toy, tmp_path):
     command = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", tmp_path]
     job = server.start(*command, "--epochs", 500, "--eval-freq", 500, processes=2)
-    wait_for(tmp_path / RUN / LAST, job)
+    job.wait_for(tmp_path / RUN / LAST)
     job.kill(signal.SIGTERM, rank=1)
     assert job.wait() == [75, 75], job.output()
     assert "SIGTERM: stopped" in job.output()
@@ -214,14 +214,6 @@ def test_batches_too_small_to_divide_are_refused(server, tiny_toy, tmp_path):
     command = [SCRIPT, *tiny_toy, *RECIPE, "--accumulate", 4, "--checkpoint_dir", tmp_path]
     code, output = server.run(*command, processes=2)
     assert code == 2 and "--batch-size 6 cannot be divided into --accumulate 4" in output
-
-
-def wait_for(path, job):
-    """Until the job has made a file."""
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end, job.output()
-        time.sleep(0.005)
 
 
 def children(pid):

@@ -11,7 +11,7 @@ from conftest import REPO
 from matplotlib.collections import PathCollection
 from synthetic_study import METHODS, SEEDS, SPLITS
 
-from study import drawing, figures, summary, tables
+from study import drawing, exit_figures, figures, summary, tables
 from study.drawing import COLOURS
 
 COMBINATIONS = ("vanilla", "constant", "wise")
@@ -211,7 +211,7 @@ def test_accuracy_per_exit_has_error_bars_of_the_runs(study, rows):
 
 
 def test_exit_shares_add_up_to_everyone(study, rows):
-    axis = axes_of(figures.exit_shares(study))[1]
+    axis = axes_of(exit_figures.exit_shares(study))[1]
     assert axis.get_title() == "PKD" and len(axis.collections) == len(POINTS)
     where = {"method": "prog_kd", "combination": "wise"}
     thresholds = sorted({float(row["threshold"]) for row in rows["trade_off"]})
@@ -230,7 +230,7 @@ def test_exit_shares_add_up_to_everyone(study, rows):
 
 
 def test_weights_are_written_into_their_cells(study, rows):
-    axes = axes_of(figures.weights(study))
+    axes = axes_of(exit_figures.weights(study))
     assert [axis.get_title() for axis in axes] == list(summary.METHOD_LABELS.values())
     outputs = [label.get_text() for label in axes[-1].get_xticklabels()]
     assert outputs == ["exit1", "exit2", "exit3", "iframe", "mv", "residual"]
@@ -243,7 +243,7 @@ def test_weights_are_written_into_their_cells(study, rows):
 
 def test_confusion_counts_where_videos_leave(study, rows):
     own = [row for row in rows["decisions"] if row["method"] == "prog_kd" and row["left"] == "1"]
-    called, leaving = axes_of(figures.confusion(study))
+    called, leaving = axes_of(exit_figures.confusion(study))
     classes = [label.get_text() for label in called.get_yticklabels()]
     drawn = called.images[0].get_array()
     start = dict.fromkeys(classes, 0)
@@ -259,7 +259,7 @@ def test_confusion_counts_where_videos_leave(study, rows):
             assert (bar.get_x(), bar.get_width()) == pytest.approx((start[name], share))
             start[name] += share
     with pytest.raises(ValueError, match="no runs of 'mine' here, only of team_ce, prog_kd"):
-        figures.confusion(study, "mine")
+        exit_figures.confusion(study, "mine")
 
 
 def make_timings(study, scale=1.0, precision="fp32", load=None, **changes):
@@ -315,8 +315,8 @@ def test_one_run_of_one_method_can_be_drawn(study):
 
     names = ("runs", "exits", "trade_off", "policies", "weights", "decisions", "backbones")
     (one,) = replace(study, **{name: first(getattr(study, name)) for name in names}).settings()
-    draws = (figures.trade_off, figures.accuracy_per_exit, figures.gains, figures.exit_shares)
-    for draw in (*draws, figures.weights, figures.confusion):
+    draws = (figures.trade_off, figures.accuracy_per_exit, figures.gains, exit_figures.exit_shares)
+    for draw in (*draws, exit_figures.weights, exit_figures.confusion):
         assert "n = 1 runs per method" in caption(draw(one))
     assert "±" not in tables.to_markdown(tables.exit_table(one))
 

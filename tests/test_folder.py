@@ -1,4 +1,4 @@
-"""One walk of a folder gives its videos and what is taken for none."""
+"""One walk of a folder gives its videos and counts its other files."""
 
 import os
 from collections import Counter
@@ -7,6 +7,7 @@ import pytest
 
 from coviar import check, reencode
 from coviar.folder import describe, list_folder
+from dataset_team.lists import read_paths
 from tests.coviar_videos import pictures, write_video
 
 
@@ -57,10 +58,11 @@ def test_check_and_reencode_count_alike_in_one_walk(folder, tmp_path, monkeypatc
             yield (here, *rest)
 
     monkeypatch.setattr(os, "walk", counted)
-    for script, words in ((check, [folder]), (reencode, [folder, tmp_path / "out"])):
+    commands = ((check, [folder], [read_paths]), (reencode, [folder, tmp_path / "out"], []))
+    for script, words, more in commands:
         walks.clear()
         parser = script.get_args_parser()
-        script.main(parser.parse_args([*map(str, words), "--workers", "1"]), parser)
+        script.main(parser.parse_args([*map(str, words), "--workers", "1"]), parser, *more)
         assert walks[str(folder)] == 1
         printed = capsys.readouterr()
         assert '"videos": 2' in printed.out and '"skipped": 3' in printed.out

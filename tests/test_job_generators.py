@@ -1,4 +1,4 @@
-"""What create_all_jobs.sh and the scripts upon it print: recipes, known options, names."""
+"""What create_all_jobs.sh and the scripts that call it print: recipes, known options, names."""
 
 import importlib
 import re
@@ -108,6 +108,44 @@ def test_questions_are_asked_with_known_options_of_the_study_s_backbones():
             assert method in known, side
 
 
+def commands_of(script, **environment):
+    """[(result, script, its parsed options)] of what a script with --jobs prints."""
+    lines = run(MULTIRUNNER / script, "--jobs", **environment).splitlines()
+    words = [shlex.split(line)[1:] for line in lines if line.startswith("job ")]
+    return [(result, *parse(command)) for result, _, *command in words]
+
+
+@pytest.mark.parametrize("script", ["ucf101_7_mobilenet.sh", "ucf101_7_tuning.sh"])
+def test_pretrained_streams_are_trained_alone_and_then_joined(script):
+    jobs = commands_of(script, WEIGHTS="w")
+    ready, joined = set(), 0
+    for result, module, args in jobs:
+        if module == "train_team_net":
+            method = "streams" if args.fusion == "sum" else "team_net"
+            folder = f"{args.checkpoint_dir}/{args.data_name}/{method}/{args.split}_seed1"
+            assert result == f"{folder}/result.json" and args.resume
+            assert args.select_on == "last" and args.precision == "auto"
+            if args.pretrained == "imagenet":
+                assert str(args.weights_dir) == "w"
+            else:
+                assert args.pretrained in ready, "streams are trained before they are joined"
+                assert args.fusion != "sum" and args.weights_dir is None
+                joined += 1
+            ready.add(f"{folder}/best.pt")
+        elif module == "train_i_frame_probe":
+            assert result.endswith(f"ucf101_7/i_frame_probe/{args.split}_seed1/result.json")
+            assert (args.arch, args.num_segments, args.crop_size) == ("mobilenet_v2", 8, 144)
+    assert joined == (3 if script == "ucf101_7_mobilenet.sh" else 12)
+    results = [result for result, *_ in jobs if result != "-"]
+    assert len(set(results)) == len(results), "no job makes what another makes"
+
+
+def test_variants_can_be_picked():
+    jobs = commands_of("ucf101_7_tuning.sh", NAMES="base ema", SPLITS="split2")
+    trained = [args for _, module, args in jobs if module == "train_team_net"]
+    assert [(args.ema, args.split) for args in trained] == [(0, "split2"), (0.95, "split2")]
+
+
 def test_the_whole_study_is_the_published_recipe():
     jobs = read_jobs(create())
     splits, seeds = ["split1", "split2", "split3"], [1, 736, 4711]
@@ -140,7 +178,7 @@ def test_the_whole_study_is_the_published_recipe():
 
 
 def bare(words):
-    """A command with only the options that it cannot do without."""
+    """A command with its required options only."""
     script, *rest = words
     kept = {"--data-name", "--data-root", "--train-list", "--test-list"}
     pairs = [(rest[n], rest[n + 1]) for n in range(len(rest) - 1) if rest[n] in kept]

@@ -21,7 +21,8 @@ RUN = "toy/team_net/split1_seed1"
 # Dropout, mixup, momentum, a running mean and an epoch whose last batch is short: all that a run
 # that goes on could get wrong.
 RECIPE = ["--epochs", 4, "--dropout", 0.3, "--ema", 0.9, "--accumulate", 2, "--resume"]
-RECIPE += ["--mixup", 0.4, "--label-smoothing", 0.1]
+RECIPE += ["--mixup", 0.4, "--label-smoothing", 0.1, "--photometric", 0.4, "--train-segments", 2]
+RECIPE += ["--nesterov", "--depth-lr-scale", 0.5, "--freeze", "mv.layer1", "--partial-bn"]
 TIMES = ("clips_per_s", "data_wait_share")  # the only fields that may differ
 
 
@@ -88,14 +89,6 @@ def test_twenty_kills_change_no_bit(server, tiny_toy, unbroken, tmp_path):
         assert_same(folder, unbroken)
 
 
-def wait_for(path, job):
-    """Until the job has made a file."""
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end, job.output()
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_it_with_a_checkpoint_and_the_code_for_requeue(
     server, tiny_toy, unbroken, tmp_path, number
@@ -105,7 +98,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_code_for_requeue(
     rng, reached, latest = random.Random(number), [(0, 0)], 0.2
     for _ in range(12):
         job = server.start(*command)
-        wait_for(tmp_path / RUN / "lock", job)
+        job.wait_for(tmp_path / RUN / "lock")
         time.sleep(rng.uniform(latest / 2, latest))
         job.kill(number)
         (code,) = job.wait()
@@ -150,7 +143,7 @@ def test_exits_stop_and_go_on_likewise(server, toy_options, unbroken, tmp_path):
     assert code == 0, output
     job = server.start(*command, "--checkpoint_dir", broken)
     folder = broken / "toy/team_ce/split1_seed1"
-    wait_for(folder / "log.jsonl", job)
+    job.wait_for(folder / "log.jsonl")
     job.kill(signal.SIGTERM)
     assert job.wait() == [REQUEUE], job.output()
     assert not (folder / "result.json").exists()
@@ -165,7 +158,7 @@ def stopped(server, tiny_toy, tmp_path_factory):
     place = tmp_path_factory.mktemp("stopped")
     command = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", place, "--save-steps", 1]
     job = server.start(*command)
-    wait_for(place / RUN / PREVIOUS, job)
+    job.wait_for(place / RUN / PREVIOUS)
     job.kill(signal.SIGTERM)
     assert job.wait() == [REQUEUE], job.output()
     return place
@@ -253,7 +246,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_clips(server, tiny_toy, 
 def test_a_second_run_in_the_same_folder_is_refused(server, tiny_toy, tmp_path):
     command = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", tmp_path]
     first = server.start(*command)
-    wait_for(tmp_path / RUN / "lock", first)
+    first.wait_for(tmp_path / RUN / "lock")
     code, output = server.run(*command, "--overwrite")
     assert code == 2 and f"{tmp_path / RUN} is in use by the process" in output
     assert first.wait() == [0], first.output()

@@ -1,4 +1,4 @@
-"""The page's numbers against slow arithmetic, its examples, and what it says when things lack."""
+"""The page's numbers against slow arithmetic, its examples, its messages where data is missing."""
 
 import base64
 import csv

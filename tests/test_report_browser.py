@@ -37,7 +37,7 @@ def rows(synthetic_study):
 
 @pytest.fixture(scope="module")
 def report(synthetic_study, tmp_path_factory):
-    """The page of the synthetic study, with videos and a class whose name is not to be trusted."""
+    """The page of the synthetic study, with videos and a class whose name holds HTML."""
     try:
         import plotly  # noqa: F401
     except ImportError:
@@ -73,7 +73,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page(browser, report):
-    """The loaded page; on leaving, it must have asked for nothing and complained of nothing."""
+    """The loaded page; it must make no request and log no error."""
     page = browser.new_page(viewport=DESKTOP)
     faults = []
     page.on("console", lambda line: faults.append(line.text))
@@ -96,7 +96,7 @@ def shares(page):
 
 
 def move(page, step):
-    """Move the slider there, the last step by the keyboard; the threshold that is there."""
+    """Move the slider, the last step by the keyboard; returns the threshold shown."""
     slider = page.locator(".threshold")
     slider.fill(str(step - 1))
     slider.press("ArrowRight")
@@ -188,7 +188,7 @@ def test_mistakes_and_examples_are_there(page, rows):
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_sticks_out(page, size):
+def test_nothing_is_wider_than_the_screen(page, size):
     page.set_viewport_size(size)
     width = size["width"]
     page.wait_for_function(

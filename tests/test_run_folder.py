@@ -1,4 +1,4 @@
-"""Run folders: nothing is overwritten unasked, a resumed log has no gap and no double line."""
+"""Run folders: nothing is overwritten without --overwrite, a resumed log has each epoch once."""
 
 import json
 

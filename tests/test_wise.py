@@ -222,8 +222,6 @@ def test_script_on_a_run_folder(tmp_path, monkeypatch, capsys):
     [
         (["--fit-on", "test"], "invalid choice: 'test'"),
         ([], "no part 'heldout', only train, train_views, test"),
-        (["--method", "prog_kd"], "leave out --method"),
-        (["--alpha", "-1"], "argument --alpha: -1 is not a finite number from 0"),
         (["--logits", "none.pt"], "no such logits file; save_logits.py writes them"),
     ],
 )

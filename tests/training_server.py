@@ -12,6 +12,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -67,6 +68,13 @@ class Job:
     def wait(self):
         """Exit codes of all ranks, minus the signal where one ended a rank."""
         return [self.server._ask(wait=pid) for pid in self.pids]
+
+    def wait_for(self, path):
+        """Until the job has written a file. A lock that nobody holds is empty."""
+        end = time.monotonic() + 60
+        while not path.exists() or not path.stat().st_size:
+            assert time.monotonic() < end, self.output()
+            time.sleep(0.005)
 
     def output(self):
         return self._output.read_text()

@@ -10,7 +10,9 @@ from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
 
 # What a backbone says of itself; an option of these names may only repeat it.
-READ_FROM_BACKBONE = (*("arch", "motion_arch", "num_segments", "is_shift", "dropout", "crop_size"),)
+READ_FROM_BACKBONE = (
+    *("arch", "motion_arch", "num_segments", "is_shift", "dropout", "fusion", "crop_size"),
+)
 CROP_SIZE = 224  # of published files and of runs that record none
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from dataset_team.dataset import VideoDataset
+from MACs.team_net import exit_gmacs
 from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
@@ -30,6 +33,7 @@ from training.run_folder import RunFolder
 from training.state import TrainingState
 from training.stopping import Stopped, StopSignals
 from training.synced_norm import use_synced_norm
+from training.tuning import keep_frozen
 
 OUTPUTS = ("fused", *STREAMS)
 
@@ -52,6 +56,10 @@ class BackboneRecipe(EvaluationSettings):
     lr_schedule: str
     warmup: int
     optimizer: str
+    nesterov: bool
+    freeze: list[str]
+    partial_bn: bool
+    depth_lr_scale: float
     classifier_lr_scale: tuple[float, float]
     stream_loss: float
     label_smoothing: float
@@ -115,8 +123,15 @@ def train_backbone(
     model.to(device, memory_format=torch.channels_last)
     if recipe.sync_bn:
         model = use_synced_norm(model, device)
+    frozen = keep_frozen(model, recipe.freeze, recipe.partial_bn)
     optimizer = make_optimizer(
-        model, recipe.optimizer, recipe.lr, recipe.wd, recipe.classifier_lr_scale
+        model,
+        recipe.optimizer,
+        recipe.lr,
+        recipe.wd,
+        recipe.classifier_lr_scale,
+        recipe.depth_lr_scale,
+        recipe.nesterov,
     )
     ema = make_ema(model, recipe.ema) if recipe.ema else None
     state = TrainingState(model, optimizer, ema)
@@ -129,7 +144,10 @@ def train_backbone(
     )
     loader = make_loader(splits.train, batches, None, recipe.workers, device)
     loss_function = functools.partial(
-        clip_loss, stream_loss=recipe.stream_loss, label_smoothing=recipe.label_smoothing
+        clip_loss,
+        stream_loss=recipe.stream_loss,
+        label_smoothing=recipe.label_smoothing,
+        alone=model.config["fusion"] == "sum",
     )
     mixup = make_mixup(recipe.mixup, len(splits.class_names)) if recipe.mixup else None
     network = distributed.exchanging(model, device)
@@ -150,7 +168,7 @@ def train_backbone(
         set_lr(optimizer, lr)
         line = {"epoch": epoch, "lr": lr}
         try:
-            with stop.deferred():
+            with stop.deferred(), segments_of(model, splits.train.num_segments):
                 line.update(
                     train_one_epoch(
                         network,
@@ -161,6 +179,7 @@ def train_backbone(
                         loss_function=loss_function,
                         after_step=after_step,
                         mixup=mixup,
+                        frozen=frozen,
                     )
                 )
             if (epoch + 1) % recipe.eval_freq == 0 or epoch == recipe.epochs - 1:
@@ -180,6 +199,16 @@ def train_backbone(
         f"{splits.selection_name}_top1_pct": progress.best["top1_pct"],
         **test_result(model, splits, device, recipe),
     }
+
+
+@contextlib.contextmanager
+def segments_of(model: TeamNet, num_segments: int) -> Iterator[None]:
+    """Have the model take clips of another number of segments."""
+    own, model.num_segments = model.num_segments, num_segments
+    try:
+        yield
+    finally:
+        model.num_segments = own
 
 
 def select_best(
@@ -241,6 +270,8 @@ def test_result(
         "test_top1_pct": top1.pop("fused"),
         **{f"test_{output}_pct": value for output, value in top1.items()},
         "test_videos": len(splits.test),
+        "gmacs": exit_gmacs(model.config, (), splits.test.crop_size)["full"]
+        * splits.test.num_test_views,
         "skipped_videos": splits.skipped,
         "precision": settings.precision,
         "protocol": splits.protocol,

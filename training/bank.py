@@ -1,4 +1,4 @@
-"""The bank: frozen views, what the exits see of each video, computed once and kept on disk.
+"""The bank: the inputs of the exits and their teachers, by view, computed once and kept on disk.
 
 The backbone is frozen and in eval mode while exits train, so an exit's input is a fixed function
 of the clip view: all methods and seeds train from one pass over the data.
@@ -106,7 +106,7 @@ def compute_view(
 
 
 class FrozenNetwork:
-    """A backbone whose weights stay as they are, and how it runs over views."""
+    """A backbone whose weights stay as they are, and the settings to compute its views."""
 
     def __init__(
         self,
@@ -166,16 +166,16 @@ class Views:
         return self._kept[view]
 
     def missing(self, count: int) -> list[int]:
-        """Those of the views 0..count-1 that the bank lacks."""
+        """The views of 0..count-1 that the bank lacks."""
         return [view for view in range(count) if not self._file(view).is_file()]
 
     def prepare(self, count: int) -> None:
-        """Compute those of the views 0..count-1 that the bank, if there is one, lacks."""
+        """Compute the views of 0..count-1 that the bank lacks; without a bank do nothing."""
         if self.folder is not None:
             self.fill(range(count))
 
     def fill(self, numbers: Iterable[int]) -> int:
-        """Compute the missing ones of the views `numbers`; returns how many it computed.
+        """Compute the missing views among `numbers`; returns how many it computed.
 
         The order is random, and each view is looked for again before it is computed. So processes
         that fill one bank at the same time share the work.
@@ -208,7 +208,7 @@ class Views:
         return values * torch.finfo(self.dtype).bits // 8 + 4 * 3 * backbone.config["num_classes"]
 
     def _open(self) -> None:
-        """Say of a new bank what it is, in about.json, and why an older one will not do."""
+        """Write the about.json of a new bank, and print why an older bank cannot be used."""
         if (self.folder / ABOUT).is_file():
             return
         about = {
@@ -238,9 +238,9 @@ class Views:
 def fill_share(banks: dict[str, Views], counts: dict[str, int], number: int, total: int) -> int:
     """Compute what share `number` of 1..total lacks of the first views of these parts.
 
-    The views of all parts, in one row, are dealt out to the shares in turn: which views are a
-    share's does not depend on what is there already, so one that was killed goes on. Returns the
-    number of clips computed.
+    The views of all parts, in one sequence, are given to the shares in turn. A share's views do not
+    depend on those that are there, so a killed share can be started again. Returns the number of
+    clips computed.
     """
     dealt = [(part, view) for part, count in counts.items() for view in range(count)]
     mine = dealt[number - 1 :: total]
@@ -252,7 +252,7 @@ def fill_share(banks: dict[str, Views], counts: dict[str, int], number: int, tot
 
 
 def stale_note(cache_dir: Path, about: dict) -> str | None:
-    """One line on the bank of the same data that is most like the new one, where there is any."""
+    """A line about the bank of the same data that differs least from the new one, if any."""
     ours, others = _in_words(about["identity"]), []
     for folder, theirs in read_banks(cache_dir).items():
         if theirs and theirs["name"] == about["name"]:

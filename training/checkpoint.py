@@ -39,8 +39,8 @@ def save_last(folder: Path, content: dict) -> None:
 def load_last(folder: Path) -> dict | None:
     """The newest readable checkpoint of a run, None where it has none yet.
 
-    Says it when last.pt is damaged and previous.pt stands in. Raises CheckpointError when there is
-    no other.
+    Prints a warning when last.pt is damaged and previous.pt is used. Raises CheckpointError when
+    neither can be read.
     """
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
     for path in found:

@@ -18,7 +18,7 @@ class Schedule:
     stream, three from the residual stream and the rest from the I-frame stream.
 
     Teachers are the backbone's streams, `fused` (their sum) or `labels` (plain cross entropy).
-    `weakest`, `middle` and `strongest` are streams too: which, is measured (`measured`).
+    `weakest`, `middle` and `strongest` are streams as well, told by their top-1 (`measured`).
     """
 
     def __init__(self, words: str, epochs: int):
@@ -55,8 +55,8 @@ class Schedule:
     def measured(self, stream_logits: torch.Tensor, labels: torch.Tensor) -> Schedule:
         """With streams for `weakest`, `middle` and `strongest`, by their top-1 on these videos.
 
-        stream_logits (n, 3, classes), order I, MV, R; labels (n,). Of streams that are equally
-        good the paper's weaker one is called so: motion vectors, then residuals, then I-frames.
+        stream_logits (n, 3, classes), order I, MV, R; labels (n,). Of streams with equal
+        top-1 the first in the paper's order is the weaker: motion vectors, residuals, I-frames.
         """
         top1 = (stream_logits.argmax(2) == labels[:, None]).float().mean(0)
         ranked = sorted(("mv", "residual", "iframe"), key=lambda name: top1[STREAMS.index(name)])

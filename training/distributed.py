@@ -54,8 +54,8 @@ def stop() -> None:
         return
     barrier()
     if torch.__version__ < "2.8":
-        # There the call below holds the interpreter's lock while it waits for gloo's threads, and
-        # one that still drops a tensor of any_of needs the lock: let them finish.
+        # The call below then holds the interpreter's lock while it waits for gloo's threads. A
+        # thread that still frees a tensor of any_of needs this lock, so let them finish first.
         time.sleep(0.5)
     dist.destroy_process_group()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from models.team_net import BackboneOutput, TeamNet
 from training import distributed
 from training.loading import Batch, to_device
 from training.state import TrainingState
+from training.tuning import lr_scales
 
 GRADIENT_CLIP = 20  # PAPER: TEAM-Net's backbone recipe
 
@@ -37,41 +38,49 @@ def make_optimizer(
     lr: float,
     weight_decay: float,
     classifier_scales: tuple[float, float],
+    depth_scale: float = 1.0,
+    nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """`sgd` (momentum .9, the published one) or `adamw`, both fused where the device has it.
 
-    The classifiers' weights and biases learn at these multiples of lr. Weight decay is for matrices
-    and kernels only, not for biases and normalisation.
+    The scales are those of `lr_scales`. Weight decay is for matrices and kernels only, not for
+    biases and normalisation.
     """
-    heads = {id(p) for stream in model.streams for p in stream.classifier.parameters()}
+    scales = lr_scales(model, classifier_scales, depth_scale)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by (lr scale, decay)
     for parameter in model.parameters():
-        is_matrix = parameter.ndim > 1
-        scale = classifier_scales[not is_matrix] if id(parameter) in heads else 1.0
-        groups.setdefault((scale, weight_decay if is_matrix else 0.0), []).append(parameter)
+        if parameter.requires_grad:
+            key = scales[id(parameter)], weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault(key, []).append(parameter)
     settings = [
         {"params": parameters, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
     ]
     if name == "adamw":
         return torch.optim.AdamW(settings, lr=lr, fused=True)
-    return torch.optim.SGD(settings, lr=lr, momentum=0.9, fused=True)
+    return torch.optim.SGD(settings, lr=lr, momentum=0.9, nesterov=nesterov, fused=True)
 
 
 def clip_loss(
-    output: BackboneOutput, labels: torch.Tensor, stream_loss: float, label_smoothing: float
+    output: BackboneOutput,
+    labels: torch.Tensor,
+    stream_loss: float,
+    label_smoothing: float,
+    alone: bool = False,
 ) -> torch.Tensor:
     """Mean cross entropy of the fused logits, plus `stream_loss` times the streams' mean.
 
-    labels: (b,), or (b, classes) shares of the classes when clips are mixed. label_smoothing:
-    Szegedy et al., CVPR 2016.
+    alone: the sum of the streams' own cross entropies instead, as if each trained alone. labels:
+    (b,), or (b, classes) shares of the classes when clips are mixed. label_smoothing: Szegedy et
+    al., CVPR 2016.
     """
+    if alone or stream_loss:
+        streams = (output.iframe, output.mv, output.residual)
+        own = [F.cross_entropy(x, labels, label_smoothing=label_smoothing) for x in streams]
+        if alone:
+            return torch.stack(own).sum()
     loss = F.cross_entropy(output.fused, labels, label_smoothing=label_smoothing)
-    if not stream_loss:
-        return loss
-    streams = (output.iframe, output.mv, output.residual)
-    own = [F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for logits in streams]
-    return loss + stream_loss * torch.stack(own).mean()
+    return loss + stream_loss * torch.stack(own).mean() if stream_loss else loss
 
 
 def make_mixup(alpha: float, num_classes: int) -> v2.MixUp:
@@ -121,15 +130,19 @@ def train_one_epoch(
     loss_function: Callable[[BackboneOutput, torch.Tensor], torch.Tensor],
     after_step: Callable[[], None],
     mixup: v2.MixUp | None = None,
+    frozen: Iterable[nn.Module] = (),
 ) -> dict[str, float]:
     """Run the remaining steps of the epoch in `state`; call `after_step` after each.
 
     network: state.model, or that in DistributedDataParallel. loader: its batch sampler is a
-    TrainBatches. Returns the mean loss and top1_pct of the whole epoch on augmented clips (a mixed
-    clip's label is the one with the larger share), and clips_per_s and data_wait_share of the steps
-    run here. Raises FloatingPointError, naming the clips, when the loss is not finite.
+    TrainBatches. frozen: of `keep_frozen`. Returns the mean loss and top1_pct of the whole epoch on
+    augmented clips (a mixed clip's label is the one with the larger share), and clips_per_s and
+    data_wait_share of the steps run here. Raises FloatingPointError, naming the clips, when the
+    loss is not finite.
     """
     network.train()
+    for module in frozen:
+        module.eval()
     batches, progress = loader.batch_sampler, state.progress
     batches.view, batches.first_step = progress.epoch, progress.step
     clips_before, waited = progress.clips, 0.0

@@ -1,4 +1,4 @@
-"""A frozen backbone with the data its exits see; the IC scripts and save_logits.py stand on it."""
+"""A frozen backbone, its data sets and its views, for the IC scripts and save_logits.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")
 class Frozen:
     """Backbone, data sets and views.
 
-    asked: what the user says of the backbone, None where nothing; keys READ_FROM_BACKBONE.
+    asked: the user's options READ_FROM_BACKBONE, None where not given.
     batch_size: clips per forward pass. cache_dir: the folder of banks. Raises ValueError or
     FileNotFoundError when backbone, `asked` and lists do not belong together.
     """
@@ -75,8 +75,8 @@ class Frozen:
     def views(self, part: str, banked: bool = True) -> Views:
         """The views of one of VIEW_PARTS, or of `selection`: the part that models are chosen on.
 
-        Augmented views only teach, so they are rounded to `bank_dtype`. The others are what an
-        exit's accuracy, weights and thresholds are measured on: as the network gives them.
+        Augmented views, which only teach, are rounded to `bank_dtype`. The others, on which
+        accuracy, weights and thresholds are measured, stay as the network computes them.
         """
         if part == "selection":
             part = self.splits.selection_name
@@ -89,7 +89,7 @@ class Frozen:
         )
 
     def _check_heldout(self, checkpoint: dict) -> None:
-        """Say it when the backbone has seen the videos that models are chosen on."""
+        """Print a note when the backbone may have seen the videos that models are chosen on."""
         heldout = self.splits.heldout
         unseen = set(checkpoint.get("heldout", ()))
         if heldout and any(record.name not in unseen for record in heldout.records):

@@ -63,7 +63,7 @@ class Splits:
     def train_as_tested(self) -> VideoDataset:
         """The training videos without augmentation: one clip, centre crop."""
         dataset = copy.copy(self.train)
-        dataset.train = False
+        dataset.train, dataset.num_segments = False, self.test.num_segments
         return dataset
 
     @property
@@ -101,15 +101,22 @@ def open_splits(
     crop_size: int,
     data_seed: int,
     num_classes: int | None = None,
+    *,
+    train_segments: int | None = None,
+    photometric: float = 0.0,
 ) -> Splits:
     """Read the lists and index the videos. num_classes: of a trained network, where there is one.
+    train_segments, photometric: of the training views alone.
 
     Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
     video stands in both lists: under one name or two, as a link or as a copy.
     """
-    return distributed.main_first(
+    splits = distributed.main_first(
         _open_splits, settings, num_segments, crop_size, data_seed, num_classes
     )
+    splits.train.num_segments = train_segments or num_segments
+    splits.train.photometric = photometric
+    return splits
 
 
 def _open_splits(

@@ -22,7 +22,8 @@ class RunLock:
 
     It is a record lock of the system. The system drops it when the holder ends, even by kill -9. It
     also works between hosts if the shared file system supports locks, as NFS does. The holder's
-    loader workers do not hold it. They would hold a lock of filelock, and keep it after a kill.
+    loader workers do not hold it. A lock of the package filelock would pass to them, and stay after
+    a kill.
     """
 
     def __init__(self, folder: Path):

@@ -40,6 +40,14 @@ def build_backbone(
 def _copy(model: TeamNet, path: str, parts: Sequence[str]) -> None:
     """Copy the weights of these parts, streams or "team", from a checkpoint into `model`."""
     source = load_backbone(Path(path), model.num_segments)
+    before, fusion = source.config["fusion"], model.config["fusion"]
+    if before == "sum":  # its TEAM blocks have learned nothing
+        parts = [part for part in parts if part != "team"]
+    elif before != fusion and "team" in parts:
+        raise ValueError(
+            f"{path} was trained with --fusion {before}, which only goes on as that; streams for"
+            f" --fusion {fusion} come from a run with --fusion sum"
+        )
     known, num_classes = source.config["num_classes"], model.config["num_classes"]
     if known != num_classes:
         print(f"{path} knows {known} classes: new classifiers for {num_classes}")

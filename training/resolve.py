@@ -61,6 +61,15 @@ def check_backbone_options(args: argparse.Namespace) -> None:
         raise ValueError("--warmup goes with --lr-schedule cosine")
     if args.warmup >= args.epochs:
         raise ValueError(f"--warmup {args.warmup} does not fit into --epochs {args.epochs}")
+    if args.nesterov and args.optimizer != "sgd":
+        raise ValueError(f"--nesterov goes with --optimizer sgd, not {args.optimizer}")
+    if args.fusion == "sum":
+        if args.stream_loss:
+            raise ValueError("--stream-loss: with --fusion sum streams have no other loss")
+        if "team" in args.freeze:
+            raise ValueError("--freeze team: there are no TEAM blocks with --fusion sum")
+    if args.train_segments and args.is_shift:
+        raise ValueError("--train-segments: --is_shift trains on the --num_segments of the test")
     parts = args.accumulate * distributed.world_size()
     if args.batch_size < parts:
         raise ValueError(

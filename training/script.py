@@ -41,12 +41,12 @@ from training.resolve import (
     run_path,
     stream_sources,
 )
-from training.run_folder import RunFolder
+from training.run_folder import LISTS, RunFolder
 from training.stopping import REQUEUE, Stopped, StopSignals
 from training.train_options import NETWORK_DEFAULTS
 
 Settings = TypeVar("Settings")
-BATCH_OPTIONS = ("batch_size", "accumulate", "num_segments", "crop_size", "sync_bn")
+BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
 
 
 def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:
@@ -65,7 +65,7 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def check_data(args: argparse.Namespace) -> None:
-    """Settle --heldout, and put what the lists say into args.lists, as digests.
+    """Resolve --heldout, and put the digests of the lists into args.lists.
 
     Raises ValueError or FileNotFoundError, before anything long starts, when the options of the
     data contradict each other or name files that are not there or are no lists.
@@ -73,14 +73,12 @@ def check_data(args: argparse.Namespace) -> None:
     resolve_heldout(args)
     if not args.data_root.is_dir():
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
-    for flag in ("train_list", "test_list"):
-        path = getattr(args, flag)
+    args.lists = {}
+    for name in LISTS:
+        path = getattr(args, name)
         if not path.is_file():
-            raise FileNotFoundError(f"--{flag.replace('_', '-')} {path} is no file")
-    args.lists = {
-        flag: list_digest(getattr(args, flag), args.data_root)
-        for flag in ("train_list", "test_list")
-    }
+            raise FileNotFoundError(f"--{name.replace('_', '-')} {path} is no file")
+        args.lists[name] = list_digest(path, args.data_root)
 
 
 def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
@@ -138,9 +136,18 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         else:
             result = folder.finished()
         if result is None:
-            splits = open_splits(data, args.num_segments, args.crop_size, args.random_seed)
+            splits = open_splits(
+                data,
+                args.num_segments,
+                args.crop_size,
+                args.random_seed,
+                train_segments=args.train_segments,
+                photometric=args.photometric,
+            )
             check_batches(
-                len(splits.train), **{name: getattr(args, name) for name in BATCH_OPTIONS}
+                len(splits.train),
+                num_segments=splits.train.num_segments,
+                **{name: getattr(args, name) for name in BATCH_OPTIONS},
             )
             config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
             config.pop("crop_size")

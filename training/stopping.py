@@ -60,7 +60,7 @@ class StopSignals:
 
 
 def ignore_in_worker(_: int) -> None:
-    """For loader workers: they ignore a scheduler's signals and obey their parent's."""
+    """Let a loader worker ignore the signals of a scheduler, and end by those of its parent."""
     if not hasattr(signal, "sigwaitinfo"):
         return  # macOS does not tell who sent a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -68,7 +68,7 @@ def ignore_in_worker(_: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Python sends workers a SIGTERM when it ends with a loader still in use, and waits."""
+    """Python sends its workers SIGTERM, and waits, when it ends with a loader still in use."""
     while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
         pass
     os._exit(0)

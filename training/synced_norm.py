@@ -13,7 +13,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     """As nn.BatchNorm2d, but in training the mean and variance are those of all processes' rows.
 
     Statistics are float32 whatever the precision. Parameters and buffers have the names and
-    meaning of nn.BatchNorm2d's, so that checkpoints do not tell the two apart.
+    meaning of nn.BatchNorm2d's, so the checkpoints of both are alike.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 class SumOverProcesses(torch.autograd.Function):
-    """The sum of all processes' tensors; what reaches it backwards is summed likewise."""
+    """The sum of all processes' tensors; gradients are summed in the same way."""
 
     @staticmethod
     def forward(ctx: object, values: torch.Tensor) -> torch.Tensor:

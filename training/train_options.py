@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from models import STREAMS
+from models.team_net import FUSIONS
 from training.options import (
     fraction,
     non_negative_float,
@@ -18,7 +19,7 @@ from training.recipes import ANY, RECIPES
 # Of a new backbone, where the user gave nothing: the paper's.
 NETWORK_DEFAULTS = {
     **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
-    **{"is_shift": False, "dropout": 0.5, "crop_size": 224},
+    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
 }
 
 
@@ -190,6 +191,7 @@ def add_frozen_options(
     group.add_argument("--num_segments", type=positive_int, help="T; likewise")
     group.add_argument("--is_shift", action="store_true", default=None, help="TSM; likewise")
     group.add_argument("--dropout", type=fraction, help="likewise")
+    group.add_argument("--fusion", choices=FUSIONS, help="likewise")
     group.add_argument("--crop-size", type=positive_int, help="likewise, in pixels")
     group.add_argument(
         "--views",

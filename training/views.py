@@ -1,4 +1,4 @@
-"""The bank as a command: fill it before the exits train, and remove what no backbone needs.
+"""The bank as a command: fill it before the exits train, and remove banks that nothing needs.
 
     python -m training.views --data-name ucf101 --data-root data/ucf101 \\
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
@@ -120,7 +120,7 @@ def fill(args: argparse.Namespace) -> dict:
 
 
 def prune(checkpoint_dir: Path, cache_dir: Path | None, dry_run: bool) -> dict:
-    """Remove the banks that no backbone of today can use; says what goes and what stays.
+    """Remove the banks that no present backbone can use; prints what it removes and keeps.
 
     A backbone is known by its weights: those of every team_net run under --checkpoint_dir, and
     those in the file that the bank was made from, wherever it is.

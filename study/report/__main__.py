@@ -1,11 +1,11 @@
-"""One HTML page of results that opens anywhere, also offline: tables, plots, a slider, examples.
+"""One HTML page of results that needs no network: tables, plots, a slider, examples.
 
     python -m study.report runs/ucf101 --out report.html
     python -m study.report results/ucf101 --data-root VIDEOS --out report.html
 
-Takes run trees, whose results it gathers as `python -m study.collect` does, or studies that
-were gathered before. Example clips come with pictures where their videos are found: under
---data-root, else where the runs' args.json says.
+Takes folders of runs, whose results it gathers as `python -m study.collect` does, or studies.
+Example clips have pictures where their videos are found: under --data-root, else where the runs'
+args.json says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.provenance import print_result
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("input and output")
-    group.add_argument("sources", type=Path, nargs="+", help="trees of runs, or folders of studies")
+    group.add_argument("sources", type=Path, nargs="+", help="folders of runs, or of studies")
     group.add_argument("--out", type=Path, required=True, metavar="HTML", help="the page")
     group.add_argument("--data-root", type=Path, nargs="+", help="folders of the videos")
     return parser

@@ -1,4 +1,4 @@
-"""The numbers a section of the page draws, taken from a study: plain values that JSON can hold."""
+"""The numbers of a study that a section of the page shows, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pandas as pd
 
 from early_exit.wise import COMBINATIONS, FULL
 from study.columns import ALL
-from study.drawing import COLOURS
+from study.drawing import COLOURS, tones
 from study.summary import COMBINATION_LABELS, SHOWN, Study, label, where
 
-# The study's own method is shown first where it is there.
+# Shown first, where a study has it.
 FIRST_METHOD = "prog_kd"
 MAX_MISTAKES = 60
 
@@ -23,7 +23,7 @@ def first_method(study: Study) -> str:
 def section_data(study: Study) -> dict:
     """What page.js draws for runs of one setting. Averages are over all seeds and splits.
 
-    colours: by the place of a method, those of the figures too.
+    colours: by the place of a method; tones: by decision point; both as in the figures.
     points, gmacs: decision points and what leaving there costs; full: [mean, std] top-1 there.
     exits: {method: {combination: [[mean, std] by point]}}, top-1 in percent, std null of one run.
     thresholds, curves: {method: {combination: {top1, gmacs: [[mean, std] by threshold],
@@ -49,6 +49,7 @@ def section_data(study: Study) -> dict:
     return {
         "methods": methods,
         "colours": COLOURS,
+        "tones": tones(len(points)),
         "labels": {method: label(method) for method in methods},
         "combinations": list(COMBINATIONS),
         "combination_labels": COMBINATION_LABELS,

@@ -18,7 +18,7 @@ from coviar.index import read_index
 from coviar.visualize import flow_colours
 
 WIDTH, QUALITY = 200, 80
-# The colours of motion saturate here at the latest, so that noise in a still clip stays pale.
+# Pixels of motion at full colour, at least: noise in a still clip stays pale.
 LONGEST = 4.0
 EACH = 3
 KINDS = {"early": "right, early", "late": "right, late", "wrong": "wrong"}
@@ -37,8 +37,8 @@ class Example(NamedTuple):
 def choose(decisions: pd.DataFrame, number: int = EACH) -> list[Example]:
     """At most `number` videos of one run of each kind, of different classes where there are such.
 
-    Early is the first half of the decision points. Right ones with the clearest early or latest
-    exit come first; wrong ones by confidence: the mistakes that a threshold does not catch.
+    Early is the first half of the decision points. Among the right ones, the earliest exits and the
+    latest come first; among the wrong ones the most confident, which no threshold catches.
     """
     found: dict[str, list] = {kind: [] for kind in KINDS}
     for video, rows in decisions.groupby("video", sort=True):
@@ -46,7 +46,7 @@ def choose(decisions: pd.DataFrame, number: int = EACH) -> list[Example]:
         left = next(d for d, row in enumerate(points) if row["left"])
         sure, right = points[left]["confidence"], points[left]["correct"]
         kind = "wrong" if not right else "early" if 2 * left < len(points) - 1 else "late"
-        # Late ones are most telling where the exits before were wrong.
+        # The best examples of late exits are those whose earlier exits were wrong.
         before = sum(not row["correct"] for row in points[:left])
         rank = {"early": (left, -sure), "late": (-before, -sure), "wrong": (-sure,)}[kind]
         found[kind].append((rank, Example(kind, video, points[0]["class_name"], points, left)))
@@ -64,7 +64,7 @@ def _varied(ranked: list, number: int) -> list[Example]:
 
 
 def pictures(path: str | os.PathLike) -> dict[str, str]:
-    """{what: data URI} of the GOP in the middle: I-frame, and what has changed at its last picture.
+    """{what: data URI} of the middle GOP: its I-frame, motion and residual up to its last picture.
 
     Raises OSError or ValueError for a file that the loader cannot read.
     """

@@ -1,4 +1,4 @@
-"""The page's sections as HTML: what does not change with the slider is written here."""
+"""The page's sections as HTML, with all that does not change with the slider."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def options(names: dict[str, str]) -> str:
 
 
 def tiles(study: Study, data: dict) -> str:
-    """The few numbers to see first."""
+    """The main numbers, at the top."""
     method = data["first_method"]
     policy = data["policies"][method]["wise"]
     cost = 100 * policy["gmacs"] / data["gmacs"][-1]
@@ -73,12 +73,12 @@ def tiles(study: Study, data: dict) -> str:
 
 
 def breakable(name: str) -> str:
-    """A class name as HTML, with leave to break the line inside: BodyWeight|Squats."""
+    """A class name as HTML whose line may break inside it: BodyWeight|Squats."""
     return re.sub(r"(?<=[a-z_])(?=[A-Z])", "<wbr>", escape(name))
 
 
 def card(example: Example, images: dict[str, str]) -> str:
-    """One example clip: its pictures, and what would be said of it at each decision point."""
+    """One example clip: its pictures, and its label at each decision point."""
     rows = []
     for d, row in enumerate(example.points):
         state = "left" if d == example.left else "later" if d > example.left else ""
@@ -160,7 +160,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
     )
     backbone = ""
     if len(study.backbones):
-        backbone = "<h4>The network below the exits: test top-1 in percent</h4>"
+        backbone = "<h4>The backbone: test top-1 in percent</h4>"
         backbone += table(tables.backbone_table(study), "backbone")
     combinations = sorted(set(study.decisions["combination"]))
     decided_by = ", ".join(COMBINATION_LABELS.get(name, name) for name in combinations)

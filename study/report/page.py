@@ -1,4 +1,4 @@
-"""From runs or studies to the text of the page."""
+"""The text of the page, from runs or studies."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from string import Template
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
-from study.columns import STUDY_COLUMNS
 from study.report.data import section_data
 from study.report.html import PAGE, section
-from study.run_tables import write_rows
 from study.summary import Study
 from training.provenance import command_line
 
 TITLE = "Accuracy against cost"
-MARK = "decisions.csv"  # is in every study, but not in the folder of a run
+MARK = "decisions.csv"  # in every study, in no run folder
 
 
 def read(source: Path) -> list[Study]:
@@ -33,20 +31,15 @@ def read(source: Path) -> list[Study]:
     has_runs = next(source.rglob(LOGITS_NAME), None) is not None
     if studies and (studies[0] == source or not has_runs):
         return [part for folder in studies for part in summary.read_study(folder).settings()]
-    gathered = collect.gather([source])
-    reasons = [f"left out: {folder}: {why}" for folder, why in gathered.left_out.items()]
-    if not gathered.rows["exits.csv"]:
-        raise ValueError("\n  ".join([f"no run of exits below {source} is finished", *reasons]))
-    for reason in reasons:
-        print(reason)
     with tempfile.TemporaryDirectory() as folder:
-        for name, columns in STUDY_COLUMNS.items():
-            write_rows(Path(folder, name), columns, gathered.rows[name])
+        gathered = collect.write_study([source], Path(folder))
+        for reason in gathered.reasons():
+            print(reason)
         return summary.read_study(folder).settings()
 
 
 def data_roots(source: Path) -> list[Path]:
-    """Where the runs below had their videos, as far as those folders are there."""
+    """The folders of the runs' videos that are still there."""
     roots = {}
     for path in sorted(source.rglob("args.json")):
         try:
@@ -74,7 +67,7 @@ def page(parts: Iterable[tuple[Study, Sequence[VideoFinder]]], plotly: str) -> t
         nav=f'<nav aria-label="data sets">{links}</nav>' if len(payload) > 1 else "",
         sections="\n".join(sections),
         command=escape(command_line()),
-        # No name in the data may end the script element it stands in.
+        # A name in the data must not end the script element.
         payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
         plotly=plotly,
         script=(PAGE / "page.js").read_text(encoding="utf-8"),

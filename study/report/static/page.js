@@ -1,5 +1,5 @@
 "use strict";
-// Draws the plots of each data set's section from the page's JSON and keeps them at the slider.
+// Draws the plots of each data set's section from the page's JSON; the slider moves their marks.
 // The JSON's fields are described in study/report/data.py.
 
 const DASHES = { vanilla: "dot", constant: "dash", wise: "solid" };
@@ -13,15 +13,6 @@ const pct = (value) => `${value.toFixed(1)} %`;
 const exitName = (point) => (point === "full" ? "full network" : point.replace("exit", "exit "));
 const spread = ([, std]) => (std === null ? "" : ` ± ${std.toFixed(1)}`);
 
-/** Later exits are darker: n steps from light to dark blue. */
-function ramp(n) {
-  const from = [190, 219, 238], to = [0, 58, 94];
-  return Array.from({ length: n }, (_, i) => {
-    const share = n > 1 ? i / (n - 1) : 1;
-    return `rgb(${from.map((value, c) => Math.round(value + share * (to[c] - value)))})`;
-  });
-}
-
 /** Ticks of a log axis at 1, 2 and 5 times powers of ten. */
 function logTicks(low, high) {
   const ticks = [];
@@ -31,7 +22,7 @@ function logTicks(low, high) {
   return ticks.filter((tick) => tick >= low && tick <= high);
 }
 
-/** Where a class name may be broken: BodyWeight|Squats. */
+/** A class name whose line may break inside it: BodyWeight|Squats. */
 const breakable = (name) => name.split(/(?<=[a-z_])(?=[A-Z])/).flatMap((part, n) => (n ? [document.createElement("wbr"), part] : [part]));
 
 /** An element with text or children. */
@@ -145,12 +136,11 @@ class Section {
     say("top1-std", spread(curve.top1[step]));
     say("gmacs", curve.gmacs[step][0].toFixed(2));
     say("cost", pct((100 * curve.gmacs[step][0]) / full));
-    const colours = ramp(data.points.length);
     const rows = data.points.map((point, d) => {
       const share = curve.share[step][d];
       const bar = element("span", "", { class: "bar" });
       bar.style.width = `${share}%`;
-      bar.style.background = colours[d];
+      bar.style.background = data.tones[d];
       const name = element("th", exitName(point), { scope: "row" });
       return element("tr", [name, element("td", bar), element("td", pct(share))]);
     });
@@ -218,12 +208,11 @@ class Section {
 
   drawShares() {
     const { curve, data } = this;
-    const colours = ramp(data.points.length);
     const traces = data.points.map((point, d) => ({
       x: data.thresholds,
       y: curve.share.map((shares) => shares[d]),
       name: exitName(point),
-      mode: "lines", stackgroup: "exits", fillcolor: colours[d], line: { width: 0.5, color: "#fff" },
+      mode: "lines", stackgroup: "exits", fillcolor: data.tones[d], line: { width: 0.5, color: "#fff" },
       hovertemplate: `${exitName(point)}: %{y:.1f} %<extra></extra>`,
     }));
     const at = data.thresholds[this.step];

@@ -1,0 +1,32 @@
+"""Changes of colour and light for I-frames: RandAugment (Cubuk et al., 2020) without its geometry.
+
+Motion vectors and residuals are no photographs, and nothing may move against them.
+"""
+
+from __future__ import annotations
+
+from torchvision.transforms.v2 import functional
+
+NUM_CHANGES = 2
+# Of a factor that is 1 where nothing changes; `change` draws it from 1 - m to 1 + m.
+BY_FACTOR = (
+    functional.adjust_brightness,
+    functional.adjust_contrast,
+    functional.adjust_saturation,
+    functional.adjust_sharpness,
+    functional.adjust_gamma,
+)
+WHOLE = (functional.autocontrast, functional.equalize)
+
+
+def change_light(pictures, magnitude, rng):
+    """Two different random changes, the same for all pictures of a clip.
+
+    pictures: uint8 (t, 3, h, w). magnitude: m in (0, 1). rng: a random.Random.
+    """
+    for operation in rng.sample((*BY_FACTOR, *WHOLE), NUM_CHANGES):
+        if operation in BY_FACTOR:
+            pictures = operation(pictures, rng.uniform(1 - magnitude, 1 + magnitude))
+        else:
+            pictures = operation(pictures)
+    return pictures

@@ -1,0 +1,48 @@
+"""Paired differences of top-1, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Difference(NamedTuple):
+    """Of top-1 in points, per decision point (D,): the mean, its interval, the spread over runs."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    std_over_runs: np.ndarray
+
+
+def paired_difference(
+    splits: Sequence[np.ndarray],
+    groups: Sequence[Sequence],
+    *,
+    confidence_pct: float = 95.0,
+    samples: int = 10_000,
+) -> Difference:
+    """Percentile bootstrap (Efron and Tibshirani 1993, section 13.3), stratified by split.
+
+    splits: per split (seeds, n, D), correct of the first minus correct of the second, in -1..1.
+    groups: per split the unit of each of the n videos; the videos of a unit are drawn together.
+    """
+    rng = np.random.default_rng(0)
+    total, counted = 0, 0
+    for difference, units in zip(splits, groups):
+        _, unit = np.unique(np.asarray(units), return_inverse=True)
+        number = unit.max() + 1
+        sums = np.zeros((number, difference.shape[2]))
+        np.add.at(sums, unit, difference.mean(axis=0))
+        draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
+        total = total + draws @ sums
+        counted = counted + draws @ np.bincount(unit)
+    tail = (100 - confidence_pct) / 2
+    low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
+    videos = sum(difference.shape[1] for difference in splits)
+    mean = sum(difference.mean(axis=0).sum(axis=0) for difference in splits) / videos
+    per_run = np.concatenate([difference.mean(axis=1) for difference in splits])  # (runs, D)
+    spread = per_run.std(axis=0, ddof=1) if len(per_run) > 1 else np.full(per_run.shape[1], np.nan)
+    return Difference(100 * mean, low, high, 100 * spread)

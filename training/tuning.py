@@ -1,0 +1,69 @@
+"""Which weights of pretrained streams a training changes, and how fast.
+
+Streams know ImageNet; small data is not to make them forget it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from models import STREAMS
+from models.team_net import Stream, TeamNet
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+# A stage of all streams, all stages of a stream, one stage of one stream, or the TEAM blocks.
+STREAM_STAGES = tuple(f"{name}.{stage}" for name in STREAMS for stage in STAGES)
+FREEZABLE = (*STAGES, *STREAMS, *STREAM_STAGES, "team")
+
+
+def keep_frozen(model: TeamNet, freeze: Sequence[str], partial_bn: bool) -> list[nn.Module]:
+    """Take gradients away from what stays as it is, and return these modules.
+
+    freeze: of FREEZABLE. partial_bn: all BatchNorms but the first of a stream's stages and the one
+    of its input, which adapt to what is no photograph (Wang et al., ECCV 2016, TSN). The modules
+    must be in eval mode while the rest trains.
+    """
+    frozen = [model.team] if "team" in freeze or model.config["fusion"] == "sum" else []
+    for name, stream in zip(STREAMS, model.streams):
+        for stage_name, stage in zip(STAGES, stream.stages):
+            if {stage_name, name, f"{name}.{stage_name}"} & set(freeze):
+                frozen.append(stage)
+        if name in freeze or f"{name}.stem" in freeze or "stem" in freeze:
+            frozen.append(stream.input_norm)
+        if name in freeze:
+            frozen.append(stream.pre_classifier)
+        if partial_bn:
+            frozen += list(_batch_norms(stream))[1:]
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen
+
+
+def _batch_norms(stream: Stream) -> Iterator[nn.Module]:
+    """Those of the stages, in order."""
+    for stage in stream.stages:
+        for module in stage.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                yield module
+
+
+def lr_scales(
+    model: TeamNet, classifier_scales: tuple[float, float], depth_scale: float
+) -> dict[int, float]:
+    """By id of each parameter, the multiple of lr at which it learns.
+
+    classifier_scales: of the classifiers' weights and biases. depth_scale: of layer4 and of what
+    some networks have between it and the classifier; each stage before it learns at this multiple
+    of the next one's. TEAM blocks and the norms of the input, which no ImageNet network has, learn
+    at lr.
+    """
+    scales = {id(parameter): 1.0 for parameter in model.parameters()}
+    for stream in model.streams:
+        for depth, stage in enumerate(reversed(stream.stages), 1):
+            scales.update({id(p): depth_scale**depth for p in stage.parameters()})
+        for parameter in stream.classifier.parameters():
+            scales[id(parameter)] = classifier_scales[parameter.ndim == 1]
+        scales.update({id(p): depth_scale for p in stream.pre_classifier.parameters()})
+    return scales
