@@ -3,14 +3,19 @@
     python predict.py VIDEO... --checkpoint runs/ucf101/prog_kd/split1_seed1
     python predict.py VIDEO --checkpoint runs/ucf101/prog_kd/split1_seed1 --show clip.png
     python predict.py FOLDER --checkpoint runs/ucf101/prog_kd/split1_seed1 --json > labels.jsonl
+    python predict.py FILM --every 5 --window 10 --checkpoint runs/ucf101/prog_kd/split1_seed1
+    ffmpeg -i CAMERA -f mpegts - | python predict.py - --checkpoint runs/ucf101/prog_kd/split1_seed1
 
-Any file that FFmpeg reads: MPEG-4 encoded as the training videos are is taken as it is, anything
-else is re-encoded in memory first (a minute of video takes seconds and 10 to 70 MB). The
-checkpoint is a run of exits, with policy.json of team_net_wise_all_acc.py beside it, a backbone's
-run, or a published TEAM-Net (+ IC) file. A file that cannot be read is reported, the rest goes on,
+Any file that FFmpeg reads: MPEG-4 encoded as the training videos are is taken as it is; of anything
+else, only the windows that the network looks at are decoded and re-encoded, whatever its length.
+--every and --window give a line for each window of time; so do a pipe (-), a camera (/dev/video0)
+and an address (https://, rtsp://, udp:// ...), as they go on: docs/long_videos.md. The checkpoint
+is a run of exits, with policy.json of team_net_wise_all_acc.py beside it, a backbone's run, or a
+published TEAM-Net (+ IC) file. A file or window that cannot be read is reported, the rest goes on,
 and the exit code is 1.
 """
 
+import argparse
 import contextlib
 import json
 import sys
@@ -22,10 +27,13 @@ from tqdm import tqdm
 from coviar.command import run
 from coviar.convert import FITS
 from coviar.folder import list_folder
+from coviar.live import STDIN, is_live
 from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.predictor import Predictor, describe, policy_beside
+from early_exit.timeline import Timeline
+from early_exit.timeline_lines import Tally, header, write_timeline
 from early_exit.wise import vanilla_weights
 from MACs.team_net import exit_gmacs
 from models import STREAMS
@@ -35,10 +43,17 @@ from training.provenance import print_result
 from training.resolve import choose_device, resolve_precision
 from training.trained import load_trained
 
+WINDOW_SECONDS = 10  # about what a clip of the data sets lasts
+
 
 def get_args_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="files or folders")
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="files or folders; - (standard input), a camera or an address for a timeline",
+    )
     group = parser.add_argument_group("network")
     group.add_argument(
         "--checkpoint",
@@ -91,21 +106,65 @@ def get_args_parser():
         " published), padded with black, or cropped to its middle",
     )
     group.add_argument("--top", type=positive_int, default=5, help="classes to name (default 5)")
-    group.add_argument("--json", action="store_true", help="one JSON object per video and line")
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object per video (or window) and line"
+    )
     group.add_argument(
         "--show",
         type=Path,
         metavar="PNG",
         help="draw what the network saw and where it left: a file for one video, else a folder",
     )
+    group = parser.add_argument_group("timeline")
+    group.add_argument(
+        "--every",
+        type=positive_seconds,
+        metavar="S",
+        help="a line for each window of time, begun every S seconds (default: as --window)",
+    )
+    group.add_argument(
+        "--window",
+        type=positive_seconds,
+        metavar="S",
+        help=f"the length of a window in seconds (default {WINDOW_SECONDS})",
+    )
+    group.add_argument(
+        "--merge", action="store_true", help="one line for neighbouring windows of one label"
+    )
+    group.add_argument(
+        "--smooth",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="a window's probabilities are the mean of those of its own and N - 1 before it",
+    )
+    group.add_argument("--csv", action="store_true", help="the timeline as CSV")
     return parser
 
 
-def list_videos(paths, parser):
-    """The files named and those in the folders named."""
+def positive_seconds(text):
+    """For argparse: a number above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def list_videos(names, parser):
+    """The files named and those in the folders named; live sources stay text."""
     videos = []
-    for path in paths:
-        if path.is_dir():
+    for name in names:
+        path = Path(name)
+        try:
+            is_source = is_live(name)
+        except ValueError as error:
+            parser.error(str(error))
+        if is_source:
+            videos.append(name)
+        elif path.is_dir():
             found = list_folder(path).videos
             if not found:
                 parser.error(f"{path} holds no video; name the files themselves")
@@ -151,10 +210,11 @@ def picture_paths(show, videos, parser):
         parser.error(f"--show {show} is neither a .png file nor a folder")
     paths, taken = {}, set()
     for video in videos:
-        name, number = video.stem, 1
+        stem = "stdin" if str(video) == STDIN else Path(video).stem
+        name, number = stem, 1
         while name.casefold() in taken:  # some file systems have no letter case
             number += 1
-            name = f"{video.stem}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.casefold())
         paths[video] = show / f"{name}.png"
     return paths
@@ -202,16 +262,63 @@ def reason_of(error, video):
     return str(error).replace(f"{video}: ", "").replace(f": {str(video)!r}", "")
 
 
+def is_timeline(args, videos, parser):
+    """Whether windows of time are asked for."""
+    wanted = bool(args.every or args.window or any(isinstance(video, str) for video in videos))
+    if args.csv and args.json:
+        parser.error("--csv and --json are two forms of the same lines; choose one")
+    if not wanted and (args.merge or args.csv or args.smooth > 1):
+        parser.error("--merge, --smooth and --csv are for a timeline: add --every SECONDS")
+    return wanted
+
+
 def main(args, parser):
     videos = list_videos(args.videos, parser)
+    in_time = is_timeline(args, videos, parser)
     pictures = picture_paths(args.show, videos, parser)
     predictor = load(args, parser)
-    class_names, policy = predictor.trained.class_names, predictor.policy
+    policy = predictor.policy
     config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
     costs = exit_gmacs(config, policy.exits if policy else (), crop_size)
     predictor.warm_up()
     if policy and policy.promise:
-        print(f"promise: {policy.promise['words']}", file=sys.stderr if args.json else sys.stdout)
+        is_plain = not (args.json or args.csv)
+        print(f"promise: {policy.promise['words']}", file=sys.stdout if is_plain else sys.stderr)
+    predict = predict_timelines if in_time else predict_videos
+    return predict(args, videos, pictures, predictor, costs)
+
+
+def predict_timelines(args, videos, pictures, predictor, costs):
+    """The lines of each source, one after the other; the exit code."""
+    form = "json" if args.json else "csv" if args.csv else "text"
+    seconds = args.window or args.every or WINDOW_SECONDS
+    tally, code = Tally(), 0
+    if header(form):
+        print(header(form), flush=True)
+    try:
+        for video in videos:
+            try:
+                timeline = Timeline(
+                    predictor, str(video), args.every or seconds, seconds, costs, args.smooth
+                )
+                write_timeline(timeline, str(video), tally, form, args.merge, pictures.get(video))
+            except (OSError, ValueError) as error:
+                code = 1
+                reason = reason_of(error, video)
+                print(f"failed: {video}: {reason}", file=sys.stderr)
+                if args.json:
+                    print(json.dumps({"video": str(video), "error": reason}), flush=True)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    if form == "text":
+        print_result({**tally.result, "precision": args.precision})
+    return code or (1 if tally.failed else 0)
+
+
+def predict_videos(args, videos, pictures, predictor, costs):
+    """A prediction for each video; the exit code."""
+    class_names = predictor.trained.class_names
     failed, exits, gmacs = 0, Counter(), 0.0
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:

@@ -106,7 +106,7 @@ class Converter:
 
     def finish(self) -> list:
         """What is still in the filters."""
-        graph, self._graph = self._graph, None
+        graph, self._graph, self._kind = self._graph, None, None
         if graph is None:
             return []
         graph.push(None)

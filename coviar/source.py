@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 
@@ -11,11 +11,15 @@ from coviar.complete import SALVAGE, find_cut
 from coviar.container import open_video
 
 
-def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterator[av.VideoFrame]:
+def decode_source(
+    path: str | os.PathLike, keep_damaged: bool = False, prepare: Callable | None = None
+) -> Iterator[av.VideoFrame]:
     """Yield the decoded pictures of a file; those outside its edit list are left out.
 
     keep_damaged: yield what can be decoded of a cut-off or damaged file. Else raises ValueError for
     one; always for a file without any picture. Other errors as `open_video`.
+    prepare: called with the stream before anything is decoded. If it returns True, the first
+    keyframe is decoded once more after the last picture.
     """
     path = os.fspath(path)
     count, seconds, problem = 0, 0.0, None
@@ -23,8 +27,9 @@ def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterat
     with open_video(path) as (container, stream):
         cut = find_cut(path)
         stream.thread_count = 1  # the callers keep all cores busy
+        repeat_first = prepare is not None and prepare(stream)
         try:
-            for packet in _packets(container, stream):
+            for packet in _packets(container, stream, repeat_first):
                 if packet is not None and packet.is_corrupt:
                     problem = problem or f"its data are damaged after {count} pictures"
                 if packet is not None and is_blank(stream, packet):
@@ -63,11 +68,15 @@ def decode_source(path: str | os.PathLike, keep_damaged: bool = False) -> Iterat
         raise ValueError(f"{path}: the file is cut off or damaged: {problem}; {SALVAGE}")
 
 
-def _packets(container, stream):
+def _packets(container, stream, repeat_first):
     """The packets that hold data, and None at the end, which empties the decoder."""
+    first = None
     for packet in container.demux(stream):
         if packet.size > 0:
+            first = packet if first is None and packet.is_keyframe else first
             yield packet
+    if repeat_first and first is not None:
+        yield first
     yield None
 
 

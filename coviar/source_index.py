@@ -173,6 +173,7 @@ def _read_packets(path: str, container, stream) -> _Packets:
     """Read all packets; ValueError if one is damaged, CannotSeek if one has no time."""
     codec = stream.codec_context.codec.name
     pts, dts, shown, is_key = array("q"), array("q"), bytearray(), bytearray()
+    sizes = set()
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
@@ -184,6 +185,10 @@ def _read_packets(path: str, container, stream) -> _Packets:
             )
         if packet.pts is None:
             raise CannotSeek("its pictures have no times")
+        if packet.is_keyframe and codec in ("mpeg1video", "mpeg2video"):
+            sizes.add(_mpeg_size(bytes(packet)))
+            if len(sizes - {None}) > 1:  # the decoder loses a picture there
+                raise CannotSeek("its picture size changes")
         pts.append(packet.pts)
         dts.append(packet.pts if packet.dts is None else packet.dts)
         shown.append(not packet.is_discard and _gives_picture(codec, packet))
@@ -192,6 +197,12 @@ def _read_packets(path: str, container, stream) -> _Packets:
         raise ValueError(f"{path}: there is no picture in this file that can be decoded")
     times = (np.array(column, np.int64) for column in (pts, dts))
     return _Packets(*times, np.array(shown, bool), np.flatnonzero(np.array(is_key)))
+
+
+def _mpeg_size(packet: bytes) -> bytes | None:
+    """The picture size in the sequence header of MPEG-1 or 2, as its 24 bits."""
+    place = packet.find(b"\0\0\1\xb3")
+    return packet[place + 4 : place + 7] if place >= 0 else None
 
 
 def _gives_picture(codec: str, packet: av.Packet) -> bool:

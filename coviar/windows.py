@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -82,15 +83,18 @@ def _encode_run(index: SourceIndex, reader: _Reader, run: tuple, last_of: dict) 
     for gop, window in zip(gops, wanted):
         with naming(index.path):
             ready = [done for _ in window for done in converter(next(frames))]
-            ready += converter.finish()
         if converter.deinterlace:
             raise CannotSeek(f"{index.path}: its pictures are interlaced")
-        yield gop, encode_gop(index, ready)
+        yield gop, _encode(index, ready)
 
 
-def encode_gop(index: SourceIndex, frames: Sequence) -> VideoIndex:
-    """A GOP's first converted pictures as a stream of one GOP."""
-    encoder = make_encoder(index.rate, (index.width, index.height), len(frames), QUANTISER)
+def _encode(index: SourceIndex, frames: Sequence) -> VideoIndex:
+    return encode_gop(index.path, (index.width, index.height), index.rate, frames)
+
+
+def encode_gop(path: str, size: tuple, rate: Fraction | None, frames: Sequence) -> VideoIndex:
+    """A GOP's first converted pictures as a stream of one GOP, named `path`."""
+    encoder = make_encoder(rate, size, len(frames), QUANTISER)
     packets = []
     for number, frame in enumerate(frames):
         frame.pict_type = 0  # the encoder chooses, not the input
@@ -98,7 +102,7 @@ def encode_gop(index: SourceIndex, frames: Sequence) -> VideoIndex:
         frame.time_base = encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    return read_index(index.path, b"".join(map(bytes, packets)))
+    return read_index(path, b"".join(map(bytes, packets)))
 
 
 class _Reader:
@@ -227,7 +231,7 @@ def _from_start(index: SourceIndex, last_of: dict) -> Iterator[tuple]:
                 continue
             frames.append(frame)
             if number % length == last_of[gop]:
-                yield gop, encode_gop(index, frames)
+                yield gop, _encode(index, frames)
                 gop, frames = next(gops, None), []
                 if gop is None:
                     return

@@ -12,9 +12,10 @@ import av
 import numpy as np
 import torch
 
-from coviar import VideoIndex, read_index
+from coviar import SourceIndex, VideoIndex, read_index
 from coviar.container import REMEDY
-from coviar.reencode import QUANTISER, make_encoder, reencode_in_memory
+from coviar.reencode import QUANTISER, make_encoder
+from coviar.source_index import CannotSeek, read_source_index
 from dataset_team.dataset import load_test_view
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
@@ -115,10 +116,16 @@ class Predictor:
 
     def predict(self, path: Path) -> Prediction:
         """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
+        try:
+            return self._predict(path)
+        except CannotSeek:
+            return self._predict(path, stream=True)
+
+    def _predict(self, path: Path, stream: bool = False) -> Prediction:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             started = time.perf_counter()
-            index, reencoded, reencode_ms = self._open(path)
+            index, reencoded, reencode_ms = self._open(path, stream)
             clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
             load_ms = _ms_since(started) - reencode_ms
         inputs = [x[None].to(self.device) for x in clip]
@@ -140,8 +147,18 @@ class Predictor:
             notes=[str(warning.message) for warning in caught],
         )
 
-    def _open(self, path: Path) -> tuple[VideoIndex, str | None, float]:
-        """The video as the network knows videos, why it was re-encoded, and the ms it took."""
+    def open(self, path: Path | str) -> tuple[VideoIndex | SourceIndex, str | None]:
+        """The video as the network knows videos, and why it is not taken as it is."""
+        return self._open(Path(path), False)[:2]
+
+    def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """Probabilities (num_classes,), the number of the decision point in `points`, confidences
+        (points it came to,). clip: uint8 tensors (T, c, S, S)."""
+        return self._decide([x[None].to(self.device) for x in clip])
+
+    def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
+        """The video as the network knows videos, why it is not taken as it is, and the ms that
+        counting its pictures took."""
         try:
             index = read_index(path)
             reason = None if self.as_is else self._unlike_training(index)
@@ -151,10 +168,12 @@ class Predictor:
             return index, None, 0.0
         started = time.perf_counter()
         size, gop = self.trained.picture_size, self.trained.gop
-        encoded = reencode_in_memory(path, size, gop, fit=self.fit)
-        if encoded.note:
-            warnings.warn(encoded.note, stacklevel=2)
-        return read_index(path, encoded.content), reason, _ms_since(started)
+        index = read_source_index(path, size, gop, self.fit, stream)
+        if index.note:
+            warnings.warn(index.note, stacklevel=2)
+        if index.streamed:
+            warnings.warn(f"decoded from its start twice: {index.streamed}", stacklevel=2)
+        return index, reason, _ms_since(started)
 
     def _unlike_training(self, index: VideoIndex) -> str | None:
         size, longest = (index.width, index.height), max(index.gop_lengths)

@@ -1,0 +1,251 @@
+"""What is done when: a prediction for each window of time of a long video or of a live source."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import warnings
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from coviar import Clip, VideoIndex, load_clip
+from coviar.container import open_video
+from coviar.live import (
+    Window,
+    is_live,
+    middle_pictures,
+    middle_position,
+    stream_windows,
+)
+from coviar.source_index import CannotSeek
+from dataset_team.transforms import fixed_boxes, resize
+from early_exit.predictor import Predictor
+
+SEVERAL = "several"  # the decision points of merged windows, where they differ
+_READ_AHEAD = 2  # windows
+
+
+@dataclass
+class Moment:
+    """The prediction for one window, or for equal neighbours that were merged.
+
+    start, end: seconds. label, probability, point (the decision point it left at), gmacs: None
+    where there is a `problem`. windows: how many were merged; probability and gmacs are their mean.
+    picture: (S, S, 3) uint8, the I-frame in the middle (of the first one).
+    """
+
+    start: float
+    end: float
+    label: str | None = None
+    probability: float | None = None
+    point: str | None = None
+    gmacs: float | None = None
+    problem: str | None = None
+    picture: np.ndarray | None = None
+    windows: int = 1
+
+
+class Timeline:
+    """Iterates over the Moments of a source, each as soon as it is decided.
+
+    every, seconds: a window of `seconds` begins each `every` seconds. smooth: a window's
+    probabilities are the mean of its own and those of up to smooth - 1 windows before it.
+    costs: GMACs by decision point. duration: seconds of the source, None if it is not known.
+    notes: what the user should know. Errors as `Predictor.predict`; a window that cannot be decoded
+    is a Moment with a problem.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        source: str,
+        every: float,
+        seconds: float,
+        costs: dict,
+        smooth: int = 1,
+    ):
+        self.predictor, self.costs = predictor, costs
+        self.recent: deque = deque(maxlen=smooth)
+        self.duration, self.notes = None, []
+        trained = predictor.trained
+        num_segments = predictor.net.backbone.num_segments
+        streamed = (source, every, seconds, num_segments, trained.picture_size, trained.gop)
+
+        def from_start(size: tuple) -> Iterator[Window]:
+            return stream_windows(*streamed, predictor.fit, fixed_boxes(*size, 1)[0])
+
+        if is_live(source):
+            windows = from_start(trained.picture_size)
+        else:
+            index, reason = predictor.open(source)
+            times = index.seconds if reason else _times(index)
+            self.duration = float(times[-1] + _step(times))
+            if reason and index.streamed:
+                self.notes.append(f"decoded from its start: {index.streamed}")
+                windows = from_start(trained.picture_size)
+            else:
+                windows = _file_windows(index, times, every, seconds, num_segments)
+                windows = _or_from_start(windows, from_start, trained.picture_size, self.notes)
+        self.windows = windows
+
+    def __iter__(self) -> Iterator[Moment]:
+        for window in _ahead(self.windows):
+            self.notes += window.notes
+            if window.problem:
+                yield Moment(window.start, window.end, problem=window.problem)
+            else:
+                yield self._decide(window)
+
+    def _decide(self, window: Window) -> Moment:
+        clip = [resize(array, self.predictor.trained.crop_size) for array in window.clip]
+        probabilities, point, _ = self.predictor.decide(clip)
+        self.recent.append(probabilities.cpu())
+        smoothed = torch.stack(list(self.recent)).mean(0)
+        label = int(smoothed.argmax())
+        name = self.predictor.points[point]
+        return Moment(
+            window.start,
+            window.end,
+            self.predictor.trained.class_names[label],
+            float(smoothed[label]),
+            name,
+            self.costs[name],
+            picture=clip[0][len(clip[0]) // 2].permute(1, 2, 0).numpy(),
+        )
+
+
+def merge(moments: Iterable[Moment]) -> Iterator[Moment]:
+    """Neighbours of one label as one Moment; those with a problem stay alone."""
+    run = None
+    for moment in moments:
+        if run is not None and not moment.problem and moment.label == run.label:
+            run = _joined(run, moment)
+            continue
+        if run is not None:
+            yield run
+        run = None if moment.problem else moment
+        if moment.problem:
+            yield moment
+    if run is not None:
+        yield run
+
+
+def _joined(run: Moment, moment: Moment) -> Moment:
+    count = run.windows + 1
+    return replace(
+        run,
+        end=moment.end,
+        probability=(run.probability * run.windows + moment.probability) / count,
+        point=run.point if run.point == moment.point else SEVERAL,
+        gmacs=(run.gmacs * run.windows + moment.gmacs) / count,
+        windows=count,
+    )
+
+
+def _times(index: VideoIndex) -> np.ndarray:
+    """The seconds of the pictures of a file that is loaded as it is: its rate is constant."""
+    with open_video(index.path) as (_, stream):
+        rate = stream.average_rate or Fraction(25)
+    return np.arange(index.num_frames) / float(rate)
+
+
+def _step(times: np.ndarray) -> float:
+    return float(times[-1] / (len(times) - 1)) if len(times) > 1 else 0.04
+
+
+def _file_windows(index, times, every: float, seconds: float, num_segments: int) -> Iterator:
+    """Windows of a file whose pictures can be reached one by one."""
+    crop = fixed_boxes(index.width, index.height, 1)[0]
+    starts = [0, *accumulate(index.gop_lengths)]
+    duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
+    known: dict = {}
+    number = 0
+    while number == 0 or (number - 1) * every + seconds < duration:
+        start = number * every
+        end = min(start + seconds, duration)
+        number += 1
+        first, last = np.searchsorted(times, (start, end)).tolist()
+        if first == last:
+            yield Window(start, end, None, "there is no picture in it")
+            continue
+        gops = [bisect_right(starts, n) - 1 for n in middle_pictures(first, last, num_segments)]
+        positions = [(gop, middle_position(index.gop_lengths[gop])) for gop in gops]
+        try:
+            known, notes = _load(index, positions, known, crop)
+        except CannotSeek:
+            raise
+        except (ValueError, OSError) as error:
+            known = {}
+            yield Window(start, end, None, str(error).replace(f"{index.path}: ", ""))
+            if not os.path.exists(index.path) or os.path.getsize(index.path) != size:
+                return  # it was cut or taken away: nothing more comes
+            continue
+        clip = Clip(*map(np.stack, zip(*(known[position] for position in positions))))
+        yield Window(start, end, clip, None, notes)
+
+
+def _load(index, positions: list, known: dict, crop: tuple) -> tuple:
+    """({(gop, position): arrays}, warnings); what is in `known` is not decoded again."""
+    found = {position: known[position] for position in positions if position in known}
+    missing = sorted(set(positions) - set(found))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if missing:
+            clip = load_clip(index.path, missing, encode=True, crop=crop, index=index)
+            found.update(zip(missing, zip(*clip)))
+    return found, tuple(str(warning.message) for warning in caught)
+
+
+def _or_from_start(windows, from_start, size: tuple, notes: list) -> Iterator:
+    """The windows; where the file turns out not to be seekable, those left are streamed."""
+    done = 0
+    try:
+        for window in windows:
+            yield window
+            done += 1
+        return
+    except CannotSeek as error:
+        notes.append(f"decoded from its start: {error}")
+    for number, window in enumerate(from_start(size)):
+        if number >= done:
+            yield window
+
+
+def _ahead(windows: Iterator) -> Iterator:
+    """The same windows, read in a thread while the network works on those before.
+
+    The thread is a daemon: a source that says nothing does not keep the program from ending.
+    """
+    ready: queue.Queue = queue.Queue(_READ_AHEAD)
+
+    def read() -> None:
+        try:
+            for window in windows:
+                ready.put((window, None))
+            ready.put((None, None))
+        except BaseException as error:  # raised again where the windows are used
+            ready.put((None, error))
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        window, error = ready.get()
+        if error is not None:
+            raise error
+        if window is None:
+            return
+        yield window
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss.s."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 10:02d}.{rest % 10}"
