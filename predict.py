@@ -32,10 +32,11 @@ from dataset_team.lists import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.predictor import Predictor, describe, policy_beside
+from early_exit.route import point_names, route_gmacs
 from early_exit.timeline import Timeline
 from early_exit.timeline_lines import Tally, header, write_timeline
 from early_exit.wise import vanilla_weights
-from MACs.team_net import exit_gmacs
+from MACs.team_net import exit_gmacs, segment_gmacs
 from models import STREAMS
 from training.agreement import check_classes
 from training.options import add_device_options, make_parser, positive_int, probability
@@ -89,6 +90,14 @@ def get_args_parser():
         metavar="LIST",
         help="take the names of the classes from a list file of three columns (default: from the"
         " checkpoint; published files have only numbers)",
+    )
+    group.add_argument(
+        "--read-ahead",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="of a policy that reads segment by segment: 1 decodes the next segment in a thread"
+        " while the network works, needed or not (default 0)",
     )
     add_device_options(group)
     group = parser.add_argument_group("input and output")
@@ -177,6 +186,8 @@ def list_videos(names, parser):
 def choose_policy(args, parser, trained):
     """The policy the options ask for, None for the full network."""
     exits = trained.net.exits
+    if not exits and args.policy and load_policy(args.policy).route:
+        return load_policy(args.policy)
     if not exits:
         if args.policy or args.threshold is not None:
             parser.error(
@@ -220,18 +231,28 @@ def picture_paths(show, videos, parser):
     return paths
 
 
+def words_of(point):
+    """`exit1`, or `exit1@2` of an exit over time, in words."""
+    depth, _, segments = point.partition("@")
+    words = "the full network" if depth == "full" else f"exit {depth[4:]}"
+    return f"{words}, {segments} segment{'s' * (segments != '1')} read" if segments else words
+
+
 def sentences(found, costs):
     """The lines printed for one video, of `describe`'s dict."""
     top = ", ".join(
         f"{entry['label']} {100 * entry['probability']:.1f} %" for entry in found["top"]
     )
-    where = "full network" if found["exit"] == "full" else f"left at exit {found['exit'][4:]}"
+    where = "full network" if found["exit"] == "full" else f"left at {words_of(found['exit'])}"
     spent = (
         f"{found['gmacs']:.2f} of {costs['full']:.2f} GMACs ({100 * found['share_of_full']:.0f} %)"
     )
     times = f"loaded in {found['load_ms']:.0f} ms, network {found['network_ms']:.0f} ms"
+    if found["wasted_segments"]:
+        times += f", {found['wasted_segments']} segment decoded ahead in vain"
     if found["reencoded"]:
-        times = f"re-encoded in {found['reencode_ms']:.0f} ms ({found['reencoded']}), {times}"
+        counted = f"pictures counted in {found['reencode_ms']:.0f} ms"
+        times = f"windows re-encoded ({found['reencoded']}), {counted}, {times}"
     notes = [f"note: {note}" for note in found["notes"]]
     lines = [top, f"{where}: {found['reason']}", f"{spent}; {times}", *notes]
     return "\n    ".join([f"{found['video']}: {found['label']}", *lines])
@@ -251,10 +272,24 @@ def load(args, parser):
             trained.class_names = names
         policy = choose_policy(args, parser, trained)
         return Predictor(
-            trained, policy, precision=args.precision, device=device, as_is=args.as_is, fit=args.fit
+            trained,
+            policy,
+            precision=args.precision,
+            device=device,
+            as_is=args.as_is,
+            fit=args.fit,
+            read_ahead=args.read_ahead,
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+def point_gmacs(config, policy, crop_size):
+    """{decision point: 1e9 MACs of leaving there}."""
+    if policy is None or not policy.route:
+        return exit_gmacs(config, policy.exits if policy else (), crop_size)
+    costs = segment_gmacs(config, policy.route, crop_size)
+    return dict(zip(point_names(policy.route), route_gmacs(policy.route, costs)))
 
 
 def reason_of(error, video):
@@ -279,7 +314,7 @@ def main(args, parser):
     predictor = load(args, parser)
     policy = predictor.policy
     config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
-    costs = exit_gmacs(config, policy.exits if policy else (), crop_size)
+    costs = point_gmacs(config, policy, crop_size)
     predictor.warm_up()
     if policy and policy.promise:
         is_plain = not (args.json or args.csv)

@@ -6,14 +6,19 @@
 Writes <checkpoint_dir>/<data>/<method>/<split>_seed<k>/logits.pt: part `train` holds the training
 videos as tested (one deterministic view), `train_views` their --views augmented views, `heldout`
 and `test` the other videos. Rows carry the video's name. WISE and thresholds need nothing else.
+With --per-segment all parts but `train_views` also keep the logits of each segment, for exits that
+leave before the last one is read (docs/over_time.md); --method team_net then needs no exits.
 Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them over N processes.
 """
 
 import torch
 
 from coviar.command import run
-from early_exit.logits import LOGITS_NAME, LogitsFile, Part
+from dataset_team.sampling import reading_order
+from early_exit.logits import LOGITS_NAME, PARTS, LogitsFile, Part
 from models import STREAMS
+from models.over_time import check_depths
+from models.team_net_ic import TeamNetIC
 from training import distributed
 from training.bank import fill_share
 from training.checkpoint import BEST
@@ -30,6 +35,9 @@ from training.resolve import run_path
 from training.script import check_data, open_frozen, refusing
 from training.train_options import add_frozen_options
 
+# Of the bank's parts in the file.
+NAMES = {"train_as_tested": "train", "train": "train_views"}
+
 
 def get_args_parser():
     parser = make_parser(__doc__)
@@ -39,20 +47,64 @@ def get_args_parser():
     group.add_argument(
         "--method", type=folder_name, required=True, help=f"{', '.join(METHODS)}, or your own"
     )
+    group.add_argument(
+        "--per-segment",
+        action="store_true",
+        help="keep the logits of each segment as well, as float16: not with --is_shift, nor with"
+        " exits of --ic-pool concat",
+    )
+    group.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="to save; thresholds need heldout and test (default: all that the data has)",
+    )
     add_location_options(group)
     add_device_options(group)
     return parser
 
 
-def collect(net, views, count):
+@torch.no_grad()
+def collect(net, views, count, device):
     """One part: names, labels and logits (views, n, exits + streams, classes)."""
-    logits = []
+    logits, segments = [], []
     for features in (views[view] for view in range(count)):
-        with torch.no_grad():
-            device = next(net.heads.parameters()).device
-            exits = net.heads_from(features.exit_inputs(device))
-        logits.append(torch.cat([torch.stack(exits, 1).cpu(), features.streams], dim=1))
-    return Part(names=features.names, labels=features.labels, logits=torch.stack(logits))
+        inputs = features.exit_inputs(device)
+        exits = [x.cpu() for x in net.heads_from(inputs)]
+        logits.append(torch.stack([*exits, *features.streams.unbind(1)], 1))
+        if features.segments is not None:
+            segments.append(segment_logits(net, features, inputs))
+    return Part(
+        names=features.names,
+        labels=features.labels,
+        logits=torch.stack(logits),
+        segments=torch.stack(segments) if segments else None,
+    )
+
+
+def segment_logits(net, features, squeezes):
+    """(n, T, exits + streams, classes) float16, the segments in reading order."""
+    count = net.backbone.num_segments
+    exits = [net.head(k, squeezes[k - 1].unflatten(1, (count, -1))) for k in net.exits]
+    found = [*(x.half().cpu() for x in exits), *features.segments.unbind(2)]
+    return torch.stack(found, 2)[:, reading_order(count)]
+
+
+def open_exits(args, frozen, folder):
+    """The trained exits, or the backbone alone. Raises ValueError where it cannot be saved."""
+    if args.method == "team_net":
+        if not args.per_segment:
+            raise ValueError("--method team_net has no exits: name a method, or add --per-segment")
+        net = TeamNetIC(frozen.backbone, ()).eval()
+    else:
+        try:
+            net = frozen.exits(folder / BEST)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"{error}; train the exits first, with the same options") from error
+    if args.per_segment:
+        check_depths(net, net.exits)
+    return net
 
 
 def main(args, parser):
@@ -60,17 +112,18 @@ def main(args, parser):
     with refusing(parser):
         check_data(args)
         frozen = open_frozen(args)
-    try:
-        net = frozen.exits(folder / BEST)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(f"{error}; train the exits first, with the same options")
+        net = open_exits(args, frozen, folder)
     distributed.start(frozen.device)
     splits = frozen.splits
     counts = {"train_as_tested": 1, "train": args.views}
     for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
         if dataset is not None:
             counts[name] = dataset.num_test_views
-    banks = {part: frozen.views(part) for part in counts}
+    counts = {part: n for part, n in counts.items() if NAMES.get(part, part) in args.parts}
+    banks = {
+        part: frozen.views(part, per_segment=args.per_segment and part != "train")
+        for part in counts
+    }
     fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
     distributed.barrier()
     if distributed.is_main():
@@ -79,9 +132,8 @@ def main(args, parser):
 
 
 def save(args, frozen, net, folder, counts, banks):
-    names = {"train_as_tested": "train", "train": "train_views"}
     parts = {
-        names.get(part, part): collect(net, banks[part], count)
+        NAMES.get(part, part): collect(net, banks[part], count, frozen.device)
         for part, count in counts.items()
         if count
     }
@@ -96,6 +148,7 @@ def save(args, frozen, net, folder, counts, banks):
             "model": frozen.backbone.config,
             "crop_size": frozen.crop_size,
             "exits": list(net.exits),
+            "ic_pool": net.pool,
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
             "precision": args.precision,
@@ -113,6 +166,7 @@ def save(args, frozen, net, folder, counts, banks):
             "precision": args.precision,
             "videos": {name: len(part.names) for name, part in parts.items()},
             "views": {name: len(part.logits) for name, part in parts.items()},
+            "segments": logits.num_segments,
         }
     )
 

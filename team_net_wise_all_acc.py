@@ -13,6 +13,9 @@ held-out and the test videos:
                    chosen on held-out videos for --max-drop or --budget-gmacs, reported on test
     policy.json    one of these policies, for predict.py
 
+With --route the points are pairs of segments read and depth (docs/over_time.md), and the files go
+into the folder over_time/ of the run.
+
 GMACs are 1e9 multiply-accumulates per video: all its clips and crops, and every video counted,
 whether it was right or wrong to leave.
 """
@@ -26,16 +29,16 @@ from coviar.command import run
 from early_exit import wise
 from early_exit.calibrate import RULES
 from early_exit.logits import LOGITS_NAME
-from early_exit.outside import load_any, results_folder
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
 from study.columns import ALL, RUN_COLUMNS
-from study.policies import load_run_tables, make_policy, make_promise
+from study.policies import load_run_tables, make_policy, make_promise, open_logits
 from study.run_tables import write_rows
 from training.options import (
     add_logits_options,
+    add_route_options,
     make_parser,
     non_negative_float,
     open_fraction,
@@ -48,6 +51,7 @@ from training.resolve import logits_path
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_logits_options(parser)
+    add_route_options(parser)
     group = parser.add_argument_group("exit rule")
     group.add_argument(
         "--thresholds",
@@ -198,7 +202,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     check(args, parser)
     try:
         path = logits_path(args, LOGITS_NAME)
-        logits = load_any(path, args.test_logits)
+        logits, folder = open_logits(path, args.test_logits, args.route, args.evidence)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     if args.select_on not in logits.parts:
@@ -206,9 +210,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "
             f"{', '.join(logits.parts)}; save it with save_logits.py or change --select-on"
         )
-    policies, temperatures, folder = {}, {}, results_folder(path)
+    policies, temperatures = {}, {}
     try:
-        tables = load_run_tables(path, logits)
+        tables = load_run_tables(path, logits, folder)
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
                 for rule in RULES:

@@ -19,8 +19,8 @@ from coviar.command import run
 from early_exit import wise
 from early_exit.learn_wise import learn_wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
-from early_exit.outside import load_any
-from training.options import add_logits_options, make_parser, non_negative_float
+from study.policies import open_logits
+from training.options import add_logits_options, add_route_options, make_parser, non_negative_float
 from training.provenance import print_result
 from training.resolve import logits_path
 
@@ -28,6 +28,7 @@ from training.resolve import logits_path
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_logits_options(parser)
+    add_route_options(parser)
     group = parser.add_argument_group("WISE")
     group.add_argument(
         "--fit-on",
@@ -113,10 +114,10 @@ def print_weights(logits: LogitsFile, weights: np.ndarray) -> None:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         path = logits_path(args, LOGITS_NAME)
-        logits = load_any(path)
+        logits, folder = open_logits(path, None, args.route, args.evidence)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    how = (args.fit_on, args.alpha, args.solver, args.pool, args.temperature)
+    how = (args.fit_on, args.alpha, args.solver, args.pool, args.temperature, folder)
     try:
         target, weights, scales = learn_wise(path, logits, *how)
     except LogitsError as error:

@@ -58,6 +58,14 @@ def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[st
     return {name: sum(steps.values()) / 1e9 for name, steps in paid.items()}
 
 
+def segment_gmacs(
+    config: Mapping, route: Sequence[tuple[int, str]], crop_size: int
+) -> dict[str, float]:
+    """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end."""
+    exits = sorted({int(depth[4:]) for _, depth in route if depth != "full"})
+    return exit_gmacs({**config, "num_segments": 1}, exits, crop_size)
+
+
 def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """What is run by a clip that leaves at each exit, or at none ("full")."""
     paid, run = {}, {}

@@ -7,7 +7,7 @@ clip.iframe, clip.mv, clip.residual               # (2, h, w, 3), (2, h, w, 2), 
 `read_any_index` does the same for files of any codec.
 
 from coviar import read_vectors
-for picture in read_vectors("video.mkv", dense=True):   # the motion vectors that are in any file
+for picture in read_vectors("video.mkv", dense=True):   # vectors in the file
     picture.vectors, picture.mv, picture.mask           # (n,), (h, w, 2), (h, w)
 """
 

@@ -207,6 +207,13 @@ def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1):
     return _load_window(index, positions, box, crop_size, flip=False)
 
 
+def load_test_segment(index, num_segments, crop_size, segment):
+    """`load_test_view` of the segment of that number alone: (1, c, S, S) each."""
+    position = segment_positions(index.gop_lengths, num_segments)[segment]
+    box = fixed_boxes(index.width, index.height, 1)[0]
+    return _load_window(index, [position], box, crop_size, flip=False)
+
+
 def _load_window(index, positions, box, crop_size, flip):
     clip = load_clip(index.path, positions, encode=True, crop=box, flip=flip, index=index)
     return [resize(pictures, crop_size) for pictures in clip]

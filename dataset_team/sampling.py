@@ -46,3 +46,18 @@ def segment_positions(
             position = max(1, (2 * clip + 1) * last // (2 * num_clips))
         positions.append((gop, position))
     return positions
+
+
+def reading_order(num_segments):
+    """The segments 0 .. T-1, coarse to fine, so that the first k of them spread over the clip.
+
+    The middle one, the first, the last, then the middle of the longest gap, the earliest of equal
+    ones: 3 0 7 5 1 2 4 6 for T = 8.
+    """
+    order = list(dict.fromkeys([(num_segments - 1) // 2, 0, num_segments - 1]))
+    while len(order) < num_segments:
+        read = sorted(order)
+        gaps = [after - before for before, after in zip(read, read[1:])]
+        longest = max(gaps)
+        order.append(read[gaps.index(longest)] + longest // 2)
+    return order

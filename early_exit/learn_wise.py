@@ -11,7 +11,7 @@ import scipy
 from early_exit import wise
 from early_exit.logits import LogitsFile, file_digest
 from early_exit.outside import results_folder
-from early_exit.wise import WISE_NAME
+from early_exit.wise_file import WISE_NAME, save_weights
 from training.provenance import environment
 
 
@@ -23,9 +23,12 @@ def learn_wise(
     solver: str = "exact",
     pool: str = "logits",
     temperature: bool = False,
+    folder: Path | None = None,
 ) -> tuple[Path, np.ndarray, tuple[float, ...]]:
-    """Learn the weights of the logits in `path` and write them; returns the file written, the
-    weights and the output temperatures. Raises ValueError, LogitsError among them."""
+    """Learn the weights of the logits in `path` and write them into `folder` (default: the run's).
+
+    Returns the file written, the weights and the output temperatures. Raises ValueError.
+    """
     rows, labels = logits.samples(fit_on)
     scales = tuple(wise.fit_temperatures(rows, labels).tolist()) if temperature else ()
     fit = wise.fit(rows, labels, logits.outputs, alpha, solver, pool, scales)
@@ -33,6 +36,7 @@ def learn_wise(
     provenance = {
         **{key: logits.meta[key] for key in ("data", "split", "seed", "method", "protocol")},
         "logits_sha256": file_digest(path),
+        **{key: logits.meta[key] for key in ("route", "evidence") if key in logits.meta},
         "fit_on": fit_on,
         "num_videos": len(logits.part(fit_on).names),
         "num_samples": len(labels),
@@ -44,6 +48,6 @@ def learn_wise(
         **environment(),
         "scipy": scipy.__version__,
     }
-    target = results_folder(path) / WISE_NAME
-    wise.save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
+    target = (folder or results_folder(path)) / WISE_NAME
+    save_weights(target, logits.outputs, fit.weights, provenance, pool, scales)
     return target, fit.weights, scales

@@ -6,10 +6,13 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
     {"meta": {...}, "class_names": [C strings],
      "outputs": [K strings: "exit1", "exit2", .., "iframe", "mv", "residual"],
      "parts": {"train" | "train_views" | "heldout" | "test":
-               {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32}}}
+               {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32,
+                "segments": (V, N, T, K, C) float16}}}
 
 V counts views. On `train_views` they are augmentations, each a sample of its own; elsewhere they
-are the clips x crops of one video, and the video's logits are their mean (`samples`).
+are the clips x crops of one video, and the video's logits are their mean (`samples`). `segments`
+is there where save_logits.py was asked for it: the outputs of each segment alone, in the order of
+`dataset_team.sampling.reading_order`; `logits` are their mean, computed before the rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,13 +55,15 @@ class LogitsError(ValueError):
 class Part(NamedTuple):
     """Logits of one part of the data: names (N strings), labels (N,), logits (V, N, K, C).
 
-    groups: the recording of each video; None where the names tell.
+    groups: the recording of each video; None where the names tell. segments (V, N, T, K, C): the
+    logits of each segment alone, in reading order; None where they were not kept.
     """
 
     names: list[str]
     labels: np.ndarray
     logits: np.ndarray
     groups: list[str] | None = None
+    segments: np.ndarray | None = None
 
     def recordings(self) -> list[str]:
         """The group of each video: as given, or read from the videos' names."""
@@ -78,7 +83,8 @@ class Part(NamedTuple):
             )
         rows = [row[name] for name in names]
         groups = None if self.groups is None else [self.groups[n] for n in rows]
-        return Part(list(names), self.labels[rows], self.logits[:, rows], groups)
+        segments = None if self.segments is None else self.segments[:, rows]
+        return Part(list(names), self.labels[rows], self.logits[:, rows], groups, segments)
 
 
 @dataclass
@@ -105,6 +111,8 @@ class LogitsFile:
         self.class_names = list(self.class_names)
         if self.gmacs is None:
             _check_outputs(self.outputs, self.meta["exits"])
+        if not num_exits(self.outputs) and self.num_segments is None:
+            raise LogitsError("there is neither an exit nor a segment's logits to leave at")
         if not self.parts:
             raise LogitsError("there is no part; expected at least one of " + ", ".join(PARTS))
         for name in self.parts:
@@ -114,6 +122,16 @@ class LogitsFile:
             name: _checked_part(name, part, len(self.outputs), len(self.class_names))
             for name, part in self.parts.items()
         }
+
+    @property
+    def num_segments(self) -> int | None:
+        """T of the logits per segment; None where no part has them."""
+        found = {
+            np.shape(part.segments)[2] for part in self.parts.values() if np.ndim(part.segments) > 2
+        }
+        if len(found) > 1:
+            raise LogitsError(f"the parts have different numbers of segments: {sorted(found)}")
+        return found.pop() if found else None
 
     @property
     def exits(self) -> list[str]:
@@ -151,14 +169,7 @@ class LogitsFile:
             "meta": self.meta,
             "outputs": self.outputs,
             "class_names": self.class_names,
-            "parts": {
-                name: {
-                    "names": part.names,
-                    "labels": torch.from_numpy(part.labels),
-                    "logits": torch.from_numpy(part.logits),
-                }
-                for name, part in self.parts.items()
-            },
+            "parts": {name: _plain_part(part) for name, part in self.parts.items()},
         }
         save_tensors(path, content)
 
@@ -182,7 +193,7 @@ class LogitsFile:
         if not isinstance(content["parts"], dict):
             raise LogitsError("'parts' is not a dict of parts")
         for name, part in content["parts"].items():
-            _check_keys(f"part {name!r}", part, {"names", "labels", "logits"})
+            _check_keys(f"part {name!r}", part, {"names", "labels", "logits"}, {"segments"})
         for key in ("outputs", "class_names"):
             if not _is_list_of_strings(content[key]):
                 raise LogitsError(f"{key!r} is not a list of strings")
@@ -199,10 +210,18 @@ def file_digest(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _check_keys(what: str, content: object, expected: set[str]) -> None:
+def _plain_part(part: Part) -> dict:
+    arrays = {"labels": part.labels, "logits": part.logits, "segments": part.segments}
+    tensors = {key: torch.from_numpy(x) for key, x in arrays.items() if x is not None}
+    return {"names": part.names, **tensors}
+
+
+def _check_keys(
+    what: str, content: object, expected: set[str], optional: Set[str] = frozenset()
+) -> None:
     if not isinstance(content, dict):
         raise LogitsError(f"{what} holds a {type(content).__name__}, expected a dict")
-    if set(content) != expected:
+    if set(content) - optional != expected:
         raise LogitsError(f"{what} has the keys {sorted(content, key=str)}, not {sorted(expected)}")
 
 
@@ -231,7 +250,7 @@ def _is_plain(value: object) -> bool:
 
 def _check_outputs(outputs: list[str], exits: Sequence[int]) -> None:
     numbers = isinstance(exits, (list, tuple)) and all(type(exit_) is int for exit_ in exits)
-    if not (numbers and exits and exits[0] >= 1 and list(exits) == sorted(set(exits))):
+    if not (numbers and min(exits, default=1) >= 1 and list(exits) == sorted(set(exits))):
         raise LogitsError(f"meta's exits are {exits}, expected a list of rising numbers from 1")
     expected = [f"exit{number}" for number in exits] + list(STREAMS)
     if outputs != expected:
@@ -276,5 +295,26 @@ def _checked_part(name: str, part: Part, outputs: int, classes: int) -> Part:
             f"{where}: labels reach from {labels.min()} to {labels.max()}, "
             f"but there are {classes} classes"
         )
+    segments = part.segments
+    if segments is not None:
+        segments = _checked_segments(where, np.asarray(segments), logits.shape, names)
     logits = np.ascontiguousarray(logits, dtype=np.float32)
-    return Part(names, labels.astype(np.int64), logits, part.groups)
+    return Part(names, labels.astype(np.int64), logits, part.groups, segments)
+
+
+def _checked_segments(
+    where: str, segments: np.ndarray, shape: tuple[int, ...], names: Sequence[str]
+) -> np.ndarray:
+    views, number, outputs, classes = shape
+    good = segments.ndim == 5 and segments.shape[2] >= 1 and segments.dtype.kind == "f"
+    if not good or (*segments.shape[:2], *segments.shape[3:]) != shape:
+        raise LogitsError(
+            f"{where}: segments are {segments.dtype} of shape {segments.shape}, expected floats of"
+            f" shape ({views} views, {number} names, segments, {outputs} outputs, {classes}"
+            " classes)"
+        )
+    finite = np.isfinite(segments).all(axis=(0, 2, 3, 4))
+    if not finite.all():
+        name = names[int(np.argmin(finite))]
+        raise LogitsError(f"{where}: segments of {name!r} are not finite")
+    return np.ascontiguousarray(segments)

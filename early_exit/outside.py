@@ -1,10 +1,12 @@
 """Logits of any early-exit network, from an .npz file, as the object that our own files give.
 
-    logits      (n, exits, classes) floats, the last exit is the full network
+    logits      (n, exits, classes) floats, the last exit is the full network; or
+                (n, segments, exits, classes), of each segment alone, in the order of reading
     labels      (n,) integers
     names       (n,) strings, each once
     groups      (n,) strings or integers, optional: the recording a video was cut from
-    gmacs       (exits,) rising, optional: 1e9 multiply-accumulates of leaving at each exit
+    gmacs       (exits,) rising, optional: 1e9 multiply-accumulates of leaving at each exit; with
+                segments, of one segment
     exit_names  (exits,) strings, optional
 
 Without groups they are read from the names where these are UCF-101's or HMDB-51's, and a video is
@@ -57,9 +59,9 @@ def load_outside(path: str | os.PathLike, test_path: str | os.PathLike | None = 
             _check_apart(read["heldout"], read["test"])
         first = read["heldout"]
         return LogitsFile(
-            _meta(paths["heldout"], first["logits"].shape),
+            _meta(paths["heldout"], first["logits"].shape[-2]),
             first["exit_names"],
-            [str(number) for number in range(first["logits"].shape[2])],
+            [str(number) for number in range(first["logits"].shape[-1])],
             {name: _part(arrays) for name, arrays in read.items()},
             first["gmacs"],
         )
@@ -68,14 +70,17 @@ def load_outside(path: str | os.PathLike, test_path: str | os.PathLike | None = 
 
 
 def _part(arrays: dict) -> Part:
-    return Part(arrays["names"], arrays["labels"], arrays["logits"][None], arrays["groups"])
+    logits, segments = arrays["logits"], None
+    if logits.ndim == 4:
+        logits, segments = logits.mean(1, dtype=np.float32), logits[None]
+    return Part(arrays["names"], arrays["labels"], logits[None], arrays["groups"], segments)
 
 
-def _meta(path: Path, shape: tuple[int, ...]) -> dict:
+def _meta(path: Path, exits: int) -> dict:
     return {
         **{"data": path.stem, "split": "", "seed": 0, "method": "outside"},
         **{"protocol": "outside logits, a video is one row", "command": "", "model": {}},
-        **{"crop_size": 0, "exits": list(range(1, shape[1]))},
+        **{"crop_size": 0, "exits": list(range(1, exits))},
     }
 
 
@@ -102,13 +107,13 @@ def _checked(arrays: dict) -> dict:
         known = f"{', '.join(REQUIRED)}, and may hold {', '.join(OPTIONAL)}"
         raise LogitsError(f"the file {wrong}; it needs {known}")
     logits, labels, names = (arrays[key] for key in REQUIRED)
-    if logits.ndim != 3 or logits.dtype.kind != "f":
+    if logits.ndim not in (3, 4) or logits.dtype.kind != "f":
         raise LogitsError(
             f"logits are {logits.dtype} of shape {logits.shape}, expected floats of shape "
-            "(videos, exits, classes)"
+            "(videos, exits, classes), or (videos, segments, exits, classes)"
         )
-    number, exits, classes = logits.shape
-    if exits < 2:
+    number, *segments, exits, classes = logits.shape
+    if exits < 2 and not segments:
         raise LogitsError("one exit only: nobody can leave before the full network")
     if classes < 2:
         raise LogitsError("one class only: there is nothing to decide")
@@ -127,7 +132,7 @@ def _checked(arrays: dict) -> dict:
     return {
         **{"logits": logits, "labels": labels, "names": names.tolist()},
         "groups": _groups(arrays.get("groups"), number),
-        "gmacs": _gmacs(arrays.get("gmacs"), exits),
+        "gmacs": tuple(cost * (segments or [1])[0] for cost in _gmacs(arrays.get("gmacs"), exits)),
         "exit_names": _exit_names(arrays.get("exit_names"), exits),
     }
 
@@ -170,8 +175,8 @@ def _check_apart(heldout: dict, test: dict) -> None:
     for key in ("exit_names", "gmacs"):
         if heldout[key] != test[key]:
             raise LogitsError(f"{key} differ: {heldout[key]} and {test[key]}")
-    if heldout["logits"].shape[2] != test["logits"].shape[2]:
-        raise LogitsError("the numbers of classes differ")
+    if heldout["logits"].shape[1:] != test["logits"].shape[1:]:
+        raise LogitsError("the numbers of classes, or of segments, differ")
     both = sorted(set(heldout["names"]) & set(test["names"]))
     if both:
         raise LogitsError(f"{len(both)} videos are in both files, the first is {both[0]!r}")

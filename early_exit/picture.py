@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from coviar.files import whole_file
@@ -39,7 +38,7 @@ def draw_prediction(
     above, below = figure.subfigures(2, 1, height_ratios=[3 * side + 0.7, 2.9])
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure.suptitle(_title(prediction, class_names, costs), fontsize=12, parse_math=False)
-    longest = _draw_clip(above, prediction.clip)
+    longest = _draw_clip(above, prediction)
     wheel, sure, likely = below.subplots(1, 3, width_ratios=[0.7, 2.6, 2])
     wheel.set_axis_off()
     draw_wheel(wheel, longest)
@@ -60,9 +59,10 @@ def _title(prediction, class_names, costs) -> str:
     return f"{name}\n{class_names[label]}, {100 * probability:.0f} %; {way}, {cost}"
 
 
-def _draw_clip(figure, clip: Sequence[torch.Tensor]) -> float:
+def _draw_clip(figure, prediction: Prediction) -> float:
     """The three rows of pictures; returns the length in pixels of the strongest colour."""
-    iframe, mv, residual = (x.permute(0, 2, 3, 1).numpy() for x in clip)  # (T, S, S, c)
+    # (k, S, S, c) of the k segments read
+    iframe, mv, residual = (x.permute(0, 2, 3, 1).numpy() for x in prediction.clip)
     motion = (mv.astype(np.float32) - 128) * _PIXELS_PER_LEVEL
     longest = max(1.0, np.ceil(np.percentile(np.hypot(motion[..., 0], motion[..., 1]), 99)))
     rows = {
@@ -77,8 +77,8 @@ def _draw_clip(figure, clip: Sequence[torch.Tensor]) -> float:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         row[0].set_ylabel(name, fontsize=9)
-    for segment, axis in enumerate(axes[0], 1):
-        axis.set_title(f"segment {segment}", fontsize=9)
+    for number, axis in zip(prediction.segments, axes[0]):
+        axis.set_title(f"segment {number + 1}", fontsize=9)
     return float(longest)
 
 
@@ -133,4 +133,4 @@ def _draw_classes(axis, prediction: Prediction, class_names: Sequence[str], top:
 
 
 def _words(point: str) -> str:
-    return point.replace("exit", "exit ")
+    return point.replace("exit", "exit ").replace("@", " @ ")

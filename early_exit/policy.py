@@ -24,6 +24,7 @@ from early_exit.confidence import (
     confidence_at,
     temperature_at,
 )
+from early_exit.route import EVIDENCE, Route, check_route
 from early_exit.thresholds import confidences, leave_at
 from early_exit.wise import POOLS, combine
 
@@ -41,6 +42,9 @@ class Policy:
     pool: `logits`, combined logits are the weighted sum of the outputs; `probability`, they are the
     log of the weighted mean of the outputs' softmax. output_temperatures: one per output, divide it
     before; () for none. temperature: divides the combined logits. gate: see early_exit.confidence.
+    route: of a policy that reads segment by segment, its points, see early_exit.route; () for none.
+    Exits are then 1 .. E, the outputs the E + 1 answers of the points, and `evidence` says how an
+    answer comes from the segments.
     promise: what is guaranteed, see early_exit.promise; empty for none.
     provenance: plain values that say how the policy was made.
     Raises ValueError when these do not fit together.
@@ -56,6 +60,8 @@ class Policy:
     output_temperatures: tuple[float, ...] = ()
     gate: Gate = ()
     promise: dict = field(default_factory=dict)
+    route: Route = ()
+    evidence: str = "logits"
 
     def __post_init__(self) -> None:
         number = len(self.exits)
@@ -80,6 +86,12 @@ class Policy:
             raise ValueError(f"unknown confidence {self.confidence!r}; one of {CONFIDENCES}")
         self._check_pool()
         self._check_gate(number)
+        if self.evidence not in EVIDENCE:
+            raise ValueError(f"unknown evidence {self.evidence!r}; one of {EVIDENCE}")
+        if self.route:
+            check_route(self.route)
+            if not len(self.route) == outputs == number + 1:
+                raise ValueError(f"{len(self.route)} points of a route need as many outputs")
 
     def combine(self, point: int, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """(n, C) combined logits at a decision point, of the outputs (n, C) that have run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,17 @@ from coviar import SourceIndex, VideoIndex, read_index
 from coviar.container import REMEDY
 from coviar.reencode import QUANTISER, make_encoder
 from coviar.source_index import CannotSeek, read_source_index
-from dataset_team.dataset import load_test_view
+from dataset_team.dataset import load_test_segment, load_test_view
+from dataset_team.sampling import reading_order
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
 from early_exit.policy import POLICY_NAME, Policy, load_policy
+from early_exit.reading import SegmentReader
+from early_exit.route import point_names
 from early_exit.wise import FULL
 from models.inference import prepare_for_inference
+from models.over_time import check_route, early_exit_over_time, one_segment
+from models.team_net_ic import Decisions
 from training.trained import Trained, load_trained
 
 
@@ -32,8 +38,11 @@ class Prediction:
     label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
     softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
     those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
-    as it is, None if it could. clip: what the network got, I-frame, motion vectors and residual as
-    uint8 tensors (T, c, S, S). notes: warnings met while loading.
+    as it is, None if it could; reencode_ms: what counting its pictures took then. load_ms: reading,
+    as long as the network waited for it. clip: what the network got, I-frame, motion vectors and
+    residual as uint8 tensors (k, c, S, S). segments: the numbers of the k segments of
+    `num_segments`, from 0. wasted_segments: decoded ahead and not used. notes: warnings met while
+    loading.
     """
 
     video: str
@@ -48,6 +57,9 @@ class Prediction:
     network_ms: float
     clip: Sequence[torch.Tensor]
     notes: list[str] = field(default_factory=list)
+    segments: Sequence[int] = ()
+    num_segments: int = 0
+    wasted_segments: int = 0
 
     def top(self, count: int) -> list[tuple[int, float]]:
         """(label, probability) of the likeliest classes."""
@@ -76,6 +88,7 @@ class Predictor:
     policy None: the full network. as_is: take every file that can be loaded without re-encoding;
     else it is re-encoded too where its picture size or GOPs are not those of the training videos.
     fit: how pictures of another shape are re-encoded, see coviar.convert.Converter.
+    read_ahead: of a policy that reads segment by segment: 1 decodes the next one in a thread.
     Raises ValueError when policy and network do not fit.
     """
 
@@ -88,14 +101,18 @@ class Predictor:
         device: torch.device | str = "cpu",
         as_is: bool = False,
         fit: str = "stretch",
+        read_ahead: int = 0,
     ):
         if policy is not None:
             _check_policy(policy, trained)
         self.trained, self.policy, self.as_is = trained, policy, as_is
-        self.fit = fit
+        self.fit, self.read_ahead = fit, read_ahead
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
-        self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
+        if policy and policy.route:
+            self.points = point_names(policy.route)
+        else:
+            self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
         self.thresholds = dict(zip(self.points, policy.thresholds)) if policy else {}
 
     @classmethod
@@ -113,13 +130,18 @@ class Predictor:
         clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
         with torch.inference_mode():
             self.net(*normalise(*(x[None].to(self.device) for x in clip)))
+            if self.policy and self.policy.route:
+                segment = [x[None, :1].to(self.device) for x in clip]
+                one_segment(self.net.backbone)(*normalise(*segment))
 
     def predict(self, path: Path) -> Prediction:
         """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
+        over_time = self.policy is not None and self.policy.route
+        predict = self._predict_over_time if over_time else self._predict
         try:
-            return self._predict(path)
+            return predict(path)
         except CannotSeek:
-            return self._predict(path, stream=True)
+            return predict(path, stream=True)
 
     def _predict(self, path: Path, stream: bool = False) -> Prediction:
         with warnings.catch_warnings(record=True) as caught:
@@ -131,7 +153,67 @@ class Predictor:
         inputs = [x[None].to(self.device) for x in clip]
         self._wait()
         started = time.perf_counter()
-        probabilities, point, confidences = self._decide(inputs)
+        found = self._decide(inputs)
+        network_ms = _ms_since(started)
+        total = self.net.backbone.num_segments
+        return self._prediction(
+            path,
+            *found,
+            reencoded=reencoded,
+            reencode_ms=reencode_ms,
+            load_ms=load_ms,
+            network_ms=network_ms,
+            clip=clip,
+            notes=[str(warning.message) for warning in caught],
+            segments=range(total),
+        )
+
+    @torch.inference_mode()
+    def _predict_over_time(self, path: Path, stream: bool = False) -> Prediction:
+        total = self.net.backbone.num_segments
+        shape = (total, self.trained.crop_size)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            started = time.perf_counter()
+            index, reencoded, reencode_ms = self._open(path, stream)
+            open_ms = _ms_since(started) - reencode_ms
+            started = time.perf_counter()
+            load = functools.partial(load_test_segment, index, *shape)
+            if getattr(index, "streamed", None):  # one pass over the file, not one a segment
+                whole = load_test_view(index, *shape)
+                load = lambda number: [x[number : number + 1] for x in whole]  # noqa: E731
+            with SegmentReader(load, reading_order(total), self.read_ahead) as reader:
+
+                def read(first: int, last: int, _: torch.Tensor) -> Sequence[torch.Tensor]:
+                    segments = reader.read(last)[first:last]
+                    stacked = (torch.cat(x)[None].to(self.device) for x in zip(*segments))
+                    return normalise(*stacked)
+
+                decided = early_exit_over_time(self.net, read, 1, self.policy)
+                self._wait()
+                network_ms = _ms_since(started) - reader.wait_ms
+        in_time = sorted(zip(reader.numbers(), reader.segments))
+        return self._prediction(
+            path,
+            *self._found(decided),
+            reencoded=reencoded,
+            reencode_ms=reencode_ms,
+            load_ms=open_ms + reader.wait_ms,
+            network_ms=network_ms,
+            clip=[torch.cat(x) for x in zip(*(segment for _, segment in in_time))],
+            notes=[str(warning.message) for warning in caught] + [*filter(None, [reader.note])],
+            segments=[number for number, _ in in_time],
+            wasted_segments=reader.wasted,
+        )
+
+    def _prediction(
+        self,
+        path: Path,
+        probabilities: torch.Tensor,
+        point: int,
+        confidences: torch.Tensor,
+        **others: object,
+    ) -> Prediction:
         return Prediction(
             video=str(path),
             label=self.trained.class_names[int(probabilities.argmax())],
@@ -139,22 +221,27 @@ class Predictor:
             point=self.points[point],
             confidences=dict(zip(self.points, confidences[: point + 1].tolist())),
             thresholds=self.thresholds,
-            reencoded=reencoded,
-            reencode_ms=reencode_ms,
-            load_ms=load_ms,
-            network_ms=_ms_since(started),
-            clip=clip,
-            notes=[str(warning.message) for warning in caught],
+            num_segments=self.net.backbone.num_segments,
+            **others,
         )
 
     def open(self, path: Path | str) -> tuple[VideoIndex | SourceIndex, str | None]:
         """The video as the network knows videos, and why it is not taken as it is."""
         return self._open(Path(path), False)[:2]
 
+    @torch.inference_mode()
     def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
         """Probabilities (num_classes,), the number of the decision point in `points`, confidences
         (points it came to,). clip: uint8 tensors (T, c, S, S)."""
-        return self._decide([x[None].to(self.device) for x in clip])
+        inputs = [x[None].to(self.device) for x in clip]
+        if self.policy is None or not self.policy.route:
+            return self._decide(inputs)
+        order = reading_order(self.net.backbone.num_segments)
+
+        def read(first: int, last: int, _: torch.Tensor) -> Sequence[torch.Tensor]:
+            return normalise(*(x[:, list(order[first:last])] for x in inputs))
+
+        return self._found(early_exit_over_time(self.net, read, 1, self.policy))
 
     def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
         """The video as the network knows videos, why it is not taken as it is, and the ms that
@@ -191,13 +278,25 @@ class Predictor:
         if self.policy is None:
             logits = self.net.backbone(*clip).fused
             found = logits.softmax(1)[0], 0, confidence(logits)
+        elif self.policy.route:
+            order = reading_order(self.net.backbone.num_segments)
+            found = self._found(
+                early_exit_over_time(
+                    self.net,
+                    lambda first, last, _: [x[:, order[first:last]] for x in clip],
+                    1,
+                    self.policy,
+                )
+            )
         else:
-            decisions = self.net.early_exit(*clip, self.policy)
-            point = int(decisions.point)
-            probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
-            found = probabilities, point, decisions.confidence[0]
+            found = self._found(self.net.early_exit(*clip, self.policy))
         self._wait()
         return found
+
+    def _found(self, decisions: Decisions) -> tuple[torch.Tensor, int, torch.Tensor]:
+        point = int(decisions.point)
+        probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
+        return probabilities, point, decisions.confidence[0]
 
     def _wait(self) -> None:
         if self.device.type == "cuda":  # it works on while Python goes on
@@ -224,8 +323,10 @@ def _noise_video(size: tuple[int, int], gop: int) -> bytes:
 
 
 def _check_policy(policy: Policy, trained: Trained) -> None:
+    if policy.route:
+        check_route(trained.net, policy.route)
     missing = set(policy.exits) - set(trained.net.exits)
-    if missing:
+    if missing and not policy.route:
         raise ValueError(
             f"the policy uses exits {policy.exits}, but {trained.path} has"
             f" {trained.net.exits or 'none'}: calibrate one for it with team_net_wise_all_acc.py"
@@ -258,6 +359,9 @@ def describe(
         "thresholds": prediction.thresholds,
         "gmacs": gmacs,
         "share_of_full": gmacs / costs[FULL],
+        "segments": list(prediction.segments),
+        "num_segments": prediction.num_segments,
+        "wasted_segments": prediction.wasted_segments,
         "reencoded": prediction.reencoded,
         "reencode_ms": round(prediction.reencode_ms, 2),
         "load_ms": round(prediction.load_ms, 2),

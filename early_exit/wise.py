@@ -17,20 +17,15 @@ one-hot starts, negative weights set to 0 at the end.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from coviar.files import write_json
 from models import STREAMS
 
-WISE_NAME = "wise.json"
 COMBINATIONS = ("vanilla", "constant", "wise")
 POOLS = ("logits", "probability")
 SOLVERS = ("exact", "sgd")
@@ -111,7 +106,7 @@ def cross_entropy(combined: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(D,) mean cross entropy of (n, D, C) logits against (n,) labels."""
     rows = np.arange(len(labels))
     margins = combined - combined[rows, :, labels][:, :, None]  # (n, D, C), 0 at the label
-    return np.mean(_log_sum_exp(margins), axis=0)
+    return np.mean(logsumexp(margins, axis=2), axis=0)
 
 
 def top1_pct(combined: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -187,86 +182,10 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([fit_temperature(column, labels) for column in columns])
 
 
-def save_weights(
-    path: str | os.PathLike,
-    outputs: Sequence[str],
-    weights: np.ndarray,
-    provenance: dict,
-    pool: str = "logits",
-    temperatures: Sequence[float] = (),
-) -> None:
-    """Write weights (D, K) as JSON {"outputs", "betas": {point: {output: beta}}, "provenance"},
-    and with them "pool" and "temperatures", K numbers or none."""
-    mask = available(outputs)
-    betas = {
-        point: {name: row[k] for k, name in enumerate(outputs) if ran[k]}
-        for point, row, ran in zip(decision_points(outputs), weights.tolist(), mask)
-    }
-    content = {
-        "outputs": list(outputs),
-        "pool": pool,
-        "temperatures": [float(value) for value in temperatures],
-        "betas": betas,
-        "provenance": provenance,
-    }
-    write_json(path, content)
-
-
-def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.ndarray, dict]:
-    """The (D, K) weights and provenance of a file of `save_weights` made for these outputs.
-
-    Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of WISE weights; wise_team_net_logit.py")
-    try:
-        content = json.loads(path.read_text())
-        betas, provenance = content["betas"], content["provenance"]
-        if content["outputs"] != list(outputs):
-            raise ValueError(f"made for outputs {content['outputs']}, not {list(outputs)}")
-        weights = np.zeros((num_exits(outputs) + 1, len(outputs)))
-        for d, (point, ran) in enumerate(zip(decision_points(outputs), available(outputs))):
-            expected = [name for name, has_run in zip(outputs, ran) if has_run]
-            if sorted(betas[point]) != sorted(expected):
-                raise ValueError(f"{point} weighs {sorted(betas[point])}, expected {expected}")
-            weights[d, ran] = [float(betas[point][name]) for name in expected]
-        if not (np.isfinite(weights).all() and (weights >= 0).all()):
-            raise ValueError("weights must be finite and not negative")
-        _check_pooling(*_pooling(content), outputs)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not WISE weights of these exits ({error})") from error
-    return weights, provenance
-
-
-def load_pooling(path: str | os.PathLike) -> tuple[str, tuple[float, ...]]:
-    """The pool and the output temperatures, () for none, of a file that `load_weights` takes."""
-    return _pooling(json.loads(Path(path).read_text()))
-
-
-def _pooling(content: dict) -> tuple[str, tuple[float, ...]]:
-    return content.get("pool", "logits"), tuple(map(float, content.get("temperatures", ())))
-
-
-def _check_pooling(pool: str, temperatures: Sequence[float], outputs: Sequence[str]) -> None:
-    if pool not in POOLS:
-        raise ValueError(f"unknown pool {pool!r}")
-    if len(temperatures) not in (0, len(outputs)):
-        raise ValueError(f"{len(temperatures)} temperatures of {len(outputs)} outputs")
-    if not all(0 < value < np.inf for value in temperatures):
-        raise ValueError("temperatures must be finite and above 0")
-
-
-def _log_sum_exp(values: np.ndarray) -> np.ndarray:
-    """log(sum(exp(values))) over the last axis."""
-    largest = values.max(axis=-1, keepdims=True)
-    return np.log(np.exp(values - largest).sum(axis=-1)) + largest[..., 0]
-
-
 def _loss(beta: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray]:
     """CE and its gradient (K,) for margins (K, n, C) = logits minus the label's logit."""
     combined = np.tensordot(beta, margins, 1)  # (n, C)
-    log_norm = _log_sum_exp(combined)
+    log_norm = logsumexp(combined, axis=1)
     probabilities = np.exp(combined - log_norm[:, None])
     return float(log_norm.mean()), np.tensordot(margins, probabilities, 2) / len(log_norm)
 

@@ -13,6 +13,8 @@ from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classi
 if TYPE_CHECKING:
     from early_exit.policy import Policy
 
+CONCAT, MEAN = POOLS = ("concat", "mean")
+
 
 class ExitOutput(NamedTuple):
     """Float32 logits (b, num_classes) of each exit and each stream; fused = the streams' sum."""
@@ -39,13 +41,17 @@ class Decisions(NamedTuple):
 class TeamNetIC(nn.Module):
     """A frozen backbone with exits after the TEAM blocks `exits` (numbers 1 to 4, ascending).
 
+    pool: an exit reads the squeeze vectors of all segments, `concat`enated (as published), or
+    their `mean`, which is there for any number of segments (`models.over_time`).
     The backbone gets no gradients and stays in eval mode even when the module is set to train:
     an exit's input must be a fixed function of the clip.
     """
 
-    def __init__(self, backbone: TeamNet, exits: Sequence[int] = (1, 2, 3)):
+    def __init__(self, backbone: TeamNet, exits: Sequence[int] = (1, 2, 3), pool: str = CONCAT):
         super().__init__()
-        self.exits = tuple(exits)
+        self.exits, self.pool = tuple(exits), pool
+        if pool not in POOLS:
+            raise ValueError(f"unknown pool {pool!r}; there are {', '.join(POOLS)}")
         allowed = range(1, NUM_TEAM_BLOCKS + 1)
         if list(self.exits) != sorted(set(self.exits) & set(allowed)):
             raise ValueError(f"exits {self.exits}: give different, ascending numbers from 1 to 4")
@@ -53,7 +59,7 @@ class TeamNetIC(nn.Module):
         num_classes, num_segments = (backbone.config[k] for k in ("num_classes", "num_segments"))
         self.heads = nn.ModuleDict()
         for k in self.exits:
-            inputs = num_segments * backbone.team[k - 1].squeeze_size
+            inputs = backbone.team[k - 1].squeeze_size * (num_segments if pool == CONCAT else 1)
             self.heads[str(k)] = new_classifier(inputs, num_classes)
         self.train(self.training)
 
@@ -68,9 +74,14 @@ class TeamNetIC(nn.Module):
             output = self.backbone(iframe, mv, residual)
         return ExitOutput(self.heads_from(output.squeezes), *output[1:])
 
-    def heads_from(self, squeezes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Logits of every exit from all four TEAM blocks' squeeze vectors, (b, t*d_k) each."""
-        return tuple(self._head(k, squeezes[k - 1]) for k in self.exits)
+    def heads_from(
+        self, squeezes: Sequence[torch.Tensor], weights: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Logits of every exit from all four TEAM blocks' squeeze vectors, (b, t*d_k) each.
+
+        weights: (b, t) of the segments, for the pool `mean`; the default is the plain mean.
+        """
+        return tuple(self._clip_head(k, squeezes[k - 1], weights) for k in self.exits)
 
     @torch.no_grad()
     def early_exit(
@@ -81,11 +92,13 @@ class TeamNetIC(nn.Module):
         Inputs as for `TeamNet.forward`. Raises ValueError when the policy uses an exit that this
         network does not have.
         """
+        if policy.route:
+            raise ValueError("the policy reads segment by segment: models.over_time takes it")
         if not set(policy.exits) <= set(self.exits):
             raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
         if len(policy.weights[0]) != len(policy.exits) + len(self.backbone.streams):
             raise ValueError("the policy is of outside logits, this network has three streams")
-        decided = _Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
+        decided = Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
         features, squeeze = self.backbone.enter(iframe, mv, residual), None
         seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here
         for stage in range(NUM_TEAM_BLOCKS):
@@ -93,7 +106,7 @@ class TeamNetIC(nn.Module):
             exit_number = stage + 1
             if exit_number not in policy.exits:
                 continue
-            seen = (*seen, self._head(exit_number, self.backbone.per_clip(squeeze)))
+            seen = (*seen, self._clip_head(exit_number, self.backbone.per_clip(squeeze)))
             stays = decided.at_exit(seen)
             if not stays.any():
                 return decided.decisions
@@ -105,7 +118,20 @@ class TeamNetIC(nn.Module):
         decided.at_end((*seen, *streams))
         return decided.decisions
 
-    def _head(self, exit_number: int, squeeze: torch.Tensor) -> torch.Tensor:
+    def _clip_head(
+        self, exit_number: int, squeeze: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (b, num_classes) of squeeze vectors (b, t*d), the segments one after the other."""
+        if self.pool == MEAN:
+            segments = squeeze.unflatten(1, (self.backbone.num_segments, -1))  # (b, t, d)
+            if weights is None:
+                squeeze = segments.mean(1)
+            else:
+                squeeze = torch.einsum("bt,btd->bd", weights, segments)
+        return self.head(exit_number, squeeze)
+
+    def head(self, exit_number: int, squeeze: torch.Tensor) -> torch.Tensor:
+        """Logits (b, num_classes) of an exit's inputs, (b, t*d), or (b, d) for the pool `mean`."""
         with full_precision(squeeze):
             return self.heads[str(exit_number)](squeeze)
 
@@ -114,7 +140,7 @@ class TeamNetIC(nn.Module):
         return x.unflatten(0, (-1, self.backbone.num_segments))[stays].flatten(0, 1)
 
 
-class _Deciding:
+class Deciding:
     """The decisions so far, and which rows of the batch are still undecided."""
 
     def __init__(self, policy: Policy, batch: int, num_classes: int, device: torch.device):

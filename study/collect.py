@@ -34,7 +34,7 @@ from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
 from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
 from early_exit.thresholds import leave_at
-from early_exit.wise import WISE_NAME
+from early_exit.wise_file import WISE_NAME, load_weights
 from models import STREAMS
 from study import summary, tables
 from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS
@@ -137,7 +137,7 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
         logits = LogitsFile.load(folder / LOGITS_NAME)
     except LogitsError as error:
         raise ValueError(f"{error}; save_logits.py writes it again") from error
-    betas, provenance = wise.load_weights(folder / WISE_NAME, logits.outputs)
+    betas, provenance = load_weights(folder / WISE_NAME, logits.outputs)
     if provenance.get("logits_sha256") != file_digest(folder / LOGITS_NAME):
         raise NotFinished(f"{WISE_NAME} was fitted on other logits: wise_team_net_logit.py again")
     policy = load_policy(folder / POLICY_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,24 +13,68 @@ from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.learn_wise import learn_wise
 from early_exit.logits import LogitsFile, file_digest
-from early_exit.outside import results_folder
+from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.promised import Recipe, promise_policy
+from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
-from early_exit.wise import WISE_NAME
-from MACs.team_net import exit_gmacs
+from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
+from MACs.team_net import exit_gmacs, segment_gmacs
 from study.run_tables import RunTables
 from training.provenance import command_line
 
+ROUTE_FOLDER = "over_time"
 
-def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
-    """The run's logits with the WISE weights beside them; ValueError when these are of others."""
-    wise_path = results_folder(path) / WISE_NAME
+
+def open_logits(
+    path: Path, test_path: Path | None, route: Sequence[str] | None, evidence: str
+) -> tuple[LogitsFile, Path]:
+    """The logits in a file of ours or of another network, of its exits or of the points of a route,
+    and the folder of what is made from them. Raises FileNotFoundError, and ValueError when the file
+    has nothing to leave at, or the words of the route do not fit it."""
+    logits, folder = load_any(path, test_path), results_folder(path)
+    if route is None:
+        if not logits.exits:
+            raise ValueError(f"{path} has no exits but after segments: name them with --route")
+        return logits, folder
+    if logits.num_segments is None:
+        raise ValueError(
+            f"--route needs logits per segment, {path} has none: save_logits.py --per-segment"
+        )
+    points = parse_route(route, logits.num_segments, logits.exits)
+    return along(logits, points, evidence, _segment_gmacs(logits, points)), folder / ROUTE_FOLDER
+
+
+def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
+    """1e9 MACs of one segment to each depth of the route."""
+    if logits.gmacs is not None:
+        costs = np.array(logits.gmacs) / logits.num_segments
+        return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
+    return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
+
+
+def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) -> RunTables:
+    """The logits of `path` with the WISE weights in the folder, by default the run's own.
+
+    ValueError when these are of other logits.
+    """
+    wise_path = (folder or results_folder(path)) / WISE_NAME
     if logits.gmacs is not None and not wise_path.is_file():
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
-        learn_wise(path, logits)
-    betas, fitted = wise.load_weights(wise_path, logits.outputs)
+        learn_wise(path, logits, folder=wise_path.parent)
+    try:
+        betas, fitted = load_weights(wise_path, logits.outputs)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: run wise_team_net_logit.py again, with the same --route if there is one"
+        ) from error
+    for key in ("route", "evidence"):
+        if fitted.get(key) != logits.meta.get(key):
+            raise ValueError(
+                f"{wise_path} was fitted for the {key} {fitted.get(key)}: run"
+                " wise_team_net_logit.py again, with the same --route and --evidence"
+            )
     if fitted.get("logits_sha256") != file_digest(path):
         raise ValueError(
             f"{wise_path} was fitted on other logits than {path} holds now: "
@@ -40,8 +85,14 @@ def load_run_tables(path: Path, logits: LogitsFile) -> RunTables:
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    pooling = wise.load_pooling(wise_path)
+    pooling = load_pooling(wise_path)
     return RunTables(logits, betas, costs, fitted, command_line(), *pooling)
+
+
+def tables_along(logits: LogitsFile, weights: np.ndarray) -> RunTables:
+    """The tables of logits that bring their costs, with weights (D, K) in the place of WISE's."""
+    costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
+    return RunTables(logits, weights, costs, {"solver": "none", "fit_on": "none"}, command_line())
 
 
 def make_policy(
@@ -84,7 +135,16 @@ def make_policy(
         confidence,
         provenance,
         *tables.pooling[combination],
+        **route_of(tables.logits),
     )
+
+
+def route_of(logits: LogitsFile) -> dict:
+    """The fields of a policy that say how it reads."""
+    if "route" not in logits.meta:
+        return {}
+    route = tuple((count, depth) for count, depth in logits.meta["route"])
+    return {"route": route, "evidence": logits.meta["evidence"]}
 
 
 def make_promise(
@@ -113,7 +173,8 @@ def make_promise(
     policy = promise_policy(tables.logits, select_on, costs, wish, how, made)
     reached = policy.promise["kept_by"] == "thresholds"
     goal = f"{wish.kind} {wish.limit:g} guarantee {wish.guarantee:g}"
-    return replace(policy, provenance={**made, "goal": goal, "reached": reached})
+    made = {**made, "goal": goal, "reached": reached}
+    return replace(policy, provenance=made, **route_of(tables.logits))
 
 
 def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dict:

@@ -58,9 +58,8 @@ def test_benchmark_prints_its_line(tmp_path):
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
     assert min(line["decode_ms"], line["load_clip_ms"], line["sample_ms"]) > 0
-    assert line["load_clip_ratio"] == pytest.approx(
-        line["load_clip_ms"] / line["decode_ms"],
-        rel=0.05,  # both are rounded in the line
-    )
+    for name in ("load_clip_ratio", "sample_ratio"):
+        assert line[f"{name}_worst"] == line[f"{name}_median"] > 0  # there is one video
+    assert line["machine"] and line["cpu_capability"]
     assert 1 <= line["frames"] <= 20 and line["private_mb"] < line["rss_mb"]
     assert line["clips_per_s_1"] > 0 and line["workers_ratio"] > 0

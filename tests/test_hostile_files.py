@@ -13,7 +13,7 @@ from coviar.index_cache import read_indexes
 from dataset_team.lists import ListError, read_list
 from early_exit.logits import LogitsFile
 from early_exit.policy import load_policy
-from early_exit.wise import load_weights
+from early_exit.wise_file import load_weights
 from training.checkpoint import load_backbone, load_checkpoint, load_last
 from training.run_folder import RunFolder
 from training.tensor_file import load_tensors

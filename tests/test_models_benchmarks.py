@@ -11,7 +11,7 @@ from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
 from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
-from early_exit import wise
+from early_exit import wise, wise_file
 from early_exit.logits import file_digest
 from MACs.team_net import exit_gmacs
 from models.team_net import TeamNet
@@ -98,7 +98,7 @@ def study(tmp_path, toy_data):
     logits.save(run / "logits.pt")
     provenance = {"logits_sha256": file_digest(run / "logits.pt"), "solver": "exact"}
     weights = wise.constant_weights(logits.outputs)
-    wise.save_weights(
+    wise_file.save_weights(
         run / "wise.json", logits.outputs, weights, {**provenance, "fit_on": "heldout"}
     )
     return tmp_path, run, net

@@ -57,6 +57,7 @@ COMMANDS = {
 }
 # What is out of range for an option, by its name alone or behind a command's.
 VALUES = {
+    "--route": ["sideways", "full@0"],
     "--accumulate": NUMBER,
     "--against": MISSING,
     "--alpha": AMOUNT,

@@ -12,7 +12,7 @@ import torch
 from synthetic_logits import make_logits_file
 from training_server import run_script
 
-from early_exit import calibrate, wise
+from early_exit import calibrate, wise, wise_file
 from early_exit.calibrate import Goal
 from early_exit.confidence import confidence
 from early_exit.logits import LogitsFile, file_digest
@@ -224,7 +224,7 @@ def run_folder(tmp_path_factory):
     fit = wise.fit(*logits.samples("heldout"), logits.outputs)
     digest = file_digest(folder / "logits.pt")
     provenance = {"logits_sha256": digest, "solver": "exact", "fit_on": "heldout"}
-    wise.save_weights(folder / "wise.json", logits.outputs, fit.weights, provenance)
+    wise_file.save_weights(folder / "wise.json", logits.outputs, fit.weights, provenance)
     return folder
 
 
@@ -260,7 +260,7 @@ def test_script_writes_what_loops_over_videos_give(run_folder, monkeypatch, caps
     weights = {
         "vanilla": wise.vanilla_weights(logits.outputs),
         "constant": wise.constant_weights(logits.outputs),
-        "wise": wise.load_weights(run_folder / "wise.json", logits.outputs)[0],
+        "wise": wise_file.load_weights(run_folder / "wise.json", logits.outputs)[0],
     }
 
     def check(rows, part, combination, thresholds):

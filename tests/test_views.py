@@ -181,8 +181,8 @@ def test_processes_that_fill_one_bank_share_the_work(tmp_path, network, video, m
     monkeypatch.setattr("training.bank.random.sample", lambda missing, count: next(order))
     compute = network.compute
 
-    def compute_and_wait(dataset, view):
-        features = compute(dataset, view)
+    def compute_and_wait(dataset, view, **how):
+        features = compute(dataset, view, **how)
         if dataset is first and view == 3:
             assert make_views(network, second, tmp_path).fill(range(3)) == 3
         return features

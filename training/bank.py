@@ -22,6 +22,7 @@ from tqdm import tqdm
 from coviar.files import write_json
 from dataset_team.dataset import VideoDataset
 from models.inference import prepare_for_inference
+from models.over_time import one_segment, whole_clip
 from models.team_net import TeamNet
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.loading import ViewSampler, make_loader, to_device
@@ -39,13 +40,15 @@ class Features:
     """One view of every video of a data set, rows in the data set's order.
 
     squeezes: per TEAM block k (n, T * d_k), float16 or float32; streams: float32 logits
-    (n, 3, classes), order I, MV, R; labels: (n,) int64; names: n strings.
+    (n, 3, classes), order I, MV, R; labels: (n,) int64; names: n strings. segments: float16 logits
+    of each segment (n, T, 3, classes), whose mean is `streams`; None where they were not asked for.
     """
 
     squeezes: tuple[torch.Tensor, ...]
     streams: torch.Tensor
     labels: torch.Tensor
     names: list[str]
+    segments: torch.Tensor | None = None
 
     def exit_inputs(
         self, device: torch.device, rows: torch.Tensor | None = None
@@ -78,20 +81,29 @@ def compute_view(
     batch_size: int,
     workers: int,
     rows: np.ndarray | None = None,
+    per_segment: bool = False,
 ) -> Features:
     """Features of one view of every video, or only of the videos `rows`.
 
-    network: of `prepare_for_inference`, on `device`.
+    network: of `prepare_for_inference`, on `device`. Raises ValueError where `per_segment` makes no
+    sense, see models.over_time.
     """
+    single = one_segment(network) if per_segment else None
     sampler = ViewSampler(len(dataset), view, rows)
     loader = make_loader(dataset, sampler, batch_size, workers, device)
     computed: list[tuple[torch.Tensor, ...]] = []
     seen: list[torch.Tensor] = []
+    alone: list[torch.Tensor] = []
     for sample in tqdm(loader, desc=f"view {view}", leave=False, disable=None):
         batch = to_device(sample, device)
-        output = network(*batch.inputs)
+        if per_segment:
+            output, segments = whole_clip(single, batch.inputs)
+        else:
+            output, segments = network(*batch.inputs), None
         streams = torch.stack([output.iframe, output.mv, output.residual], dim=1)
         computed.append(tuple(x.float().cpu() for x in (*output.squeezes, streams)))
+        if per_segment:
+            alone.append(segments.half().cpu())
         seen.append(batch.indices)
     if torch.cat(seen).tolist() != list(sampler.rows):
         raise RuntimeError("the loader did not give every video once, in order")
@@ -102,6 +114,7 @@ def compute_view(
         streams=streams,
         labels=torch.tensor([record.label for record in records]),
         names=[record.name for record in records],
+        segments=torch.cat(alone) if per_segment else None,
     )
 
 
@@ -127,8 +140,8 @@ class FrozenNetwork:
         """The copy that computes; made at first use, since a ready bank does not need it."""
         return prepare_for_inference(self.backbone.to(self.settings["device"]), self.precision)
 
-    def compute(self, dataset: VideoDataset, view: int) -> Features:
-        return compute_view(self.prepared, dataset, view, **self.settings)
+    def compute(self, dataset: VideoDataset, view: int, per_segment: bool = False) -> Features:
+        return compute_view(self.prepared, dataset, view, **self.settings, per_segment=per_segment)
 
 
 class Views:
@@ -137,7 +150,7 @@ class Views:
     With `cache_dir` each view is a file, written whole. The folder's name is a digest of all that
     the views depend on, so a stale view is never read. Several processes and hosts can fill one
     bank on a shared disk. Without `cache_dir` each call computes its view, with the same bits.
-    name: the data in words, such as "split1 train".
+    name: the data in words, such as "split1 train". per_segment: with the logits of each segment.
     """
 
     def __init__(
@@ -148,8 +161,10 @@ class Views:
         name: str,
         dtype: torch.dtype,
         cache_dir: Path | None,
+        per_segment: bool = False,
     ):
         self.network, self.dataset, self.name, self.dtype = network, dataset, name, dtype
+        self.per_segment = per_segment
         self.identity = self._identity()
         self.folder = cache_dir and cache_dir / _digest(self.identity)
         self._kept: dict[int, Features] = {}
@@ -197,7 +212,8 @@ class Views:
         return computed
 
     def _compute(self, view: int) -> Features:
-        return self.network.compute(self.dataset, view).rounded(self.dtype)
+        features = self.network.compute(self.dataset, view, per_segment=self.per_segment)
+        return features.rounded(self.dtype)
 
     def _file(self, view: int) -> Path:
         return self.folder / f"view_{view:04d}.pt"
@@ -232,6 +248,7 @@ class Views:
             "file_sizes": _digest(sizes),
             "precision": self.network.precision,
             "dtype": str(self.dtype),
+            **({"per_segment": True} if self.per_segment else {}),
         }
 
 

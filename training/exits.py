@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from models.team_net_ic import TeamNetIC
+from models.team_net_ic import CONCAT, MEAN, TeamNetIC
 from training.bank import Features, Views
 from training.checkpoint import BEST, load_last, save_checkpoint, save_last
 from training.distillation import Schedule, exit_loss
@@ -41,6 +42,7 @@ class ExitRecipe:
     eval_freq: int
     random_seed: int
     tensorboard: bool
+    ic_pool: str = CONCAT
 
 
 def train_exits(
@@ -48,7 +50,7 @@ def train_exits(
 ) -> dict:
     """Train up to recipe.epochs from the last checkpoint, if any; returns the result."""
     torch.manual_seed(recipe.random_seed)
-    net = TeamNetIC(frozen.backbone, recipe.exits).train()
+    net = TeamNetIC(frozen.backbone, recipe.exits, recipe.ic_pool).train()
     net.heads.to(frozen.device)
     optimizer = make_optimizer(net.heads, recipe.lr, recipe.wd)
     start, best = 0, {}
@@ -91,6 +93,7 @@ def train_exits(
         {
             "heads": net.heads.state_dict(),
             "exits": list(net.exits),
+            "ic_pool": net.pool,
             "best_epochs": {k: exit_best["epoch"] for k, exit_best in best.items()},
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
@@ -134,14 +137,19 @@ def train_one_epoch(
     """
     device = next(net.heads.parameters()).device
     order = torch.from_numpy(epoch_order(len(features.labels), recipe.random_seed, epoch))
+    seed = np.random.SeedSequence([recipe.random_seed, epoch]).generate_state(1)
+    generator = torch.Generator().manual_seed(int(seed[0]))
     totals = torch.zeros(len(net.exits), device=device)
     for rows in order.split(recipe.batch_size):
         squeezes = features.exit_inputs(device, rows)
+        weights = None
+        if net.pool == MEAN:
+            weights = segment_weights(len(rows), net.backbone.num_segments, generator).to(device)
         streams, labels = features.streams[rows].to(device), features.labels[rows].to(device)
         losses = torch.stack(
             [
                 exit_loss(logits, teacher, streams, labels, recipe.temperature)
-                for logits in net.heads_from(squeezes)
+                for logits in net.heads_from(squeezes, weights)
             ]
         )
         if not torch.isfinite(losses).all():
@@ -155,6 +163,14 @@ def train_one_epoch(
         optimizer.step()
         totals += losses.detach() * len(rows)
     return (totals / len(order)).tolist()
+
+
+def segment_weights(clips: int, num_segments: int, generator: torch.Generator) -> torch.Tensor:
+    """(clips, num_segments): for each clip the weights of the mean over a random subset of its
+    segments. Every number of segments, from 1 to all, is as likely."""
+    counts = torch.randint(1, num_segments + 1, (clips, 1), generator=generator)
+    ranks = torch.rand(clips, num_segments, generator=generator).argsort(1).argsort(1)
+    return (ranks < counts) / counts
 
 
 @torch.no_grad()

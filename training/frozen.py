@@ -72,7 +72,7 @@ class Frozen:
         check_classes(path, names, count, self.class_names, self.data.train_list)
         return put_exits_on(self.backbone, self.digest, path, content).to(self.device)
 
-    def views(self, part: str, banked: bool = True) -> Views:
+    def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
         """The views of one of VIEW_PARTS, or of `selection`: the part that models are chosen on.
 
         Augmented views, which only teach, are rounded to `bank_dtype`. The others, on which
@@ -86,6 +86,7 @@ class Frozen:
             name=f"{self.data.split} {part}",
             dtype=BANK_DTYPES[self._dtype if part == "train" else "float32"],
             cache_dir=self._cache_dir if banked else None,
+            per_segment=per_segment,
         )
 
     def _check_heldout(self, checkpoint: dict) -> None:

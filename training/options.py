@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 
 from models import precision
+from models.over_time import EVIDENCE
 from training.recipes import METHODS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -153,6 +155,35 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         type=folder_name,
         help=f"{', '.join(METHODS)}, or your own (default team_ce)",
+    )
+
+
+def route_word(text: str) -> str:
+    """A word that may be a point of a route, or its name; what fits the network is seen later."""
+    if text not in ("time", "depth_then_time") and not re.fullmatch(r".+@[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no point as DEPTH@SEGMENTS, such as full@2, nor time or depth_then_time"
+        )
+    return text
+
+
+def add_route_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("exits over time (docs/over_time.md)")
+    group.add_argument(
+        "--route",
+        type=route_word,
+        nargs="+",
+        metavar="POINT",
+        help="decide after some segments: points as DEPTH@SEGMENTS, say exit1@1 full@1 full@2, in"
+        " the order in which they are tried (the full network on all segments is always last); or"
+        " time: full@1 full@2 ..., or depth_then_time: before these, the exits on one segment."
+        " Needs logits of save_logits.py --per-segment, or an .npz with segments",
+    )
+    group.add_argument(
+        "--evidence",
+        choices=EVIDENCE,
+        default=EVIDENCE[0],
+        help="what is averaged over the segments read (default logits, as the network does)",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models import STREAMS
 from models.team_net import FUSIONS
+from models.team_net_ic import CONCAT, POOLS
 from training.options import (
     fraction,
     non_negative_float,
@@ -232,6 +233,14 @@ def add_exit_options(parser: argparse.ArgumentParser) -> None:
         choices=(1, 2, 3, 4),
         default=[1, 2, 3],
         help="TEAM blocks that get an exit (default 1 2 3)",
+    )
+    group.add_argument(
+        "--ic-pool",
+        choices=POOLS,
+        default=CONCAT,
+        help="what an exit reads: the squeeze vectors of all segments side by side (default, as"
+        " published), or their mean, trained on random subsets of the segments: it has an answer"
+        " after each segment (docs/over_time.md)",
     )
 
 

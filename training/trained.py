@@ -8,7 +8,7 @@ from pathlib import Path
 from coviar.reencode import GOP, SIZE
 from models.official import from_official, is_official
 from models.team_net import TeamNet
-from models.team_net_ic import TeamNetIC
+from models.team_net_ic import CONCAT, TeamNetIC
 from training.agreement import CROP_SIZE
 from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
 
@@ -74,7 +74,7 @@ def put_exits_on(backbone: TeamNet, digest: str, path: Path, content: dict) -> T
             f" (digest {content['backbone_digest']}), not on one with the digest {digest}; name the"
             " right one with --pretrained, or train the exits again"
         )
-    net = TeamNetIC(backbone, content["exits"]).eval()
+    net = TeamNetIC(backbone, content["exits"], content.get("ic_pool", CONCAT)).eval()
     net.heads.load_state_dict(content["heads"])
     return net
 

@@ -1,0 +1,153 @@
+"""Exits over time: a route through pairs (segments read, depth), each a decision point.
+
+A point is named by its depth and its number of segments: `exit1@2` is exit 1 on the first two
+segments in reading order, `full@8` the network's own answer after eight. Along a route segments are
+only added, and with the same segments it only goes deeper. `along` makes logits per segment into
+logits per point: an early-exit network like any other, for WISE, thresholds and promises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from early_exit.logits import LogitsError, LogitsFile, Part
+from early_exit.wise import FULL, num_exits
+from models.over_time import EVIDENCE, answer
+
+Route = tuple[tuple[int, str], ...]
+ROUTES = ("time", "depth_then_time")
+
+
+def name_of(segments: int, depth: str) -> str:
+    return f"{depth}@{segments}"
+
+
+def point_names(route: Route) -> list[str]:
+    """Names of the decision points; the last is the full network's."""
+    return [*(name_of(*point) for point in route[:-1]), FULL]
+
+
+def named_route(name: str, num_segments: int, exits: Sequence[str]) -> Route:
+    """`time`: the full network on 1, 2, .. T segments. `depth_then_time`: before these, the exits
+    on the first segment."""
+    time = tuple((count, FULL) for count in range(1, num_segments + 1))
+    if name == "time":
+        return time
+    return (*((1, exit_) for exit_ in exits), *time)
+
+
+def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -> Route:
+    """Of points such as `exit1@2`, or of the name of a route.
+
+    Raises ValueError for words that are no points of so many segments and these exits.
+    """
+    if len(words) == 1 and words[0] in ROUTES:
+        return named_route(words[0], num_segments, exits)
+    depths = (*exits, FULL)
+    route = []
+    for word in words:
+        found = re.fullmatch(r"(.+)@(\d+)", word)
+        good = found and found[1] in depths and 1 <= int(found[2]) <= num_segments
+        if not good:
+            raise ValueError(
+                f"{word!r} is no point of a route: DEPTH@SEGMENTS, one of {', '.join(depths)}, and"
+                f" 1 to {num_segments} segments; or one word of {', '.join(ROUTES)}"
+            )
+        route.append((int(found[2]), found[1]))
+    if route[-1] != (num_segments, FULL):
+        route.append((num_segments, FULL))
+    check_route(route, depths)
+    return tuple(route)
+
+
+def check_route(route: Sequence[tuple[int, str]], depths: Sequence[str] = ()) -> None:
+    """Raises ValueError where a point adds neither segments nor, with the same, depth.
+
+    depths: their order, where it is known.
+    """
+    for segments, depth in route:
+        if not (type(segments) is int and segments >= 1 and isinstance(depth, str)):
+            raise ValueError(f"{(segments, depth)} is no point of a route: (segments, depth)")
+    for before, after in zip(route, route[1:]):
+        deeper = not depths or depths.index(after[1]) > depths.index(before[1])
+        if after[0] < before[0] or (after[0] == before[0] and not deeper) or after == before:
+            raise ValueError(
+                f"the route goes from {name_of(*before)} to {name_of(*after)}; each point has more"
+                " segments than the one before, or the same and more depth"
+            )
+
+
+def route_gmacs(route: Route, per_segment: Mapping[str, float]) -> tuple[float, ...]:
+    """1e9 MACs per video of leaving at each point, cumulative.
+
+    per_segment: of one segment to each depth. A segment pays for the deepest point it was part of.
+    """
+    paid = [0.0] * route[-1][0]
+    costs = []
+    for segments, depth in route:
+        for number in range(segments):
+            paid[number] = max(paid[number], per_segment[depth])
+        costs.append(sum(paid))
+    return tuple(costs)
+
+
+def along(
+    logits: LogitsFile, route: Route, evidence: str, per_segment: Mapping[str, float]
+) -> LogitsFile:
+    """The logits of the points of a route, of a file that has logits per segment.
+
+    At the last point, with the evidence `logits`, they are the network's own to the bit.
+    per_segment: as in `route_gmacs`. Parts without segments are left out.
+    Raises LogitsError when the file has none, or a point costs no more than the one before.
+    """
+    if evidence not in EVIDENCE:
+        raise LogitsError(f"unknown evidence {evidence!r}; one of {', '.join(EVIDENCE)}")
+    total = logits.num_segments
+    if total is None:
+        raise LogitsError(
+            "the file has no logits per segment: write it with save_logits.py --per-segment"
+        )
+    if route[-1] != (total, FULL):
+        raise LogitsError(f"the route ends at {name_of(*route[-1])}, not at {FULL}@{total}")
+    costs = route_gmacs(route, per_segment)
+    if any(after <= before for before, after in zip(costs, costs[1:])):
+        raise LogitsError(f"the costs of the route's points do not rise: {costs}")
+    first = num_exits(logits.outputs)
+    columns = {name: slice(k, k + 1) for k, name in enumerate(logits.outputs[:first])}
+    columns[FULL] = slice(first, None)
+    parts = {
+        name: part._replace(
+            logits=_points(part, [(k, columns[depth]) for k, depth in route], total, evidence),
+            segments=None,
+        )
+        for name, part in logits.parts.items()
+        if part.segments is not None
+    }
+    meta = {
+        **logits.meta,
+        "exits": list(range(1, len(route))),
+        "route": [list(point) for point in route],
+        "evidence": evidence,
+    }
+    return replace(logits, meta=meta, outputs=point_names(route), parts=parts, gmacs=costs)
+
+
+def _points(
+    part: Part, points: Sequence[tuple[int, slice]], total: int, evidence: str
+) -> np.ndarray:
+    """(V, n, points, C) float32."""
+    segments, own = torch.from_numpy(part.segments), torch.from_numpy(part.logits)
+    found = [
+        answer(
+            segments[:, :, :count, outputs].flatten(0, 1),
+            evidence,
+            own[:, :, outputs].flatten(0, 1) if count == total else None,
+        )
+        for count, outputs in points
+    ]
+    return torch.stack(found, 1).unflatten(0, own.shape[:2]).numpy()

@@ -1,0 +1,149 @@
+"""Exits over time as tables and a figure, from the logits of runs and from measured ways.
+
+    python -m study.over_time runs/ucf101/team_net/split*_seed1 --out results/over_time
+
+RUN: folders with logits.pt of save_logits.py --per-segment. Writes into --out
+
+    points.csv   top-1 of every point of the routes
+    curves.csv   thresholds swept along the routes, with the temperature fitted on held-out videos
+
+and into --figures over_time_gmacs and over_time_latency, where --out has the file ways.csv of
+`python -m benchmarks.over_time`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from coviar.command import quiet_pipe
+from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.route import along, parse_route, point_names
+from early_exit.thresholds import confidences, sweep
+from early_exit.wise import combine, fit_temperature, vanilla_weights
+from MACs.team_net import segment_gmacs
+from models.over_time import EVIDENCE
+from study import drawing
+from study.columns import RUN
+from study.run_tables import write_rows
+from training.provenance import command_line
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+POINTS, CURVES = "points.csv", "curves.csv"
+_END = ["top1_pct", "gmacs", "num_videos", "protocol", "command"]
+COLUMNS = {
+    POINTS: [*RUN, "part", "evidence", "point", *_END],
+    CURVES: [*RUN, "part", "route", "evidence", "temperature", "threshold", *_END],
+}
+EXITS = {
+    "time": "exits over time",
+    "depth": "exits over depth",
+    "depth_then_time": "depth, then time",
+}
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--figures", type=Path, default=Path("figures/over_time"), metavar="FOLDER")
+    return parser
+
+
+def routes_of(logits: LogitsFile) -> dict[str, list[str]]:
+    if not logits.exits:
+        return {"time": ["time"]}
+    depth = [f"{name}@{logits.num_segments}" for name in logits.exits]
+    return {"time": ["time"], "depth": depth, "depth_then_time": ["depth_then_time"]}
+
+
+def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
+    """Rows of points.csv and of curves.csv of one run."""
+    points, curves = [], []
+    about = {**{key: logits.meta[key] for key in RUN}, "protocol": logits.meta["protocol"]}
+    about["command"] = command_line()
+    for evidence in EVIDENCE:
+        for name, words in routes_of(logits).items():
+            route = parse_route(words, logits.num_segments, logits.exits)
+            costs = segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
+            found = along(logits, route, evidence, costs)
+            weights, temperature = vanilla_weights(found.outputs), None
+            for part in ("heldout", "test"):
+                rows, labels = found.samples(part)
+                combined = combine(rows, weights)
+                if temperature is None:
+                    temperature = fit_temperature(combined, labels)
+                right = combined.argmax(axis=2) == labels[:, None]
+                here = {**about, "part": part, "evidence": evidence, "num_videos": len(labels)}
+                for point, top1, gmacs in zip(
+                    point_names(route), 100 * right.mean(axis=0), found.gmacs
+                ):
+                    if name == "time" or point.startswith("exit"):
+                        points.append({**here, "point": point, "top1_pct": top1, "gmacs": gmacs})
+                sure = confidences(combined, "max", temperature)
+                curve = sweep(sure, right, found.gmacs, THRESHOLDS)
+                how = {**here, "route": name, "temperature": temperature}
+                curves += [
+                    {**how, "threshold": threshold, "top1_pct": top1, "gmacs": gmacs}
+                    for threshold, top1, gmacs in zip(THRESHOLDS, curve.top1_pct, curve.gmacs)
+                ]
+    return points, curves
+
+
+@drawing.styled
+def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path]:
+    """Top-1 of every way against what it costs, means over the splits."""
+    ways = ways[~ways["way"].str.contains("read ahead")].copy()
+    ways["kind"] = ways["exits"].map(EXITS).fillna("fixed T, no exits")
+    kinds = [kind for kind in ("fixed T, no exits", *EXITS.values()) if kind in set(ways["kind"])]
+    looks = drawing.marks(kinds)
+    methods = sorted(set(ways["method"]), key=list(ways["method"]).index)
+    figure, axes = drawing.new_figure(drawing.TWO_COLUMNS, 2.8, 1, len(methods), sharey=True)
+    for method, axis in zip(methods, axes[0]):
+        chosen = ways[ways["method"] == method]
+        for kind, look in looks.items():
+            part = chosen[chosen["kind"] == kind].groupby("way")[[column, "top1_pct"]].mean()
+            part = part.sort_values(column)
+            axis.plot(part[column], part["top1_pct"], **look)
+            for way, row in part.iterrows():
+                place, words_ = (row[column], row["top1_pct"]), {"fontsize": 5}
+                axis.annotate(way, place, (3, -6), textcoords="offset points", **words_)
+        axis.set_title(f"{method}, {chosen['split'].nunique()} split(s)")
+        axis.set_xlabel(words)
+        drawing.grid(axis)
+    axes[0, 0].set_ylabel(drawing.TOP1)
+    drawing.add_legend(figure, looks, columns=4)
+    drawing.add_caption(
+        figure,
+        "Means over the splits, one backbone each; one threshold for all points of a way, on the",
+        "largest probability after a temperature fitted on held-out videos. max-drop: chosen on",
+        "these videos. fixed: as it is.",
+    )
+    return drawing.save(figure, folder, f"over_time_{column.split('_')[0]}")
+
+
+def main(args: argparse.Namespace) -> list[Path]:
+    points, curves = [], []
+    for run in args.runs:
+        more = rows_of(LogitsFile.load(run / LOGITS_NAME))
+        points += more[0]
+        curves += more[1]
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in ((POINTS, points), (CURVES, curves)):
+        write_rows(args.out / name, COLUMNS[name], rows)
+    written = [args.out / POINTS, args.out / CURVES]
+    if (args.out / "ways.csv").is_file():
+        ways = pd.read_csv(args.out / "ways.csv")
+        written += draw(ways, "gmacs", "GMACs a video", args.figures)
+        written += draw(ways, "latency_ms", "reading and network, ms a video", args.figures)
+    return written
+
+
+if __name__ == "__main__":
+    with quiet_pipe():
+        for path in main(get_args_parser().parse_args()):
+            print(path)
