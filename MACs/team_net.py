@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +16,9 @@ from models.team_net_ic import TeamNetIC
 STAGES = ("stem", "layer1", "layer2", "layer3")
 EXITS = (1, 2, 3)
 PUBLISHED = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
+# Streams of today's networks, and what one sees of a video: T segments and pixels.
+EFFICIENT = {"mobilenet_v2": "MobileNetV2", "efficientnet_b0": "EfficientNet-B0"}
+SIZES = ((8, 224), (4, 160))
 SOURCE = "Wang, She, Smolic, BMVC 2021; exits and protocol of the PKD + WISE paper"
 
 
@@ -71,29 +76,48 @@ def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:
     return {**paid, "full": run}
 
 
+@functools.cache
 def methods(num_classes: int) -> list[Method]:
-    """The published network, leaving at each exit, in full, and in full with temporal shift."""
+    """The published network, leaving at each exit, in full, and in full with temporal shift; then
+    networks of EFFICIENT in all three streams."""
     config = {"num_classes": num_classes, "num_segments": 8}
-    found = []
-    for is_shift in (False, True):
-        network = {**config, "is_shift": is_shift}
-        plain = steps_by_exit(stage_macs(network, EXITS, CROP_SIZE))
-        with_pointwise = steps_by_exit(stage_macs(network, EXITS, CROP_SIZE, pointwise=True))
-        for point in ("full",) if is_shift else plain:
-            found.append(
-                Method(
-                    name="TEAM-Net with TSM" if is_shift else name_of(point),
-                    steps=plain[point],
-                    pointwise=sum(with_pointwise[point].values()) - sum(plain[point].values()),
-                    params=count_params(_build(network, EXITS)),
-                    clips=1,
-                    crops=1,
-                    published=None if is_shift else PUBLISHED[point],
-                    source=SOURCE,
-                    note="shifting moves data and multiplies nothing" if is_shift else "",
-                )
-            )
+    published = _ways_out(config, CROP_SIZE)
+    shifted = _ways_out({**config, "is_shift": True}, CROP_SIZE)["full"]
+    found = [
+        method._replace(name=name_of(point), published=PUBLISHED[point])
+        for point, method in published.items()
+    ]
+    note = "shifting moves data and multiplies nothing"
+    found.append(shifted._replace(name="TEAM-Net with TSM", note=note))
+    for (arch, name), (segments, pixels) in itertools.product(EFFICIENT.items(), SIZES):
+        network = {"num_segments": segments, "arch": arch, "motion_arch": arch}
+        ways = _ways_out({**config, **network}, pixels)
+        streams = f"{name} streams, T = {segments}, {pixels} pixels"
+        found += [
+            method._replace(name=f"{name_of(point)}, {streams}", source="torchvision's network")
+            for point, method in ways.items()
+        ]
     return found
+
+
+def _ways_out(config: Mapping, crop_size: int) -> dict[str, Method]:
+    """Leaving at each exit and in full, as methods without a name."""
+    plain = steps_by_exit(stage_macs(config, EXITS, crop_size))
+    with_pointwise = steps_by_exit(stage_macs(config, EXITS, crop_size, pointwise=True))
+    params = count_params(_build(config, EXITS))
+    return {
+        point: Method(
+            name="",
+            steps=steps,
+            pointwise=sum(with_pointwise[point].values()) - sum(steps.values()),
+            params=params,
+            clips=1,
+            crops=1,
+            published=None,
+            source=SOURCE,
+        )
+        for point, steps in plain.items()
+    }
 
 
 def name_of(point: str) -> str:

@@ -52,6 +52,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="resnet50", choices=ARCHS)
+    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--crop-size", type=positive_int, default=224)
     parser.add_argument("--num_segments", type=positive_int, default=8)
     parser.add_argument("--exits", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 3])

@@ -33,6 +33,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", default="resnet50", choices=ARCHS)
+    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--crop-size", type=positive_int, default=224)
     parser.add_argument("--num_segments", type=positive_int, default=8)
     parser.add_argument("--batch-size", type=positive_int, default=1)
@@ -47,7 +48,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 def build_network(args: argparse.Namespace) -> TeamNet:
     """Random weights, but classifiers that tell clips apart (new ones answer all alike)."""
     torch.manual_seed(0)
-    net = TeamNet(NUM_CLASSES, args.num_segments, args.arch).to(args.device).eval()
+    net = (
+        TeamNet(NUM_CLASSES, args.num_segments, args.arch, args.motion_arch).to(args.device).eval()
+    )
     for stream in net.streams:
         nn.init.normal_(stream.classifier.weight)
     return net

@@ -1,7 +1,7 @@
-"""ResNet blocks of which each convolution is one oneDNN call: with its ReLU, and with the sum.
+"""Convolutions that are one oneDNN call together with what follows them: activation, and sum.
 
-For inference on CPU only. Saves a pass over the memory per ReLU and per sum, and PyTorch's own
-1x1 convolution, half as fast, which it takes for few pictures on one thread.
+For inference on CPU only. Saves a pass over the memory per activation and per sum of a ResNet, and
+PyTorch's own 1x1 convolution, half as fast, which it takes for few pictures on one thread.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from models.team_net import Stream
 from models.temporal_shift import TemporalShift
 
+# oneDNN's SiLU is slower than PyTorch's.
+ACTIVATIONS = {
+    nn.Identity: ("none", [], ""),
+    nn.ReLU: ("relu", [], ""),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.Hardswish: ("hardswish", [], ""),
+}
+
 
 class FusedConv(nn.Module):
-    """`conv(x)`, plus `other` when given, then the ReLU when asked for.
+    """`conv(x)`, plus `other` when given, then the activation.
 
     The result is written into `other`.
     """
 
-    def __init__(self, conv: nn.Conv2d, relu: bool = True):
+    def __init__(self, conv: nn.Conv2d, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.activation = ("relu" if relu else "none", [], "")
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         if other is None:
@@ -37,7 +45,7 @@ class FusedConv(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A residual block whose batch norms are folded. May overwrite its input."""
+    """A ResNet's block whose batch norms are folded. May overwrite its input."""
 
     def __init__(self, block: BasicBlock | Bottleneck):
         super().__init__()
@@ -49,7 +57,7 @@ class FusedBlock(nn.Module):
         self.convs = nn.ModuleList(FusedConv(conv) for conv in convs)
         if isinstance(block.conv1, TemporalShift):
             self.convs[0] = TemporalShift(self.convs[0], block.conv1.num_segments)
-        self.downsample = block.downsample and FusedConv(block.downsample[0], relu=False)
+        self.downsample = block.downsample and FusedConv(block.downsample[0], nn.Identity)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -59,12 +67,27 @@ class FusedBlock(nn.Module):
 
 
 def fuse_stream(stream: Stream) -> None:
-    """Replace, in place, the stem and blocks of a ResNet; batch norms must be folded already."""
-    stream.stem.conv1 = FusedConv(stream.stem.conv1)
-    stream.stem.relu = nn.Identity()
-    for layer in stream.stages[1:]:
-        for number, block in enumerate(layer):
-            layer[number] = FusedBlock(block)
+    """Replace, in place, what can be fused; batch norms must be folded already."""
+    for stage in stream.stages:
+        for number, block in enumerate(stage):
+            if isinstance(block, (BasicBlock, Bottleneck)):
+                stage[number] = FusedBlock(block)
+        for row in list(stage.modules()):
+            if isinstance(row, nn.Sequential):
+                _fuse_row(row)
+
+
+def _fuse_row(row: nn.Sequential) -> None:
+    """Fuse each convolution with the activation that follows it."""
+    named = [
+        (name, child) for name, child in row.named_children() if type(child) is not nn.Identity
+    ]
+    for (name, conv), (follower, activation) in zip(named, [*named[1:], ("", nn.Identity())]):
+        if isinstance(conv, nn.Conv2d):
+            kind = type(activation) if type(activation) in ACTIVATIONS else nn.Identity
+            setattr(row, name, FusedConv(conv, kind))
+            if kind is not nn.Identity:
+                setattr(row, follower, nn.Identity())
 
 
 def can_fuse(conv: nn.Conv2d) -> bool:

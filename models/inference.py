@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.fused import can_fuse, fuse_stream
+from models.networks import first_conv
 from models.precision import PRECISIONS
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
@@ -47,7 +48,7 @@ def prepare_for_inference(
         backbone.leave = torch.compile(backbone.leave, **options)
     elif device.type == "cpu":
         for stream in backbone.streams:
-            if hasattr(stream.stem, "conv1") and can_fuse(stream.stem.conv1):  # a ResNet
+            if can_fuse(first_conv(stream)):
                 fuse_stream(stream)
     return model
 

@@ -55,7 +55,7 @@ def build_network(
     if weights is not None:
         network.load_state_dict(weights)
     if in_channels != 3:
-        _replace_first_conv(network, in_channels, is_pretrained=weights is not None)
+        _replacefirst_conv(network, in_channels, is_pretrained=weights is not None)
     return network
 
 
@@ -72,7 +72,7 @@ def check_arch(arch: str) -> None:
 def cut(network: nn.Module) -> Cut:
     """The parts of a network of `build_network`. Raises ValueError where it has no five stages."""
     stages = _resnet_stages(network) if hasattr(network, "layer4") else _deal_out(network)
-    shapes = _shapes(stages, _first_conv(network).in_channels)
+    shapes = _shapes(stages, first_conv(network).in_channels)
     strides, channels = zip(*((PICTURE // shape[-1], shape[1]) for shape in shapes))
     if strides != STRIDES:
         raise ValueError(f"its stages have the strides {strides}, a stream's are {STRIDES}")
@@ -95,12 +95,12 @@ def _new(arch: str) -> nn.Module:
             return torchvision.models.get_model(arch).to("meta")
 
 
-def _first_conv(network: nn.Module) -> nn.Conv2d:
+def first_conv(network: nn.Module) -> nn.Conv2d:
     return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def _replace_first_conv(network: nn.Module, in_channels: int, is_pretrained: bool) -> None:
-    colour = _first_conv(network)
+def _replacefirst_conv(network: nn.Module, in_channels: int, is_pretrained: bool) -> None:
+    colour = first_conv(network)
     conv = nn.Conv2d(
         in_channels,
         colour.out_channels,
@@ -137,7 +137,7 @@ def _deal_out(network: nn.Module) -> tuple[nn.Sequential, ...]:
         blocks = [network.stem, *_blocks(network.trunk_output)]
     else:
         raise ValueError("it is no row of blocks")
-    strides = [PICTURE // shape[-1] for shape in _shapes(blocks, _first_conv(network).in_channels)]
+    strides = [PICTURE // shape[-1] for shape in _shapes(blocks, first_conv(network).in_channels)]
     if 0 in strides:
         raise ValueError("its features are no maps of the shape (b, c, h, w)")
     _, first, *others = STRIDES

@@ -78,6 +78,7 @@ def test_settings_are_read_from_the_file(zero_state):
         "motion_arch": "resnet18",
         "is_shift": False,
         "dropout": 0.5,
+        "fusion": "team",
     }
 
 
