@@ -57,8 +57,6 @@ COMMANDS = {
 }
 # What is out of range for an option, by its name alone or behind a command's.
 VALUES = {
-    "--smooth": NUMBER,
-    "--window": ("0", "-1", "inf", "x"),
     "--route": ["sideways", "full@0"],
     "--accumulate": NUMBER,
     "--against": MISSING,
@@ -87,7 +85,6 @@ VALUES = {
     "--early-exit": MISSING,
     "--ema": SHARE,
     "--epochs": NUMBER,
-    "--every": ("0", "-1", "inf", "x"),
     "--eval-freq": NUMBER,
     "--exits": ("0", "5", "x"),
     "--feature-batch": NUMBER,
