@@ -71,7 +71,6 @@ def test_settings_are_read_from_the_file(zero_state):
     net = from_official(zero_state)
     assert net.exits == (1, 2, 3)
     assert net.backbone.config == {
-        "fusion": "team",
         "num_classes": 101,
         "num_segments": 8,
         "arch": "resnet50",
