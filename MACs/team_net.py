@@ -10,6 +10,7 @@ import torch
 
 from MACs.counter import count_macs, counted
 from MACs.method import CROP_SIZE, Method, count_params
+from models.over_time import exits_of
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 
@@ -62,8 +63,7 @@ def segment_gmacs(
     config: Mapping, route: Sequence[tuple[int, str]], crop_size: int
 ) -> dict[str, float]:
     """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end."""
-    exits = sorted({int(depth[4:]) for _, depth in route if depth != "full"})
-    return exit_gmacs({**config, "num_segments": 1}, exits, crop_size)
+    return exit_gmacs({**config, "num_segments": 1}, exits_of(route), crop_size)
 
 
 def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:

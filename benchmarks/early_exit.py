@@ -17,7 +17,6 @@ Policies on real clips: `python -m benchmarks.policies`.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -27,10 +26,10 @@ import torch
 from torch import nn
 
 from benchmarks.forward import build_network, random_clips
+from benchmarks.table import update_rows
 from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar import read_index
 from coviar.command import quiet_pipe
-from coviar.files import whole_file
 from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy
 from MACs.team_net import exit_gmacs
@@ -146,16 +145,7 @@ def latency_rows(result: dict, config: dict, args: argparse.Namespace) -> list[d
 
 def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
     """Put rows into a table, in the place of those of the same setting and batch size."""
-    key = [*SETTING, "batch_size", "machine"]
-    new = {tuple(str(row[column]) for column in key) for row in rows}
-    kept = []
-    if os.path.exists(path):
-        with open(path, newline="") as file:
-            kept = [row for row in csv.DictReader(file) if tuple(row[k] for k in key) not in new]
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+    update_rows(path, COLUMNS, [*SETTING, "batch_size", "machine"], rows)
 
 
 @torch.inference_mode()

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +26,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.table import update_rows
 from benchmarks.timing import machine
 from coviar.command import quiet_pipe
-from coviar.files import whole_file
 from dataset_team.lists import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
@@ -39,13 +37,13 @@ from early_exit.route import Route, along, parse_route, point_names, route_gmacs
 from early_exit.wise import FULL, fit_temperature, vanilla_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.team_net_ic import TeamNetIC
+from study.columns import RUN
 from study.policies import make_policy, tables_along
 from training.options import non_negative_float, positive_int
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
 FIXED = (0.7, 0.9)
-RUN = ["data", "split", "seed", "method"]
 WAY = ["way", "exits", "threshold", "segments"]
 COLUMNS = [*RUN, *WAY, "top1_pct", "num_videos", "mean_segments", "gmacs", "load_ms", "network_ms"]
 COLUMNS += ["latency_ms", "wasted_segments", "threads", "machine", "command"]
@@ -173,19 +171,6 @@ def row_of(way: Way, labels: np.ndarray) -> dict:
     }
 
 
-def write_rows(path: Path, rows: list[dict]) -> None:
-    """Put rows into a table, in the place of those of the same run, way and machine."""
-    new = {tuple(str(row[key]) for key in KEY) for row in rows}
-    kept = []
-    if os.path.exists(path):
-        with open(path, newline="") as file:
-            kept = [row for row in csv.DictReader(file) if tuple(row[k] for k in KEY) not in new]
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
-
-
 def main(args: argparse.Namespace) -> dict:
     trained = load_trained(args.run)
     logits = LogitsFile.load(args.run / LOGITS_NAME)
@@ -207,7 +192,7 @@ def main(args: argparse.Namespace) -> dict:
     }
     rows = [{**about, **row_of(way, labels)} for way in ways]
     if args.out:
-        write_rows(args.out, rows)
+        update_rows(args.out, COLUMNS, KEY, rows)
     whole = next(row for row in rows if row["way"] == f"T = {logits.num_segments}")
     shown = {
         f"{row['exits']} {row['way']}".strip(): {

@@ -24,12 +24,11 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from models import STREAMS
+from models import FULL, STREAMS
 
 COMBINATIONS = ("vanilla", "constant", "wise")
 POOLS = ("logits", "probability")
 SOLVERS = ("exact", "sgd")
-FULL = "full"
 SGD_STEPS, SGD_LR = 500, 0.1
 # Published start of iframe, mv, residual at the full network; an exit's start is itself.
 SGD_STREAM_START = (1.0, 1.2, 1.3)

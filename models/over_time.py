@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from dataset_team.sampling import reading_order
+from models import FULL
 from models.team_net import NUM_TEAM_BLOCKS, BackboneOutput, TeamNet
 from models.team_net_ic import MEAN, Deciding, Decisions, TeamNetIC
 
 if TYPE_CHECKING:
     from early_exit.policy import Policy
 
-FULL = "full"
 EVIDENCE = ("logits", "probability")
 # `read(first, last, clips)`: the three normalised modalities, (n, last - first, c, h, w) each, of
 # the segments number first .. last - 1 in reading order, for the clips with these row numbers.
@@ -67,7 +67,12 @@ def check_route(net: TeamNetIC, route: Sequence[tuple[int, str]]) -> None:
             f"the route ends with {last[1]} of {last[0]} segments, this network with {FULL} of"
             f" {net.backbone.num_segments}"
         )
-    check_depths(net, [int(depth[4:]) for _, depth in route if depth != FULL])
+    check_depths(net, exits_of(route))
+
+
+def exits_of(route: Sequence[tuple[int, str]]) -> list[int]:
+    """The numbers of the exits on a route, ascending."""
+    return sorted({int(depth[4:]) for _, depth in route if depth != FULL})
 
 
 def check_depths(net: TeamNetIC, exits: Sequence[int]) -> None:

@@ -1,64 +1,29 @@
 """Exits over time: what is read, what each point of a route says, who leaves where."""
 
-import csv
 import json
-import random
-import shutil
 
-import av
 import numpy as np
 import pytest
 import torch
 
-import predict
-import save_logits
 import team_net_wise_all_acc
-import train_team_ce
 import wise_team_net_logit
-from benchmarks import over_time as measure
 from coviar import read_index
 from dataset_team.dataset import load_test_segment, load_test_view
-from dataset_team.lists import read_list
 from dataset_team.sampling import reading_order
-from dataset_team.toy import CLASSES
 from early_exit import wise
 from early_exit.logits import LogitsError, LogitsFile, Part
 from early_exit.outside import load_outside
-from early_exit.policy import Policy, decide, load_policy, save_policy
-from early_exit.predictor import Predictor
+from early_exit.policy import decide, load_policy, save_policy
 from early_exit.route import along, check_route, named_route, parse_route, point_names, route_gmacs
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.over_time import early_exit_over_time, one_segment, whole_clip
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
-from study import over_time as tables
-from tests.coviar_videos import pictures, write_video
-from training.checkpoint import save_checkpoint
+from tests.over_time import EXITS, ROUTES, T, call, policy_of, refused
 from training.exits import segment_weights
-from training.trained import load_trained
 
-T = 4
-EXITS = ("exit1", "exit3")
-ROUTES = [
-    ["full@1", "full@2", "full@3"],
-    ["exit1@1", "exit3@1", "full@1", "full@3"],
-    ["exit1@1", "exit1@3", "full@3", "exit1@4"],
-    ["exit1@4", "exit3@4"],
-    ["full@1", "exit1@2", "exit3@2"],
-]
 NOBODY = 1.0
-
-
-def call(script, *words):
-    parser = script.get_args_parser()
-    return script.main(parser.parse_args([str(word) for word in words]), parser)
-
-
-def refused(capsys, script, *words):
-    with pytest.raises(SystemExit) as stop:
-        call(script, *words)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +59,6 @@ def logits(net, clips):
     meta = {**meta, "model": net.backbone.config, "crop_size": 32, "exits": [1, 3]}
     outputs = [*EXITS, "iframe", "mv", "residual"]
     return LogitsFile(meta, outputs, list("abcde"), {"test": part})
-
-
-def policy_of(route, thresholds, evidence="logits", weights=None):
-    number = len(route)
-    weights = np.eye(number) if weights is None else weights
-    rows = tuple(map(tuple, weights.tolist()))
-    exits = tuple(range(1, number))
-    return Policy(exits, tuple(thresholds), rows, route=route, evidence=evidence)
 
 
 def reading(clips):
@@ -370,197 +327,3 @@ def test_outside_logits_may_have_segments(tmp_path, capsys):
         capsys, team_net_wise_all_acc, "--logits", tmp_path / "plain.npz", "--route", "time"
     )
     assert "--route needs logits per segment" in message
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, toy_options, tiny_resnets):
-    """A backbone of four segments (untrained), exits on the mean, their logits per segment."""
-    folder = tmp_path_factory.mktemp("over_time")
-    torch.manual_seed(1)
-    net = TeamNet(len(CLASSES), num_segments=T, arch="resnet18")
-    for stream in net.streams:
-        torch.nn.init.normal_(stream.classifier.weight, std=0.7)
-    content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
-    content["encoding"] = {"size": [64, 48], "gop": 12}
-    save_checkpoint(folder / "toy/team_net/split1_seed1/best.pt", content)
-    options = [*toy_options, "--checkpoint_dir", folder]
-    exits = ["--exits", 1, 3, "--views", 2, "--epochs", 4, "--lr", 0.05]
-    call(train_team_ce, *options, *exits, "--ic-pool", "mean")
-    call(save_logits, *options, "--method", "team_ce", "--views", 0, "--per-segment")
-    call(save_logits, *options, "--method", "team_net", "--views", 0, "--per-segment")
-    return folder, options
-
-
-def run_of(folder, method):
-    return folder / f"toy/{method}/split1_seed1"
-
-
-@pytest.mark.parametrize("ahead", [0, 1])
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [("team_ce", ["depth_then_time"]), ("team_ce", ROUTES[2]), ("team_net", ["time"])],
-)
-def test_predictions_are_those_of_saved_logits(
-    study, toy_data, capsys, tmp_path, method, words, ahead
-):
-    folder, _ = study
-    run = run_of(folder, method)
-    logits = LogitsFile.load(run / "logits.pt")
-    route = parse_route(words, T, logits.exits)
-    costs = segment_gmacs(logits.meta["model"], route, 32)
-    saved = along(logits, route, "logits", costs).samples("test")[0]
-    sure = torch.from_numpy(saved).softmax(-1).amax(-1).numpy()
-    thresholds = [float(np.sort(column)[-7:-5].mean()) for column in sure[:, :-1].T]
-    save_policy(tmp_path / "policy.json", policy_of(route, thresholds))
-    expected = decide(load_policy(tmp_path / "policy.json"), saved)
-    assert len(set(expected.points)) >= 3
-    videos = [r.path for r in read_list(toy_data / "test.txt", toy_data, "toy")]
-    capsys.readouterr()
-    options = ["--policy", tmp_path / "policy.json", "--json", "--read-ahead", ahead]
-    assert call(predict, *videos, "--checkpoint", run, *options) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    names = point_names(route)
-    assert [line["exit"] for line in found] == [names[point] for point in expected.points]
-    assert [line["top"][0]["index"] for line in found] == expected.labels.tolist()
-    gmacs = route_gmacs(route, costs)
-    for line, point in zip(found, expected.points):
-        count = route[point][0]
-        assert line["segments"] == sorted(reading_order(T)[:count])
-        assert line["num_segments"] == T and line["gmacs"] == gmacs[point]
-        assert line["wasted_segments"] == (ahead if count < T else 0)
-        assert line["load_ms"] > 0 and line["network_ms"] > 0
-
-
-def test_scripts_make_the_policy_that_predict_takes(study, toy_data, capsys, tmp_path):
-    folder, _ = study
-    run = run_of(folder, "team_ce")
-    words = ["--logits", run / "logits.pt", "--route", "depth_then_time"]
-    call(wise_team_net_logit, *words)
-    call(team_net_wise_all_acc, *words, "--max-drop", 30)
-    policy = run / "over_time/policy.json"
-    video = next(iter(sorted(toy_data.glob("*/*.mp4"))))
-    picture = tmp_path / "clip.png"
-    call(predict, video, "--checkpoint", run, "--policy", policy, "--show", picture)
-    printed = capsys.readouterr().out
-    assert "GMACs" in printed and picture.stat().st_size > 10_000
-    rows = (run / "over_time/policies.csv").read_text()
-    assert "full@2" in rows
-    assert not (run / "policy.json").exists()
-    plain = run_of(folder, "team_net") / "logits.pt"
-    assert "--route" in refused(capsys, team_net_wise_all_acc, "--logits", plain)
-
-
-def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):
-    """What a timeline does with its windows."""
-    run = run_of(study[0], "team_net")
-    route = named_route("time", T, ())
-    logits = LogitsFile.load(run / "logits.pt")
-    saved = along(logits, route, "logits", {"full": 1.0}).samples("test")[0][:12]
-    sure = torch.from_numpy(saved).softmax(-1).amax(-1)
-    policy = policy_of(route, sure[:, :-1].quantile(0.7, dim=0).tolist())
-    predictor = Predictor(load_trained(run), policy)
-    points = set()
-    for record in read_list(toy_data / "test.txt", toy_data, "toy")[:12]:
-        prediction = predictor.predict(record.path)
-        clip = load_test_view(read_index(record.path), T, 32)
-        probabilities, point, _ = predictor.decide(clip)
-        assert predictor.points[point] == prediction.point
-        assert torch.equal(probabilities, prediction.probabilities)
-        points.add(point)
-    assert len(points) > 1
-
-
-def test_save_logits_refuses_what_has_no_answer_before_the_end(study, capsys, tmp_path):
-    folder, options = study
-    shutil.copytree(run_of(folder, "team_net"), tmp_path / "toy/team_net/split1_seed1")
-    here = [*options[:-1], tmp_path]
-    message = refused(capsys, save_logits, *here, "--method", "team_net", "--views", 0)
-    assert "add --per-segment" in message
-    exits = ["--exits", 1, "--views", 1, "--epochs", 1]
-    call(train_team_ce, *here, *exits)
-    words = ["--method", "team_ce", "--views", 0, "--per-segment"]
-    assert "--ic-pool mean" in refused(capsys, save_logits, *here, *words)
-    torch.manual_seed(0)
-    net = TeamNet(len(CLASSES), num_segments=2, arch="resnet18", is_shift=True)
-    content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
-    save_checkpoint(tmp_path / "toy/team_net/split1_seed1/best.pt", content)
-    words = ["--method", "team_net", "--views", 0, "--per-segment"]
-    assert "temporal shift" in refused(capsys, save_logits, *here, *words)
-
-
-def broken(path, pictures_of_gop=range(36, 48)):
-    """A file of four GOPs of H.264 whose last GOP is noise."""
-    write_video(path, pictures(48, (64, 48)), "libx264", "mp4", x264_params="scenecut=0:bframes=0")
-    with av.open(str(path)) as file:
-        packets = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    rng = random.Random(0)
-    for number in pictures_of_gop:
-        start, size = packets[number]
-        content[start + 5 : start + size] = rng.randbytes(size - 5)
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize("ahead", [0, 1])
-def test_a_broken_file_is_answered_if_the_decision_was_made(study, capsys, tmp_path, ahead):
-    folder, _ = study
-    path = broken(tmp_path / "broken.mp4")
-    # The segments are the GOPs, the last is the third to be read.
-    assert reading_order(T)[2] == T - 1
-    route = named_route("time", T, ())
-    for leaves_after, thresholds in enumerate(([-1, 1, 1], [1, -1, 1], [1, 1, -1], [1, 1, 1]), 1):
-        save_policy(tmp_path / "policy.json", policy_of(route, thresholds))
-        options = ["--policy", tmp_path / "policy.json", "--json", "--read-ahead", ahead]
-        capsys.readouterr()
-        code = call(predict, path, "--checkpoint", run_of(folder, "team_net"), *options)
-        line = json.loads(capsys.readouterr().out)
-        if leaves_after <= 2:
-            assert code == 0 and line["exit"] == f"full@{leaves_after}"
-            assert line["segments"] == sorted(reading_order(T)[:leaves_after])
-            said = [note for note in line["notes"] if "segment 4 of 4" in note]
-            assert bool(said) == (ahead == 1 and leaves_after == 2)
-        else:
-            assert code == 1
-            assert "segment 4 of 4, the 3. to be read" in line["error"]
-            assert "nothing was decided before" in line["error"]
-
-
-def test_heads_of_one_run_are_the_same_again(study, tmp_path):
-    folder, options = study
-    shutil.copytree(run_of(folder, "team_net"), tmp_path / "toy/team_net/split1_seed1")
-    exits = ["--exits", 1, 3, "--views", 2, "--epochs", 4, "--lr", 0.05, "--ic-pool", "mean"]
-    call(train_team_ce, *options[:-1], tmp_path, *exits)
-    first, second = (
-        torch.load(run_of(place, "team_ce") / "best.pt")["heads"] for place in (folder, tmp_path)
-    )
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_ways_are_measured_and_drawn(study, toy_data, tmp_path):
-    run = run_of(study[0], "team_ce")
-    words = ["--run", run, "--data-root", toy_data, "--test-list", toy_data / "test.txt"]
-    words += ["--fixed-segments", 1, 2, "--every", 4, "--out", tmp_path / "ways.csv"]
-    for _ in range(2):  # the second takes the place of the first
-        args = measure.get_args_parser().parse_args(list(map(str, words)))
-        measured = measure.main(args)
-    with open(tmp_path / "ways.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["way"] for row in rows if not row["exits"]] == ["T = 1", "T = 2", "T = 4"]
-    assert {row["exits"] for row in rows} == {"", "time", "depth", "depth_then_time"}
-    assert len(rows) == len(measured) - 3  # benchmark, threads, machine
-    full = next(row for row in rows if row["way"] == "T = 4")
-    for row in rows:
-        assert float(row["gmacs"]) <= float(full["gmacs"]) * 1.001
-        total = float(row["load_ms"]) + float(row["network_ms"])
-        assert float(row["latency_ms"]) == pytest.approx(total, abs=0.002)
-    words = [run, "--out", tmp_path, "--figures", tmp_path / "figures"]
-    written = tables.main(tables.get_args_parser().parse_args(list(map(str, words))))
-    assert len(written) == 6 and all(path.stat().st_size > 500 for path in written)
-    with open(tmp_path / "points.csv", newline="") as file:
-        points = [row for row in csv.DictReader(file) if row["part"] == "test"]
-    logits = LogitsFile.load(run / "logits.pt").parts["test"]
-    right = logits.logits[0, :, 2:].sum(1).argmax(1) == logits.labels
-    last = next(row for row in points if row["point"] == "full" and row["evidence"] == "logits")
-    assert float(last["top1_pct"]) == pytest.approx(100 * right.mean(), abs=1e-4)
