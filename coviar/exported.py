@@ -86,7 +86,7 @@ def read_vectors(
         raise ValueError(f"pictures {start} to {stop} (not included) are no range")
     path = os.fspath(path)
     count, has_warned = 0, False
-    for stream, frame in _pictures(path):
+    for codec, time_base, frame in _pictures(path):
         if count >= start:
             if frame.interlaced_frame:
                 raise ValueError(
@@ -95,13 +95,12 @@ def read_vectors(
                 )
             kind = PictureType(int(frame.pict_type)).name
             vectors = _vectors(frame)
-            codec = stream.codec_context.codec.name
             if kind == "B" and codec not in _WITH_B_VECTORS:
                 vectors = vectors[:0]
                 if not has_warned:
                     warnings.warn(f"{path}: {_NO_B_VECTORS} {codec}", stacklevel=2)
                 has_warned = True
-            time = None if frame.pts is None else float(frame.pts * stream.time_base)
+            time = None if frame.pts is None else float(frame.pts * time_base)
             size = (frame.width, frame.height)
             field = dense_field(vectors, *size) if dense else (None, None)
             yield PictureVectors(count, time, kind, size, vectors, *field)
@@ -114,13 +113,13 @@ def read_vectors(
 
 
 def _pictures(path: str) -> Iterator[tuple]:
-    """(stream, frame) of each picture."""
-    stream, last = None, None
+    """(codec, time base of the stream, frame) of each picture."""
+    facts, last = None, None
 
-    def prepare(found) -> bool:
-        nonlocal stream
-        stream = found
+    def prepare(stream) -> bool:
+        nonlocal facts
         codec = stream.codec_context.codec.name
+        facts = codec, stream.time_base  # the last picture is given when the file is closed
         if codec not in CODECS:
             raise ValueError(
                 f"{path}: FFmpeg exports no motion vectors of the codec {codec} (only of "
@@ -132,10 +131,10 @@ def _pictures(path: str) -> Iterator[tuple]:
 
     for frame in decode_source(path, prepare=prepare):
         if last is not None:
-            yield stream, last
+            yield *facts, last
         last = frame
-    if stream.codec_context.codec.name not in _DELAYED:
-        yield stream, last
+    if facts[0] not in _DELAYED:
+        yield *facts, last
 
 
 def _vectors(frame: av.VideoFrame) -> np.ndarray:
