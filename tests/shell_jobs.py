@@ -2,12 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 from conftest import REPO
 
 NASTY = "a b'c$(touch pwned)\"`touch pwned`;&\\n*"
+
+
+def heed_interrupts():
+    """For Popen's preexec_fn: tests that run in the background of a script are deaf to Ctrl-C, and
+    so is what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*command, fails=False, cwd=REPO, **environment):

@@ -16,6 +16,7 @@ import coviar
 from coviar.reencode import get_args_parser, main, reencode_in_memory
 from tests.conftest import REPO
 from tests.coviar_videos import SIZE, pictures, write_video
+from tests.shell_jobs import heed_interrupts
 
 INPUTS = {
     "Class A/mpeg4.avi": {"container": "avi"},
@@ -203,11 +204,6 @@ def test_an_empty_folder_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, tmp_path.parent / "out")
     assert "holds no video" in capsys.readouterr().err
-
-
-def heed_interrupts():
-    """What is started in the background of a script, such as these tests, may inherit deafness."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

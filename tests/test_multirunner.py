@@ -10,6 +10,7 @@ import time
 import pytest
 from conftest import REPO
 from loopback_hosts import LoopbackHosts, missing_programs, processes_of
+from shell_jobs import heed_interrupts
 
 # What each test job does: it says when it starts and ends, and on which host, and writes its
 # result. It waits while a file `hold` is there, for the tests that interrupt it.
@@ -75,8 +76,7 @@ class Farm:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Tests that run in the background of a script are deaf to Ctrl-C, and so were this.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_interrupts,
         )
 
     def job(self, name, seconds=0.2):

@@ -23,6 +23,7 @@ from early_exit import timeline
 from early_exit.timeline import Moment, Timeline, clock, merge
 from early_exit.timeline_lines import Tally, write_timeline
 from tests.coviar_videos import pictures, write_video
+from tests.shell_jobs import heed_interrupts
 from tests.test_coviar_windows import damage
 
 SIZE = (64, 48)
@@ -184,6 +185,7 @@ def test_a_pipe_gives_lines_as_they_come_and_ends_at_ctrl_c(film, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"},
+        preexec_fn=heed_interrupts,
     )
     process.stdin.write(film.read_bytes())
     process.stdin.flush()  # and it stays open
