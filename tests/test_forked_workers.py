@@ -1,0 +1,60 @@
+"""Worker processes leave alone what they inherit: the threads of PyAV's objects are not theirs."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+
+# A scaler with threads in a cycle of garbage, as after an exception; `collect` is what Python does
+# on its own after some thousand new objects.
+GARBAGE = """
+import gc
+import sys
+import av
+import numpy as np
+
+gc.disable()
+
+class Cycle:
+    pass
+
+def leave():
+    cycle = Cycle()
+    frame = av.VideoFrame.from_ndarray(np.zeros((480, 640, 3), np.uint8), format="rgb24")
+    cycle.frame, cycle.self = frame, cycle
+    cycle.scaled = frame.reformat(64, 48, format="yuv420p")
+
+def collect(*_):
+    gc.collect()
+    return np.zeros((48, 64, 3), np.uint8)
+
+leave()
+"""
+TOY = """
+from dataset_team import toy
+
+toy.draw = lambda video: [collect()] * 30
+print(len(toy.make_toy(sys.argv[1], 6, (64, 48))))
+"""
+LOADER = """
+import torch
+from training.loading import make_loader
+
+class Data(torch.utils.data.Dataset):
+    __getitem__ = collect
+
+print(len(list(make_loader(Data(), [0, 1], 1, 2, torch.device("cpu")))))
+"""
+
+
+@pytest.mark.parametrize("use", [TOY, LOADER], ids=["toy", "loader"])
+def test_workers_do_not_free_decoders_of_their_parent(use, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", GARBAGE + use, tmp_path],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
