@@ -89,18 +89,13 @@ def gradient(loss: Loss, weights: Weights) -> tuple[float, Weights]:
     return _finite(sum(values)), dict(zip(weights, found))
 
 
-def hessian_vector(loss: Loss, weights: Weights, vector: Weights) -> Weights:
-    """The Hessian times a vector, by double backward."""
-    leaves = _leaves(weights)
+def hessian_vector(part: torch.Tensor, leaves: Weights, vector: Weights) -> Weights:
+    """The Hessian of a part of the loss times a vector, by double backward. leaves: the weights
+    that the part was computed from."""
     inputs = list(leaves.values())
-
-    def parts() -> Iterable[tuple[torch.Tensor, ...]]:
-        for part in loss(leaves):
-            slopes = torch.autograd.grad(part, inputs, create_graph=True)
-            along = sum((g * v).sum() for g, v in zip(slopes, vector.values()))
-            yield torch.autograd.grad(along, inputs, materialize_grads=True)
-
-    return dict(zip(weights, _sum(parts())))
+    slopes = torch.autograd.grad(part, inputs, create_graph=True)
+    along = sum((slope * vector[name]).sum() for name, slope in zip(leaves, slopes))
+    return dict(zip(leaves, torch.autograd.grad(along, inputs, materialize_grads=True)))
 
 
 def random_losses(
@@ -136,19 +131,26 @@ def hessian_traces(
     The first is the Hessian's. The second, relative one weighs the curvature of each weight by the
     mean square of the weights in its filter. It does not change when filters are rescaled, and
     radius²/2 times it is what a random perturbation of small radius adds to the loss.
+
+    The Hessian is the sum of those of the loss's parts. Each draw has a vector of its own for every
+    part: it costs as much as one vector for all of them, and its noise is less.
     """
     scales = {name: filter_norms(w) ** 2 / w[0].numel() for name, w in weights.items()}
-    plain, relative = [], []
+    plain, relative, leaves = [], [], _leaves(weights)
     for number in range(vectors):
         rng = _generator(seed, number)
-        signs = {
-            name: torch.randint(0, 2, w.shape, generator=rng).to(w) * 2 - 1
-            for name, w in weights.items()
-        }
-        product = hessian_vector(loss, weights, signs)
-        terms = {name: signs[name] * product[name] for name in weights}
-        plain.append(sum(term.sum().item() for term in terms.values()))
-        relative.append(sum((scales[name] * terms[name]).sum().item() for name in weights))
+        totals = [0.0, 0.0]
+        for part in loss(leaves):
+            signs = {
+                name: torch.randint(0, 2, w.shape, generator=rng).to(w) * 2 - 1
+                for name, w in weights.items()
+            }
+            product = hessian_vector(part, leaves, signs)
+            terms = {name: signs[name] * product[name] for name in weights}
+            totals[0] += sum(term.sum().item() for term in terms.values())
+            totals[1] += sum((scales[name] * terms[name]).sum().item() for name in weights)
+        plain.append(totals[0])
+        relative.append(totals[1])
     return Estimate.of(plain), Estimate.of(relative)
 
 
