@@ -59,6 +59,15 @@ def filter_normalised(direction: Mapping[str, torch.Tensor], weights: Weights) -
     return found
 
 
+def brought_back(direction: Weights, weights: Weights) -> Weights:
+    """The direction with filters that are longer than those of the weights as long as these."""
+    bounds = filter_normalised(direction, weights)
+    return {
+        name: x.where(filter_norms(x) <= filter_norms(weights[name]), bounds[name])
+        for name, x in direction.items()
+    }
+
+
 def random_direction(weights: Weights, seed: int, number: int) -> Weights:
     """The Gaussian direction of this number, filter-normalised."""
     rng = _generator(seed, number)
@@ -111,15 +120,16 @@ def random_losses(
 def worst_loss(loss: Loss, weights: Weights, radius: float, start: Weights, steps: int) -> float:
     """The highest loss found where no filter is further away than radius times its norm.
 
-    start: a filter-normalised direction. From there each step goes to the perturbation at which the
-    loss, taken as linear, is highest: the step of SAM (Foret et al. 2021) at the last point and
-    within these bounds. The answer is never below the loss at the start.
+    start: a filter-normalised direction. Gradient ascent from there: each step is as long as the
+    radius in every filter, as SAM's only step is (Foret et al. 2021), then filters that are too far
+    away are brought back. The answer is never below the loss at the start.
     """
     highest, direction = -math.inf, start
     for _ in range(steps):
         value, slope = gradient(loss, moved(weights, direction, radius))
         highest = max(highest, value)
-        direction = filter_normalised(slope, weights)
+        direction = moved(direction, filter_normalised(slope, weights), 1.0)
+        direction = brought_back(direction, weights)
     return max(highest, mean_loss(loss, moved(weights, direction, radius)))
 
 

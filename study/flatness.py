@@ -202,7 +202,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="of worst ones, likewise (0.0005 0.001 0.002)",
     )
     group.add_argument("--directions", type=positive_int, default=5, help="random ones (5)")
-    group.add_argument("--steps", type=positive_int, default=3, help="to the worst one (3)")
+    group.add_argument("--steps", type=positive_int, default=5, help="to the worst one (5)")
     group.add_argument("--vectors", type=positive_int, default=8, help="for the traces (8)")
     group.add_argument(
         "--draw-seed", type=non_negative_int, default=0, help="of videos, directions, vectors (0)"
