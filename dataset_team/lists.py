@@ -27,6 +27,7 @@ from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative
 from dataset_team.registry import DATASETS
 
 MAX_PROBLEMS_SHOWN = 10
+UNLABELLED = -1
 
 
 class Record(NamedTuple):
@@ -74,6 +75,38 @@ def read_list(
                 )
             seen.check_file(name, path, row.line)
             records.append(Record(name, path, row.class_name, row.label, group_of(name)))
+        except ListError as error:
+            problems.append(f"{list_path}:{row.line}: {error}")
+        except OSError as error:
+            problems.append(f"{list_path}:{row.line}: {row.name} cannot be looked up: {error}")
+    if problems:
+        raise ListError(shorten(problems))
+    if not records:
+        raise ListError(f"{list_path}: no videos in this list")
+    return records
+
+
+def read_unlabelled(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Record]:
+    """The videos of a list as Records with the label UNLABELLED, whatever it says of their classes.
+
+    A line may be a path alone. Raises ListError naming every bad line, as `read_list`.
+    """
+    finder, seen = VideoFinder(data_root), Seen(None)
+    records, problems = [], []
+    for row in read_rows(list_path, needs_class=False):
+        if isinstance(row, ListError):
+            problems.append(str(row))
+            continue
+        try:
+            name = relative_name(row.name, data_root)
+            path = finder.find(name)
+            if path is None and row.mark:
+                continue
+            if path is None:
+                raise ListError(f"no video {name}.* under {data_root} (check --data-root)")
+            seen.check(name, "", UNLABELLED, row.line)
+            seen.check_file(name, path, row.line)
+            records.append(Record(name, path, "", UNLABELLED, group_of(name)))
         except ListError as error:
             problems.append(f"{list_path}:{row.line}: {error}")
         except OSError as error:
