@@ -304,10 +304,11 @@ def test_unlabelled_videos_teach_by_their_teachers_alone(run, toy, toy_data, bac
     assert all(torch.allclose(labels[key], alone[key], atol=1e-5) for key in alone)
     bad = tmp_path / "bad.txt"
     bad.write_text("\n".join(line.split()[0] for line in lines[:3]))
-    message = run("train_prog_kd.py", *common, "--unlabelled", bad, "--method", "b", fails=True)
+    wrong = [*common, "--schedule", "fused", "--method", "bad", "--unlabelled", bad]
+    message = run("train_prog_kd.py", *wrong, fails=True)
     assert "bad.txt: 2 video(s) stand in the training or the test list too" in message
     bad.write_text(f"{lines[1].split()[0]}\nJump/nothing.mp4\n")
-    message = run("train_prog_kd.py", *common, "--unlabelled", bad, "--method", "b", fails=True)
+    message = run("train_prog_kd.py", *wrong, fails=True)
     assert "bad.txt:2: no video Jump/nothing" in message
     words = ["--unlabelled", rest[1], "--method", "paths", "--schedule", "fused", "--resume"]
     message = run("train_prog_kd.py", *common, *words, fails=True)
