@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.fused import can_fuse, fuse_stream
 from models.networks import first_conv
 from models.precision import PRECISIONS
-from models.team_net import TeamNet
+from models.team_net import TeamBlock, TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
 
@@ -39,7 +39,8 @@ def prepare_for_inference(
     _fold_batch_norms(model)
     backbone = model.backbone if isinstance(model, TeamNetIC) else model
     stages = (stage for stream in backbone.streams for stage in stream.stages)
-    for module in (*stages, *(block.conv_spatial for block in backbone.team)):
+    attention = (block.conv_spatial for block in backbone.team if isinstance(block, TeamBlock))
+    for module in (*stages, *attention):
         module.to(PRECISIONS[precision], memory_format=torch.channels_last)
     device = next(model.parameters()).device
     if compiled and _can_compile(device):

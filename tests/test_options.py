@@ -152,6 +152,7 @@ VALUES = {
     "--top": NUMBER,
     "--toy": MISSING,
     "--train-list": MISSING,
+    "--unlabelled": MISSING,
     "--train-segments": NUMBER,
     "--videos": NUMBER,
     "benchmarks.early_exit --videos": ANY,
