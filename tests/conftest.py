@@ -22,7 +22,7 @@ from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
 # pytest-timeout ends a test that hangs in Python. One that hangs in compiled code ends with its
-# process: pytest-xdist names the test and goes on with another process.
+# process, which pytest-xdist names as the failure.
 HANG_S = 660
 # Files that take longest, the longest first, so that none is left for one process at the end.
 LONGEST = [
