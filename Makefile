@@ -29,10 +29,11 @@ figures: $(VENV)/ready
 	$(VENV)/bin/jupyter-execute trade_off_all.ipynb
 
 # TESTS="tests/test_macs.py -k name": only these. Without a value: all.
-# The tests of a file share what is costly to make, so each file stays with one process.
+# The tests of a file share what is costly to make, so each file stays with one process. A test that
+# ends its process is tried twice more, then the run ends.
 TESTS =
 test: $(VENV)/ready
-	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --durations=10 $(TESTS)
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --max-worker-restart=2 --durations=10 $(TESTS)
 
 test-network: $(VENV)/ready
 	$(PY) -m pytest -m network

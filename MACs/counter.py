@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -131,7 +132,9 @@ class _Pointwise(TorchFunctionMode):
         super().__exit__(*exception)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
+        # On meta tensors, normalisations are most of the work, and multiply nothing.
+        is_shape = function in (F.batch_norm, F.layer_norm) and args[0].is_meta
+        result = args[0] if is_shape else function(*args, **(kwargs or {}))
         if not self._in_leaf:
             self._add(FUNCTIONS.get(function.__name__.rstrip("_")), args, result)
         return result

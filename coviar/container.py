@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,12 @@ from coviar.encryption import is_encrypted
 
 REMEDY = "re-encode it: python -m coviar.reencode IN OUT"
 CONTAINER_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not open other addresses
+
+# A forked process, such as a loader's worker, has the garbage of its parent but not its threads: to
+# free a decoder or scaler there waits for ever for one of them. So the garbage collector leaves
+# alone what was inherited.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 _OTHER_FILES = {
     b"PK\3\4": "a ZIP archive",

@@ -20,7 +20,6 @@ with --no-flip: a mirrored "left" is a "right".
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import re
@@ -206,8 +205,7 @@ def make_toy(
         for clip in range(1, VIDEOS_PER_GROUP + 1)
     ]
     jobs = [(video, str(out)) for video in videos]
-    # gc.freeze: see training.loading.start_worker
-    with ProcessPoolExecutor(initializer=gc.freeze) as pool:
+    with ProcessPoolExecutor() as pool:
         for _ in tqdm(pool.map(_make, jobs, chunksize=4), "toy videos", len(jobs), disable=None):
             pass
     parts = {

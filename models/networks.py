@@ -18,6 +18,8 @@ import torch
 import torchvision
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torchvision.models.convnext import LayerNorm2d
 
 FAMILIES = ("resnet", "mobilenetv2", "mobilenetv3", "efficientnet", "convnext", "regnet")
@@ -162,14 +164,23 @@ def _blocks(row: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
+class _NoNorms(TorchFunctionMode):
+    """Normalisations return their input: on meta tensors they are most of PyTorch's work."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        is_norm = function in (F.batch_norm, F.layer_norm)
+        return args[0] if is_norm else function(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 def _shapes(modules: Iterable[nn.Module], in_channels: int) -> list[torch.Size]:
     """Of the output of each, one after the other, on the way of a picture without data."""
     x, shapes = torch.empty(1, in_channels, PICTURE, PICTURE, device="meta"), []
-    for module in modules:
-        state = itertools.chain(module.named_parameters(), module.named_buffers())
-        x = functional_call(module, {name: value.to("meta") for name, value in state}, x)
-        shapes.append(x.shape)
+    with _NoNorms():
+        for module in modules:
+            state = itertools.chain(module.named_parameters(), module.named_buffers())
+            x = functional_call(module, {name: value.to("meta") for name, value in state}, x)
+            shapes.append(x.shape)
     return shapes
 
 

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; the costly ones are made once, whatever the number of workers."""
 
+import faulthandler
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,35 @@ from study import collect
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
+# pytest-timeout ends a test that hangs in Python. One that hangs in compiled code ends with its
+# process, which pytest-xdist names as the failure.
+HANG_S = 660
+# Files that take longest, the longest first, so that none is left for one process at the end.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        *("smoke", "predict", "multirunner", "networks", "reading", "macs_rivals", "nothing_lost"),
+        *("distributed", "scripts", "options", "coviar_windows", "weights", "models"),
+        *("models_benchmarks", "notebook", "collect", "models_early_exit", "tuning", "timeline"),
+    )
+]
+
+
+def pytest_configure(config):
+    config.stderr_of_hangs = os.dup(2)  # what is written during a test is captured, and lost
+    config.option.loadscopereorder = False  # pytest-xdist's own order is by the number of tests
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    faulthandler.dump_traceback_later(HANG_S, exit=True, file=item.config.stderr_of_hangs)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

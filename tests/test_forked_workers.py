@@ -1,5 +1,8 @@
 """Worker processes leave alone what they inherit: the threads of PyAV's objects are not theirs."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -46,15 +49,29 @@ class Data(torch.utils.data.Dataset):
 
 print(len(list(make_loader(Data(), [0, 1], 1, 2, torch.device("cpu")))))
 """
+OTHER = """
+import multiprocessing
+import coviar
+
+context = multiprocessing.get_context("fork")
+with context.Pool(1) as pool:
+    print(len(pool.map(collect, range(2))))
+"""
 
 
-@pytest.mark.parametrize("use", [TOY, LOADER], ids=["toy", "loader"])
+@pytest.mark.parametrize("use", [TOY, LOADER, OTHER], ids=["toy", "loader", "other"])
 def test_workers_do_not_free_decoders_of_their_parent(use, tmp_path):
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", GARBAGE + use, tmp_path],
         cwd=REPO,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        start_new_session=True,
     )
-    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+    try:
+        output, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
+    assert (process.returncode, output) == (0, "2\n"), errors

@@ -16,8 +16,12 @@ def run(*command):
     return json.loads(process.stdout.splitlines()[-1].removeprefix("result: "))
 
 
-def test_from_videos_to_trade_offs(toy_options, tmp_path):
+def test_from_videos_to_trade_offs(toy_data, toy_options, tmp_path):
     options = [*toy_options, "--checkpoint_dir", tmp_path]
+    for part in ("train", "test"):  # of three videos of a group, one
+        lines = (toy_data / f"{part}.txt").read_text().splitlines(keepends=True)
+        (tmp_path / f"{part}.txt").write_text("".join(lines[::3]))
+        options += [f"--{part}-list", tmp_path / f"{part}.txt"]
     network = ["--arch", "resnet18", "--num_segments", 2, "--crop-size", 32, "--batch-size", 8]
     run("pretrain.py", *options, *network, "--epochs", 1)
     start = tmp_path / "toy/pretrain/split1_seed1/best.pt"

@@ -161,9 +161,12 @@ def test_a_playlist_does_not_open_files(film, tmp_path):
     (tmp_path / "list").write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{film}\n#EXT-X-ENDLIST\n")
     os.mkfifo(tmp_path / "pipe")
     writer = subprocess.Popen(["cp", str(tmp_path / "list"), str(tmp_path / "pipe")])
-    with pytest.raises(ValueError, match="cannot be read as a stream"):
-        list(stream_windows(str(tmp_path / "pipe"), 1, 1, 3, SIZE, 12))
-    writer.wait()
+    try:
+        with pytest.raises(ValueError, match="cannot be read as a stream"):
+            list(stream_windows(str(tmp_path / "pipe"), 1, 1, 3, SIZE, 12))
+        writer.wait(30)
+    finally:
+        writer.kill()
 
 
 ENDLESS = """

@@ -5,6 +5,7 @@ The network's ResNets are those of tiny_network.py; the rest is what a user runs
 """
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import warnings
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
+LIMIT_S = 300  # of a script: what hangs ends with the stacks of its threads in its output
 
 
 class Server:
@@ -36,7 +38,10 @@ class Server:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
 
     def _ask(self, **request):
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -112,6 +117,7 @@ def fork(command, processes, output, limit):
             os.dup2(file, 1)
             os.dup2(file, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            faulthandler.dump_traceback_later(LIMIT_S, exit=True)
             if processes > 1:
                 ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
                 os.environ.update({key: str(value) for key, value in ranks.items()})

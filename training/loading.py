@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import gc
 import math
 import warnings
 from collections.abc import Iterator
@@ -338,19 +337,8 @@ def make_loader(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=start_worker,
+        worker_init_fn=ignore_in_worker,
     )
-
-
-def start_worker(number: int) -> None:
-    """What each worker process does first.
-
-    A worker that is forked has the garbage of its parent, too, but not its threads: to free a
-    decoder or scaler of PyAV there waits for ever for a thread that does not exist. So the garbage
-    collector leaves what was inherited.
-    """
-    gc.freeze()
-    ignore_in_worker(number)
 
 
 def to_device(sample: NamedTuple, device: torch.device) -> Batch:
