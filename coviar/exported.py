@@ -32,6 +32,8 @@ CODECS = (
     *("h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "h261", "flv", "snow"),
     *("msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "rv10", "rv20"),
 )
+# No vector depends on a pixel, so the pixels may do without H.264's loop filter.
+DECODER_OPTIONS = {"flags2": "+export_mvs", "skip_loop_filter": "all"}
 # FFmpeg gives the last picture of these without its vectors, unless another picture follows.
 _DELAYED = ("mpeg4", "mpeg2video", "mpeg1video")
 # Of other codecs' B-pictures FFmpeg exports memory that it has never written.
@@ -128,8 +130,7 @@ def _pictures(path: str) -> Iterator[tuple]:
                 f"{path}: FFmpeg exports no motion vectors of the codec {codec} (only of "
                 f"{', '.join(CODECS)}); for the vectors of an MPEG-4 copy {REMEDY}"
             )
-        # No vector depends on a pixel, so the pixels may do without H.264's loop filter.
-        stream.codec_context.options = {"flags2": "+export_mvs", "skip_loop_filter": "all"}
+        stream.codec_context.options = DECODER_OPTIONS
         return codec in _DELAYED
 
     for frame in decode_source(path, prepare=prepare):
