@@ -200,9 +200,11 @@ def _check_out(out: Clip | None, count: int, crop: tuple, encode: bool) -> Clip:
     ]
     if out is None:
         return Clip(*(np.empty(shape, dtype) for shape, dtype in wanted))
+    if not all(isinstance(array, np.ndarray) for array in out):
+        raise ValueError(f"out must be three arrays, not {[type(array).__name__ for array in out]}")
     found = [(array.shape, array.dtype) for array in out]
-    if found != wanted or not all(array.flags.c_contiguous for array in out):
-        raise ValueError(f"out must be C-contiguous arrays of {wanted}, not {found}")
+    if found != wanted or not all(array.flags.carray for array in out):
+        raise ValueError(f"out must be writable C-contiguous arrays of {wanted}, not {found}")
     return out
 
 

@@ -22,7 +22,7 @@ def decode_source(
     keyframe is decoded once more after the last picture.
     """
     path = os.fspath(path)
-    count, shown, problem = 0, 0, None
+    count, shown, problem, has_begun = 0, 0, None, False
     cut = None
     with open_video(path) as (container, stream):
         cut = find_cut(path)
@@ -35,10 +35,11 @@ def decode_source(
                     problem = problem or f"its data are damaged after {count} pictures"
                 if packet is not None and is_blank(stream, packet):
                     problem = problem or f"only zeros after {count} pictures"
+                has_begun = has_begun or packet is None or packet.is_keyframe
                 try:
                     frames = stream.decode(packet)
                 except av.error.FFmpegError:
-                    if count == 0 and problem is None and not packet.is_keyframe:
+                    if count == 0 and problem is None and not has_begun:
                         continue  # a capture may begin between two I-frames
                     problem = problem or f"picture {count} cannot be decoded"
                     continue
