@@ -34,7 +34,7 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        if conv.weight.dtype == torch.float32:  # in bfloat16 oneDNN wants another order than it says
+        if conv.weight.dtype == torch.float32:  # bfloat16 gets slower by it
             del self.weight
             reorder = torch.ops.mkldnn._reorder_convolution_weight
             self.weight = reorder(conv.weight.detach(), *self.geometry)
