@@ -21,6 +21,7 @@ from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
+from models.over_time import uses_streams
 from study.run_tables import RunTables
 from training.provenance import command_line
 
@@ -49,6 +50,8 @@ def open_logits(
 def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
     """1e9 MACs of one segment to each depth of the route."""
     if logits.gmacs is not None:
+        if uses_streams(route):
+            raise ValueError("logits of another network have no streams to leave after")
         costs = np.array(logits.gmacs) / logits.num_segments
         return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
     return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])

@@ -39,7 +39,7 @@ def study(tmp_path_factory, toy_options, tiny_resnets):
     """A backbone of four segments (untrained), exits on the mean, their logits per segment."""
     folder = tmp_path_factory.mktemp("over_time")
     torch.manual_seed(1)
-    net = TeamNet(len(CLASSES), num_segments=T, arch="resnet18")
+    net = TeamNet(len(CLASSES), num_segments=T, arch="resnet18", fusion="sum")
     for stream in net.streams:
         torch.nn.init.normal_(stream.classifier.weight, std=0.7)
     content = {"model": net.state_dict(), "config": net.config, "crop_size": 32, "heldout": []}
@@ -60,7 +60,12 @@ def run_of(folder, method):
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize(
     ("method", "words"),
-    [("team_ce", ["depth_then_time"]), ("team_ce", ROUTES[2]), ("team_net", ["time"])],
+    [
+        ("team_ce", ["depth_then_time"]),
+        ("team_ce", ROUTES[2]),
+        ("team_net", ["time"]),
+        ("team_net", ["streams_then_time"]),
+    ],
 )
 def test_predictions_are_those_of_saved_logits(
     study, toy_data, capsys, tmp_path, method, words, ahead
