@@ -5,9 +5,11 @@
 
 Every test video is predicted by each way in turn, by the class behind predict.py, so all ways see
 the same load of the machine. A way is the network on a fixed number of segments, without exits; or
-a policy with one threshold, fixed or calibrated for --max-drop on the held-out videos of the run's
-logits.pt (save_logits.py --per-segment), on which the temperature is fitted as well. What a way
-decides must be what the saved logits say.
+a policy with one threshold: fixed, or for --max-drop on the held-out videos of the run's logits.pt
+(save_logits.py --per-segment), on which the temperature is fitted as well. These are counted, or
+what is expected of them (`expected`, early_exit.expected), or it is promised with a probability of
+0.9 (docs/promises.md). What a way decides must be what the saved logits say. --probe adds the
+linear probe on I-frames, which reads nothing else.
 
 `load_ms` is reading, as long as the network waited for it; both are means over the videos of a
 single run. Rows of the same run, way and machine are replaced in --out.
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.probe import Probe, load_probe
 from benchmarks.table import update_rows
 from benchmarks.timing import machine
 from coviar.command import quiet_pipe
@@ -33,17 +36,20 @@ from dataset_team.lists import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.predictor import Prediction, Predictor
+from early_exit.promise import Wish
 from early_exit.route import Route, along, parse_route, point_names, route_gmacs
-from early_exit.wise import FULL, fit_temperature, vanilla_weights
+from early_exit.wise import fit_temperature, vanilla_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.team_net_ic import TeamNetIC
 from study.columns import RUN
-from study.policies import make_policy, tables_along
+from study.over_time import routes_of
+from study.policies import make_policy, make_promise, tables_along
 from training.options import non_negative_float, positive_int
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
 FIXED = (0.7, 0.9)
+GUARANTEE = 0.9
 WAY = ["way", "exits", "threshold", "segments"]
 COLUMNS = [*RUN, *WAY, "top1_pct", "num_videos", "mean_segments", "gmacs", "load_ms", "network_ms"]
 COLUMNS += ["latency_ms", "wasted_segments", "threads", "machine", "command"]
@@ -60,6 +66,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fixed-segments", type=positive_int, nargs="+", default=[1, 2, 4], metavar="T"
     )
+    parser.add_argument(
+        "--probe", type=Path, metavar="RUN", help="a run folder of train_i_frame_probe.py"
+    )
     parser.add_argument("--max-drop", type=non_negative_float, default=1.0, metavar="PCT")
     parser.add_argument(
         "--every", type=positive_int, default=1, metavar="N", help="take every N-th test video"
@@ -73,7 +82,7 @@ class Way:
     """One way to a label. policy: None without exits; expected: what the saved logits decide."""
 
     name: str
-    predictor: Predictor
+    predictor: Predictor | Probe
     gmacs: dict[str, float]
     exits: str = ""
     threshold: str = ""
@@ -102,11 +111,7 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
     """Exits over time, over depth, and over both, as far as the run has them."""
     logits = LogitsFile.load(path)
     total, exits = logits.num_segments, logits.exits
-    routes = {"time": ["time"]}
-    if exits:
-        routes["depth"] = [f"{name}@{total}" for name in exits]
-        routes["depth_then_time"] = ["depth_then_time"]
-    for name, words in routes.items():
+    for name, words in routes_of(logits).items():
         route = parse_route(words, total, exits)
         costs = segment_gmacs(logits.meta["model"], route, trained.crop_size)
         points = along(logits, route, "logits", costs)
@@ -114,9 +119,16 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
         heldout = tables.combined("heldout", "vanilla")[0]
         temperature = fit_temperature(heldout, points.part("heldout").labels)
         how = {"select_on": "heldout", "confidence": "max", "temperature": temperature}
-        chosen = make_policy(tables, "vanilla", "common", max_drop=max_drop, **how)
-        policies = {f"max-drop {max_drop:g}": chosen}
-        for threshold in FIXED if name == "time" else ():
+        how.update(combination="vanilla", rule="common")
+        chosen = make_policy(tables, max_drop=max_drop, **how)
+        expected = make_policy(tables, max_drop=max_drop, is_expected=True, **how)
+        wish = Wish("drop", max_drop / 100, GUARANTEE)
+        policies = {
+            f"max-drop {max_drop:g}": chosen,
+            f"max-drop {max_drop:g}, expected": expected,
+            f"max-drop {max_drop:g}, promised": make_promise(tables, wish=wish, **how),
+        }
+        for threshold in FIXED if name in ("time", "streams_then_time") else ():
             fixed = dataclasses.replace(chosen, thresholds=(threshold,) * len(chosen.exits))
             policies[f"fixed {threshold:g}"] = fixed
         gmacs = dict(zip(point_names(route), route_gmacs(route, costs)))
@@ -141,7 +153,7 @@ def predict_all(ways: list[Way], videos: list[Path]) -> None:
 def check_decisions(way: Way, logits: LogitsFile, names: list[str]) -> None:
     """Raises ValueError naming a video where the prediction is not what the saved logits say."""
     route: Route = way.policy.route
-    costs = {depth: float(k) for k, depth in enumerate([*logits.exits, FULL], 1)}
+    costs = segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
     points = along(logits, route, way.policy.evidence, costs)
     part = points.part("test").select(names)
     expected = decide(way.policy, part.logits.mean(axis=0))
@@ -178,6 +190,10 @@ def main(args: argparse.Namespace) -> dict:
     records = records[:: args.every]
     ways = list(fixed_ways(trained, args.fixed_segments))
     ways += exit_ways(trained, args.run / LOGITS_NAME, args.max_drop)
+    if args.probe:
+        for probe in load_probe(args.probe, [*args.fixed_segments, logits.num_segments]):
+            name = f"I-frame probe, T = {probe.num_segments}"
+            ways.append(Way(name, probe, probe.gmacs, "probe"))
     predict_all(ways, [Path(record.path) for record in records])
     names = [record.name for record in records]
     for way in ways:

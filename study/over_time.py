@@ -22,7 +22,7 @@ from coviar.command import quiet_pipe
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
-from early_exit.wise import combine, fit_temperature, vanilla_weights
+from early_exit.wise import FULL, combine, fit_temperature, vanilla_weights
 from MACs.team_net import segment_gmacs
 from models.over_time import EVIDENCE
 from study import drawing
@@ -39,8 +39,10 @@ COLUMNS = {
 }
 EXITS = {
     "time": "exits over time",
+    "streams_then_time": "streams, then time",
     "depth": "exits over depth",
     "depth_then_time": "depth, then time",
+    "probe": "linear probe on I-frames",
 }
 
 
@@ -55,10 +57,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def routes_of(logits: LogitsFile) -> dict[str, list[str]]:
-    if not logits.exits:
-        return {"time": ["time"]}
-    depth = [f"{name}@{logits.num_segments}" for name in logits.exits]
-    return {"time": ["time"], "depth": depth, "depth_then_time": ["depth_then_time"]}
+    """The routes that the network can take, by name."""
+    found = {"time": ["time"]}
+    if logits.meta["model"].get("fusion") == "sum":
+        found["streams_then_time"] = ["streams_then_time"]
+    if logits.exits:
+        found["depth"] = [f"{name}@{logits.num_segments}" for name in logits.exits]
+        found["depth_then_time"] = ["depth_then_time"]
+    return found
 
 
 def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
@@ -82,7 +88,7 @@ def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
                 for point, top1, gmacs in zip(
                     point_names(route), 100 * right.mean(axis=0), found.gmacs
                 ):
-                    if name == "time" or point.startswith("exit"):
+                    if name == "time" or not point.startswith(FULL):
                         points.append({**here, "point": point, "top1_pct": top1, "gmacs": gmacs})
                 sure = confidences(combined, "max", temperature)
                 curve = sweep(sure, right, found.gmacs, THRESHOLDS)

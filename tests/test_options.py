@@ -65,6 +65,7 @@ VALUES = {
     "--batch-size": NUMBER,
     "--batch-sizes": NUMBER,
     "--budget-gmacs": SCALE,
+    "--budget-ms": SCALE,
     "--cache-dir": ANY,
     "--checkpoint": MISSING,
     "--checkpoint_dir": ANY,

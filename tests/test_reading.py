@@ -16,6 +16,7 @@ import team_net_wise_all_acc
 import train_team_ce
 import wise_team_net_logit
 from benchmarks import over_time as measure
+from benchmarks import timings
 from coviar import read_index
 from dataset_team.dataset import load_test_view
 from dataset_team.lists import read_list
@@ -135,6 +136,35 @@ def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):
         assert torch.equal(probabilities, prediction.probabilities)
         points.add(point)
     assert len(points) > 1
+
+
+def test_times_are_measured_and_budgets_kept(study, toy_data, capsys, tmp_path):
+    run = run_of(study[0], "team_net")
+    table = tmp_path / "timings.csv"
+    words = ["--run", run, "--data-root", toy_data, "--test-list", toy_data / "test.txt"]
+    words += ["--data-name", "toy", "--every", 8, "--out", table]
+    for more in (["--route", "streams_then_time"], ["--route", "full@2"]):
+        args = timings.get_args_parser().parse_args(list(map(str, [*words, *more])))
+        measured = timings.main(args)
+    assert set(measured) > {"full@2", "full"} and measured["full"]["decode_ms"] > 0
+    words = ["--logits", run / "logits.pt", "--route", "streams_then_time"]
+    call(wise_team_net_logit, *words)
+    call(team_net_wise_all_acc, *words, "--timings", table)
+    with open(table, newline="") as file:
+        times = {row["point"]: row for row in csv.DictReader(file) if "mv" not in row["points"]}
+    with open(run / "over_time/policies.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["exit"] == "residual@1"]
+    assert rows
+    for row in rows:  # one test view, so one clip's time is a video's
+        for key in ("decode_ms", "network_ms"):
+            assert float(row[key]) == pytest.approx(float(times["residual@1"][key]), abs=1e-6)
+    assert "decode ms" in capsys.readouterr().out
+    message = refused(capsys, team_net_wise_all_acc, *words, "--budget-ms", 5)
+    assert "add --timings" in message
+    route = ["--logits", run / "logits.pt", "--route", "full@3"]
+    call(wise_team_net_logit, *route)
+    message = refused(capsys, team_net_wise_all_acc, *route, "--timings", table)
+    assert "no times of" in message and "points full@3 full" in message
 
 
 def test_save_logits_refuses_what_has_no_answer_before_the_end(study, capsys, tmp_path):
