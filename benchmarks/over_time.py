@@ -111,6 +111,7 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
     """Exits over time, over depth, and over both, as far as the run has them."""
     logits = LogitsFile.load(path)
     total, exits = logits.num_segments, logits.exits
+    shared = Predictor(trained, None)
     for name, words in routes_of(logits).items():
         route = parse_route(words, total, exits)
         costs = segment_gmacs(logits.meta["model"], route, trained.crop_size)
@@ -120,24 +121,26 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
         temperature = fit_temperature(heldout, points.part("heldout").labels)
         how = {"select_on": "heldout", "confidence": "max", "temperature": temperature}
         how.update(combination="vanilla", rule="common")
-        chosen = make_policy(tables, max_drop=max_drop, **how)
-        expected = make_policy(tables, max_drop=max_drop, is_expected=True, **how)
-        wish = Wish("drop", max_drop / 100, GUARANTEE)
+        goal = f"max-drop {max_drop:g}"
+        counted = make_policy(tables, max_drop=max_drop, **how)
         policies = {
-            f"max-drop {max_drop:g}": chosen,
-            f"max-drop {max_drop:g}, expected": expected,
-            f"max-drop {max_drop:g}, promised": make_promise(tables, wish=wish, **how),
+            goal: counted,
+            f"{goal}, expected": make_policy(tables, max_drop=max_drop, is_expected=True, **how),
         }
+        if name == "time":
+            wish = Wish("drop", max_drop / 100, GUARANTEE)
+            policies[f"{goal}, promised"] = make_promise(tables, wish=wish, **how)
         for threshold in FIXED if name in ("time", "streams_then_time") else ():
-            fixed = dataclasses.replace(chosen, thresholds=(threshold,) * len(chosen.exits))
+            fixed = dataclasses.replace(counted, thresholds=(threshold,) * len(counted.exits))
             policies[f"fixed {threshold:g}"] = fixed
         gmacs = dict(zip(point_names(route), route_gmacs(route, costs)))
-        for words_, policy in policies.items():
-            for ahead in (0, 1) if name == "time" and policy is chosen else (0,):
-                label = f"{words_}, read ahead" if ahead else words_
-                predictor = Predictor(trained, policy, read_ahead=ahead)
-                threshold = f"{policy.thresholds[0]:.6g}"
-                yield Way(label, predictor, gmacs, name, threshold, policy)
+        for label, policy in policies.items():
+            threshold = f"{policy.thresholds[0]:.6g}"
+            predictor = shared.with_policy(policy)
+            yield Way(label, predictor, gmacs, name, threshold, policy)
+            if name == "time" and label == goal:
+                ahead = shared.with_policy(policy, read_ahead=1)
+                yield Way(f"{label}, read ahead", ahead, gmacs, name, threshold, policy)
 
 
 def predict_all(ways: list[Way], videos: list[Path]) -> None:

@@ -76,14 +76,12 @@ def policies_of(trained: Trained, words: list[str] | None, evidence: str) -> lis
 def main(args: argparse.Namespace) -> dict:
     trained = load_trained(args.run)
     precision = resolve(args.precision)
-    predictors = [
-        Predictor(trained, policy, precision=precision)
-        for policy in policies_of(trained, args.route, args.evidence)
-    ]
+    policies = policies_of(trained, args.route, args.evidence)
+    first = Predictor(trained, policies[0], precision=precision)
+    predictors = [first.with_policy(policy) for policy in policies]
     videos = [record.path for record in read_list(args.test_list, args.data_root, args.data_name)]
     videos = videos[:: args.every]
-    for predictor in predictors:
-        predictor.warm_up()
+    first.warm_up()
     points = predictors[0].points
     times: dict[str, list] = {point: [] for point in points}
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 import warnings
@@ -105,10 +106,14 @@ class Predictor:
     ):
         if policy is not None:
             _check_policy(policy, trained)
-        self.trained, self.policy, self.as_is = trained, policy, as_is
+        self.trained, self.as_is = trained, as_is
         self.fit, self.read_ahead = fit, read_ahead
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
+        self._decide_by(policy)
+
+    def _decide_by(self, policy: Policy | None) -> None:
+        self.policy = policy
         if policy and policy.route:
             self.points = point_names(policy.route)
         else:
@@ -123,6 +128,14 @@ class Predictor:
         """
         trained = load_trained(path, pretrained)
         return cls(trained, policy_beside(trained), **options)
+
+    def with_policy(self, policy: Policy, read_ahead: int = 0) -> Predictor:
+        """The same prepared network under another policy."""
+        _check_policy(policy, self.trained)
+        other = copy.copy(self)
+        other.read_ahead = read_ahead
+        other._decide_by(policy)
+        return other
 
     def warm_up(self) -> None:
         """Go all the way once, so that no video's time holds what happens only once."""
