@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from training.probe import features_of, new_stream, probe_gmacs
 class Probe:
     """Reads k I-frames, evenly over the video, and none of its motion vectors and residuals."""
 
-    def __init__(self, content: dict, num_segments: int):
+    def __init__(self, content: dict, num_segments: int, clock: Callable[[], float]):
+        self.clock = clock
         self.num_segments, self.crop_size = num_segments, content["crop_size"]
         shape = (content["arch"], len(content["class_names"]), num_segments)
         stream = new_stream(*shape, None)
@@ -33,9 +34,9 @@ class Probe:
         self._probabilities(torch.zeros(self.num_segments, 3, self.crop_size, self.crop_size))
 
     def predict(self, path: Path) -> Prediction:
-        started = time.perf_counter()
+        started = self.clock()
         pictures = load_test_iframes(read_index(path), self.num_segments, self.crop_size)
-        loaded = time.perf_counter()
+        loaded = self.clock()
         probabilities = self._probabilities(normalise_iframe(pictures))
         return Prediction(
             video=str(path),
@@ -47,7 +48,7 @@ class Probe:
             reencoded=None,
             reencode_ms=0.0,
             load_ms=1000 * (loaded - started),
-            network_ms=1000 * (time.perf_counter() - loaded),
+            network_ms=1000 * (self.clock() - loaded),
             clip=(),
             segments=range(self.num_segments),
             num_segments=self.num_segments,
@@ -60,7 +61,7 @@ class Probe:
         return self.stream.classifier(features).softmax(1)[0]
 
 
-def load_probe(run: Path, num_segments: list[int]) -> list[Probe]:
+def load_probe(run: Path, num_segments: list[int], clock: Callable[[], float]) -> list[Probe]:
     """Raises FileNotFoundError, and ValueError for a run of something else."""
     path = run / BEST
     if not path.is_file():
@@ -68,4 +69,4 @@ def load_probe(run: Path, num_segments: list[int]) -> list[Probe]:
     content = torch.load(path, weights_only=True)
     if "stream" not in content:
         raise ValueError(f"{path} is not of train_i_frame_probe.py")
-    return [Probe(content, number) for number in num_segments]
+    return [Probe(content, number, clock) for number in num_segments]

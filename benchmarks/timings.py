@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
 from benchmarks.table import update_rows
-from benchmarks.timing import machine
+from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
 from dataset_team.lists import read_list
 from early_exit.policy import Policy
@@ -47,6 +47,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--every", type=positive_int, default=4, metavar="N", help="video of the list (default 4)"
     )
     parser.add_argument("--precision", choices=CHOICES, default="fp32")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of the processor, for a busy machine"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="CSV")
     add_route_options(parser)
     return parser
@@ -77,7 +80,7 @@ def main(args: argparse.Namespace) -> dict:
     trained = load_trained(args.run)
     precision = resolve(args.precision)
     policies = policies_of(trained, args.route, args.evidence)
-    first = Predictor(trained, policies[0], precision=precision)
+    first = Predictor(trained, policies[0], precision=precision, clock=CLOCKS[args.clock])
     predictors = [first.with_policy(policy) for policy in policies]
     videos = [record.path for record in read_list(args.test_list, args.data_root, args.data_name)]
     videos = videos[:: args.every]
@@ -97,6 +100,7 @@ def main(args: argparse.Namespace) -> dict:
         **network_of(config, trained.crop_size),
         "points": " ".join(points),
         "precision": precision,
+        "clock": args.clock,
         "threads": torch.get_num_threads(),
         "machine": machine("cpu"),
         "num_videos": len(videos),

@@ -6,6 +6,9 @@ RUN: folders with logits.pt of save_logits.py --per-segment. Writes into --out
 
     points.csv   top-1 of every point of the routes
     curves.csv   thresholds swept along the routes, with the temperature fitted on held-out videos
+    choices.csv  how well a threshold that was chosen keeps a loss of at most 1 point of top-1: of
+                 the held-out videos two thirds of the recordings choose it, the others judge, in
+                 40 draws
 
 and into --figures over_time_gmacs and over_time_latency, where --out has the file ways.csv of
 `python -m benchmarks.over_time`.
@@ -16,9 +19,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from coviar.command import quiet_pipe
+from early_exit.calibrate import Goal, calibrate
+from early_exit.expected import expected_right
+from early_exit.groups import split_off
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
@@ -31,11 +38,17 @@ from study.run_tables import write_rows
 from training.provenance import command_line
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-POINTS, CURVES = "points.csv", "curves.csv"
+POINTS, CURVES, CHOICES = "points.csv", "curves.csv", "choices.csv"
+MAX_DROP = 1.0  # points of top-1
+DRAWS, CHOOSING = 40, 2 / 3
 _END = ["top1_pct", "gmacs", "num_videos", "protocol", "command"]
 COLUMNS = {
     POINTS: [*RUN, "part", "evidence", "point", *_END],
     CURVES: [*RUN, "part", "route", "evidence", "temperature", "threshold", *_END],
+    CHOICES: [
+        *(*RUN, "route", "evidence", "estimate", "draws", "drop_mean", "drop_std", "failed_pct"),
+        *("gmacs", "num_videos", "protocol", "command"),
+    ],
 }
 EXITS = {
     "time": "exits over time",
@@ -100,6 +113,39 @@ def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
     return points, curves
 
 
+def choices_of(logits: LogitsFile) -> list[dict]:
+    """Rows of choices.csv of one run."""
+    found, groups = [], logits.groups("heldout")
+    about = {**{key: logits.meta[key] for key in RUN}, "protocol": logits.meta["protocol"]}
+    for name, words in routes_of(logits).items():
+        route = parse_route(words, logits.num_segments, logits.exits)
+        costs = segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
+        points = along(logits, route, EVIDENCE[0], costs)
+        rows, labels = points.samples("heldout")
+        combined = combine(rows, vanilla_weights(points.outputs))
+        judged: dict[str, list] = {"counted": [], "expected": []}
+        for draw_ in range(DRAWS):
+            chooses = split_off(groups, CHOOSING, draw_)
+            temperature = fit_temperature(combined[chooses], labels[chooses])
+            sure = confidences(combined, "max", temperature)
+            right = combined.argmax(axis=2) == labels[:, None]
+            goal = Goal(min_top1_pct=100 * right[chooses, -1].mean() - MAX_DROP)
+            expected = expected_right(sure[chooses], right[chooses])
+            for estimate, seen in (("counted", right[chooses]), ("expected", expected)):
+                chosen = calibrate(sure[chooses], seen, points.gmacs, goal, "common")
+                judge = sweep(sure[~chooses], right[~chooses], points.gmacs, chosen.thresholds[:1])
+                drop = 100 * right[~chooses, -1].mean() - judge.top1_pct[0]
+                judged[estimate].append((drop, judge.gmacs[0]))
+        for estimate, values in judged.items():
+            drops, gmacs = np.array(values).T
+            failed = 100 * np.mean(drops > MAX_DROP + 1e-9)
+            row = {"route": name, "evidence": EVIDENCE[0], "estimate": estimate, "draws": DRAWS}
+            row.update(drop_mean=drops.mean(), drop_std=drops.std(ddof=1), failed_pct=failed)
+            row.update(gmacs=gmacs.mean(), num_videos=len(labels), command=command_line())
+            found.append({**about, **row})
+    return found
+
+
 @drawing.styled
 def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path]:
     """Top-1 of every way against what it costs, means over the splits."""
@@ -133,15 +179,17 @@ def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path
 
 
 def main(args: argparse.Namespace) -> list[Path]:
-    points, curves = [], []
+    points, curves, choices = [], [], []
     for run in args.runs:
-        more = rows_of(LogitsFile.load(run / LOGITS_NAME))
+        logits = LogitsFile.load(run / LOGITS_NAME)
+        more = rows_of(logits)
         points += more[0]
         curves += more[1]
+        choices += choices_of(logits)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in ((POINTS, points), (CURVES, curves)):
+    for name, rows in ((POINTS, points), (CURVES, curves), (CHOICES, choices)):
         write_rows(args.out / name, COLUMNS[name], rows)
-    written = [args.out / POINTS, args.out / CURVES]
+    written = [args.out / name for name in (POINTS, CURVES, CHOICES)]
     if (args.out / "ways.csv").is_file():
         ways = pd.read_csv(args.out / "ways.csv")
         written += draw(ways, "gmacs", "GMACs a video", args.figures)

@@ -16,7 +16,7 @@ from early_exit.logits import LogitsFile
 from early_exit.wise import decision_points
 
 NETWORK = ["arch", "motion_arch", "fusion", "num_segments", "crop_size"]
-SETUP = ["precision", "threads", "machine"]
+SETUP = ["precision", "clock", "threads", "machine"]
 # points: all that a clip passes if it leaves nowhere, in order; point: where it leaves.
 COLUMNS = [*NETWORK, "points", "point", "decode_ms", "network_ms", *SETUP, "num_videos", "command"]
 KEY = [*NETWORK, *SETUP, "points"]

@@ -37,7 +37,13 @@ def tables_of(logits, times=None):
 def write_table(path, logits, changes=(), drop=()):
     """A timings table of the logits' network; changes: {column: value} by row number."""
     network = network_of(logits.meta["model"], logits.meta["crop_size"])
-    about = {**network, "points": " ".join(POINTS), "precision": "fp32", "threads": 1}
+    about = {
+        **network,
+        "points": " ".join(POINTS),
+        "precision": "fp32",
+        "threads": 1,
+        "clock": "wall",
+    }
     rows = [
         {**about, "point": point, "decode_ms": d, "network_ms": n, "machine": "m", "num_videos": 3}
         for point, d, n in zip(POINTS, DECODE, NETWORK)
