@@ -43,11 +43,15 @@ def point_names(route: Route) -> list[str]:
 def named_route(name: str, num_segments: int, exits: Sequence[str]) -> Route:
     """`time`: the full network on 1, 2, .. T segments. `depth_then_time`: before these, the exits
     on the first segment. `streams_then_time`: before these, on the first segment, the residual
-    stream, then it and the I-frame stream."""
+    stream, then it and the I-frame stream. `streams_coarse`: likewise, but after the first segment,
+    the middle one, only stops when the ends are read too, the first three, and at the end: several
+    segments in one pass take less time than one after the other."""
     time = tuple((count, FULL) for count in range(1, num_segments + 1))
     if name == "time":
         return time
-    if name == "streams_then_time":
+    if name.startswith("streams"):
+        if name == "streams_coarse":
+            time = tuple(point for point in time if point[0] in (1, 3, num_segments))
         return ((1, "residual"), (1, depth_of(("iframe", "residual"))), *time)
     return (*((1, exit_) for exit_ in exits), *time)
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from early_exit.policy import Policy
 
 EVIDENCE = ("logits", "probability")
-ROUTES = ("time", "depth_then_time", "streams_then_time")  # by name, see early_exit.route
+# By name, see early_exit.route.
+ROUTES = ("time", "depth_then_time", "streams_then_time", "streams_coarse")
 # `read(first, last, clips)`: the three normalised modalities, (n, last - first, c, h, w) each, of
 # the segments number first .. last - 1 in reading order, for the clips with these row numbers.
 Read = Callable[[int, int, torch.Tensor], Sequence[torch.Tensor]]

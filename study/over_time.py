@@ -31,7 +31,7 @@ from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
 from early_exit.wise import FULL, combine, fit_temperature, vanilla_weights
 from MACs.team_net import segment_gmacs
-from models.over_time import EVIDENCE
+from models.over_time import EVIDENCE, ROUTES
 from study import drawing
 from study.columns import RUN
 from study.run_tables import write_rows
@@ -53,6 +53,7 @@ COLUMNS = {
 EXITS = {
     "time": "exits over time",
     "streams_then_time": "streams, then time",
+    "streams_coarse": "streams, then time in 3 stops",
     "depth": "exits over depth",
     "depth_then_time": "depth, then time",
     "probe": "linear probe on I-frames",
@@ -73,7 +74,7 @@ def routes_of(logits: LogitsFile) -> dict[str, list[str]]:
     """The routes that the network can take, by name."""
     found = {"time": ["time"]}
     if logits.meta["model"].get("fusion") == "sum":
-        found["streams_then_time"] = ["streams_then_time"]
+        found.update({name: [name] for name in ROUTES if name.startswith("streams")})
     if logits.exits:
         found["depth"] = [f"{name}@{logits.num_segments}" for name in logits.exits]
         found["depth_then_time"] = ["depth_then_time"]

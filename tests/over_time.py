@@ -16,6 +16,7 @@ ROUTES = [
 ]
 STREAM_ROUTES = [
     ["streams_then_time"],
+    ["streams_coarse"],
     ["mv@1", "iframe+mv@1", "residual@2", "full@3"],
     ["residual@4", "iframe+residual@4"],
 ]

@@ -142,6 +142,7 @@ VALUES = {
     "--temperature": ("0", "-1", "nan", "inf", "x"),
     "--test-list": MISSING,
     "--test-logits": MISSING,
+    "--timings": MISSING,
     "--test-share": ("0", "1", "nan", "x"),
     "--every": SCALE,
     "--smooth": NUMBER,

@@ -265,6 +265,10 @@ def test_named_routes():
     assert point_names(both) == ["exit1@1", "exit3@1", "full@1", "full"]
     streams = point_names(named_route("streams_then_time", 2, ()))
     assert streams == ["residual@1", "iframe+residual@1", "full@1", "full"]
+    coarse = named_route("streams_coarse", 8, ())
+    assert coarse[2:] == ((1, "full"), (3, "full"), (8, "full"))
+    assert named_route("streams_coarse", 1, ())[2:] == ((1, "full"),)
+    assert named_route("streams_coarse", 3, ())[2:] == ((1, "full"), (3, "full"))
 
 
 @pytest.mark.parametrize(

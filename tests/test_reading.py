@@ -23,6 +23,7 @@ from dataset_team.dataset import load_test_view
 from dataset_team.lists import read_list
 from dataset_team.sampling import reading_order
 from dataset_team.toy import CLASSES
+from dataset_team.transforms import normalise_iframe
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy, save_policy
 from early_exit.predictor import Predictor
@@ -34,6 +35,7 @@ from study import over_time as tables
 from tests.coviar_videos import pictures, write_video
 from tests.over_time import ROUTES, T, call, policy_of, refused
 from training.checkpoint import save_checkpoint
+from training.probe import features_of, new_stream
 from training.trained import load_trained
 
 
@@ -296,15 +298,35 @@ def test_ways_are_measured_and_drawn(study, toy_data, tmp_path):
     run = run_of(study[0], "team_ce")
     words = ["--run", run, "--data-root", toy_data, "--test-list", toy_data / "test.txt"]
     words += ["--fixed-segments", 1, 2, "--every", 4, "--out", tmp_path / "ways.csv"]
+    torch.manual_seed(0)
+    stream = new_stream("resnet18", len(CLASSES), T, None)
+    about = {"arch": "resnet18", "crop_size": 32, "class_names": list(CLASSES)}
+    save_checkpoint(tmp_path / "probe/best.pt", {"stream": stream.state_dict(), **about})
+    words += ["--probe", tmp_path / "probe", "--clock", "cpu"]
     for _ in range(2):  # the second takes the place of the first
         args = measure.get_args_parser().parse_args(list(map(str, words)))
         measured = measure.main(args)
     with open(tmp_path / "ways.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["way"] for row in rows if not row["exits"]] == ["T = 1", "T = 2", "T = 4"]
-    assert {row["exits"] for row in rows} == {"", "time", "depth", "depth_then_time"}
+    routes = {"time", "depth", "depth_then_time", "streams_then_time", "streams_coarse"}
+    assert {row["exits"] for row in rows} == {"", "probe", *routes}
+    assert [row["segments"] for row in rows if row["exits"] == "probe"] == ["1", "2", "4"]
+    videos = read_list(toy_data / "test.txt", toy_data, "toy")
+    right = []
+    for record in videos:
+        frames = load_test_view(read_index(record.path), 2, 32)[0]
+        with torch.no_grad():
+            features = features_of(stream.eval(), normalise_iframe(frames)).mean(0)
+            right.append(int(stream.classifier(features).argmax()) == record.label)
+    probe = next(row for row in rows if row["way"] == "I-frame probe, T = 2")
+    assert float(probe["top1_pct"]) == pytest.approx(100 * np.mean(right), abs=1e-3)
+    promised = next(row for row in rows if row["way"] == "max-drop 1, promised")
+    assert promised["mean_segments"] == "4.0"  # few videos promise nothing
     assert len(rows) == len(measured) - 3  # benchmark, threads, machine
     full = next(row for row in rows if row["way"] == "T = 4")
+    assert {row["num_videos"] for row in rows} == {str(len(videos))}
+    assert {row["num_timed"] for row in rows} == {str(-(-len(videos) // 4))}
     for row in rows:
         assert float(row["gmacs"]) <= float(full["gmacs"]) * 1.001
         total = float(row["load_ms"]) + float(row["network_ms"])

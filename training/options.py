@@ -184,7 +184,8 @@ def add_route_options(parser: argparse.ArgumentParser) -> None:
         help="decide after some segments: points as DEPTH@SEGMENTS, say exit1@1 full@1 full@2, in"
         " the order in which they are tried (the full network on all segments is always last); or"
         " time: full@1 full@2 ..., or depth_then_time: before these, the exits on one segment, or"
-        " streams_then_time: before these, on one segment, residual@1 iframe+residual@1."
+        " streams_then_time: before these, on one segment, residual@1 iframe+residual@1, or"
+        " streams_coarse: the latter with only full@1 full@3 and the last."
         " Needs logits of save_logits.py --per-segment, or an .npz with segments",
     )
     group.add_argument(
