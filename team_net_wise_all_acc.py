@@ -212,6 +212,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
         print("note: no confidence exceeds 1, so at thresholds of 1 or more no clip leaves early")
+    if args.timings is not None and not args.timings.is_file():
+        parser.error(
+            f"--timings {args.timings}: no such file; python -m benchmarks.timings makes it"
+        )
     if args.budget_ms is not None and args.timings is None:
         parser.error("--budget-ms needs measured times: add --timings CSV")
     if args.guarantee is not None:

@@ -18,3 +18,18 @@ def group_of(name: str) -> str | None:
     if match := HMDB_GROUP.fullmatch(stem):
         return match["film"]
     return None
+
+
+def film_of(name: str) -> str | None:
+    """The film that a clip of HMDB-51 was cut from, maybe with clips of other classes; else None.
+
+    A group of HMDB-51 is the film's name and, where the folder is the class, the class:
+    "sit/Casablanca_sit_f_..." and "walk/Casablanca_walk_f_..." are both of "Casablanca".
+    """
+    folder, _, stem = name.rpartition("/")
+    match = HMDB_GROUP.fullmatch(stem)
+    if match is None:
+        return None
+    ending = "_" + folder.rpartition("/")[2]
+    film = match["film"]
+    return film[: -len(ending)] if film.endswith(ending) else film

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import group_of
+from dataset_team.groups import film_of, group_of
 from dataset_team.identity import real_file
 from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
 from dataset_team.registry import DATASETS
 
 MAX_PROBLEMS_SHOWN = 10
+UNLABELLED = -1
 
 
 class Record(NamedTuple):
@@ -74,6 +75,38 @@ def read_list(
                 )
             seen.check_file(name, path, row.line)
             records.append(Record(name, path, row.class_name, row.label, group_of(name)))
+        except ListError as error:
+            problems.append(f"{list_path}:{row.line}: {error}")
+        except OSError as error:
+            problems.append(f"{list_path}:{row.line}: {row.name} cannot be looked up: {error}")
+    if problems:
+        raise ListError(shorten(problems))
+    if not records:
+        raise ListError(f"{list_path}: no videos in this list")
+    return records
+
+
+def read_unlabelled(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Record]:
+    """The videos of a list as Records with the label UNLABELLED, whatever it says of their classes.
+
+    A line may be a path alone. Raises ListError naming every bad line, as `read_list`.
+    """
+    finder, seen = VideoFinder(data_root), Seen(None)
+    records, problems = [], []
+    for row in read_rows(list_path, needs_class=False):
+        if isinstance(row, ListError):
+            problems.append(str(row))
+            continue
+        try:
+            name = relative_name(row.name, data_root)
+            path = finder.find(name)
+            if path is None and row.mark:
+                continue
+            if path is None:
+                raise ListError(f"no video {name}.* under {data_root} (check --data-root)")
+            seen.check(name, "", UNLABELLED, row.line)
+            seen.check_file(name, path, row.line)
+            records.append(Record(name, path, "", UNLABELLED, group_of(name)))
         except ListError as error:
             problems.append(f"{list_path}:{row.line}: {error}")
         except OSError as error:
@@ -213,10 +246,11 @@ def split_heldout(
     """Split records into (training, held-out), both in list order, class by class.
 
     A group of a class (a video, where names tell no group) is on one side whole, so clips of one
-    recording are never on both. `copies` are sets of names of equal videos: where the choice would
-    part them, their groups become one and the choice is made again. Each class gives about
-    `fraction` of its videos, and at least one group. Raises ListError for a class with one group
-    only. Depends on the seed and on the names of the videos, not on their order.
+    recording are never on both: a film with clips of several classes trains. `copies` are sets of
+    names of equal videos: where the choice would part them, their groups become one and the choice
+    is made again. Each class gives about `fraction` of its videos, and at least one group. Raises
+    ListError for a class with one group only, or with no group that holds no other class. Depends
+    on the seed and on the names of the videos, not on their order.
     """
     if not 0 < fraction < 1:
         raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
@@ -225,18 +259,30 @@ def split_heldout(
     for record in records:
         group_named[record.name] = record.class_name, record.group or record.name
         classes[record.class_name][record.group or record.name].append(record.name)
-    heldout = _pick_heldout(classes, fraction, seed)
+    shared = _films_of_several_classes(records)
+    heldout = _pick_heldout(classes, fraction, seed, shared)
     copies = [[name for name in names if name in group_named] for names in copies]
     if any(0 < len(heldout.intersection(names)) < len(names) for names in copies):
         for names in copies:
             _join_groups(classes, group_named, names)
-        heldout = _pick_heldout(classes, fraction, seed)
+        heldout = _pick_heldout(classes, fraction, seed, shared)
     train = [record for record in records if record.name not in heldout]
     return train, [record for record in records if record.name in heldout]
 
 
-def _pick_heldout(classes: dict[str, dict[str, list[str]]], fraction: float, seed: int) -> set[str]:
-    """The names of the videos held out, by class and group."""
+def _films_of_several_classes(records: Iterable[Record]) -> set[str]:
+    """The names of the videos cut from films that other classes have clips of, too."""
+    classes_of = defaultdict(set)
+    for record in records:
+        classes_of[film_of(record.name)].add(record.class_name)
+    several = {film for film, classes in classes_of.items() if film and len(classes) > 1}
+    return {record.name for record in records if film_of(record.name) in several}
+
+
+def _pick_heldout(
+    classes: dict[str, dict[str, list[str]]], fraction: float, seed: int, kept: Collection[str]
+) -> set[str]:
+    """The names of the videos held out, by class and group; no group with a video of `kept`."""
     heldout = set()
     for class_name, groups in classes.items():
         if len(groups) < 2:
@@ -244,7 +290,14 @@ def _pick_heldout(classes: dict[str, dict[str, list[str]]], fraction: float, see
                 f"class {class_name!r} has one group only: holding it out would leave nothing to "
                 "train on; add videos of another recording or use --select-on test"
             )
-        heldout.update(_pick_groups(groups, fraction, random.Random(f"{seed}/{class_name}")))
+        rng = random.Random(f"{seed}/{class_name}")
+        picked = _pick_groups(groups, fraction, rng, kept)
+        if not picked:
+            raise ListError(
+                f"class {class_name!r} has only groups with clips of other classes too, and these"
+                " are not held out; add videos of another recording or use --select-on test"
+            )
+        heldout.update(picked)
     return heldout
 
 
@@ -264,16 +317,19 @@ def _join_groups(
             group_named.update(dict.fromkeys(moved, (class_name, first)))
 
 
-def _pick_groups(groups: dict[str, list[str]], fraction: float, rng: random.Random) -> list[str]:
+def _pick_groups(
+    groups: dict[str, list[str]], fraction: float, rng: random.Random, kept: Collection[str]
+) -> list[str]:
     """Names of about `fraction` of the videos: whole groups in random order while they fit."""
     order = sorted(groups)
     rng.shuffle(order)
     wanted = fraction * sum(len(names) for names in groups.values())
     picked: list[str] = []
-    for group in order[:-1]:
+    free = [group for group in order if not any(name in kept for name in groups[group])]
+    for group in free[:-1] if len(free) == len(order) else free:
         if len(picked) + len(groups[group]) / 2 <= wanted:
             picked += groups[group]
-    return picked or min((groups[group] for group in order), key=len)
+    return picked or min((groups[group] for group in free), key=len, default=[])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.fused import can_fuse, fuse_stream
 from models.networks import first_conv
 from models.precision import PRECISIONS
-from models.team_net import Stream, TeamNet
+from models.team_net import Stream, TeamBlock, TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
 
@@ -41,7 +41,8 @@ def prepare_for_inference(
     for stream in backbone.streams:
         _rearrange(stream, precision)
     for block in backbone.team:
-        block.conv_spatial.to(PRECISIONS[precision], memory_format=torch.channels_last)
+        if isinstance(block, TeamBlock):
+            block.conv_spatial.to(PRECISIONS[precision], memory_format=torch.channels_last)
     device = next(model.parameters()).device
     if compiled and _can_compile(device):
         options = {"dynamic": True, "options": {"freezing": True}}

@@ -3,7 +3,8 @@
 I-frames, motion vectors and residuals pass stem, layer1 .. layer4 of their own network, published
 as ResNets. After the stem and after layers 1 to 3 a TEAM block lets the streams re-weight each
 other. Exit k of the study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written
-stage by stage.
+stage by stage. Streams that are only summed have no TEAM blocks: their exits read the averages that
+a squeeze vector is made from.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ StageMaps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, resi
 class BackboneOutput(NamedTuple):
     """All float32, whatever the precision of the convolutions. Logits are means over segments."""
 
-    squeezes: tuple[torch.Tensor, ...]  # one (b, t*d_k) per TEAM block, segments in order
+    squeezes: tuple[torch.Tensor, ...]  # what exits read: four (b, t*d_k), segments in order
     iframe: torch.Tensor  # (b, num_classes)
     mv: torch.Tensor
     residual: torch.Tensor
@@ -82,34 +83,30 @@ class Stream(nn.Module):
 class TeamBlock(nn.Module):
     """Channel attention, then spatial attention, both computed from the three streams together.
 
-    In two steps, because an exit needs only the first: `squeeze` and `scale`. fusion: one of
-    FUSIONS. "neutral-team": each attention is twice the sigmoid and starts at 1. "sum": `scale`
-    changes nothing.
+    In two steps, because an exit needs only the first: `squeeze` and `scale`. neutral: each
+    attention is twice the sigmoid and starts at 1.
     """
 
-    def __init__(self, channels: tuple[int, int, int], fusion: str = "team"):
+    def __init__(self, channels: tuple[int, int, int], neutral: bool = False):
         super().__init__()
-        self.channels, self.fusion = channels, fusion
+        self.channels, self.neutral = channels, neutral
         total = sum(channels)
         self.squeeze_size = total // SQUEEZE_REDUCTION
         self.fc_squeeze = nn.Linear(total, self.squeeze_size, bias=False)
         # One matrix and one conv hold the three streams' own ones; rows I-frame, MV, residual.
         self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
         self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
-        if fusion != "team":
+        if neutral:
             nn.init.zeros_(self.fc_scale.weight)
             nn.init.zeros_(self.conv_spatial.weight)
 
     def squeeze(self, features: StageMaps) -> torch.Tensor:
         """The squeeze vectors, (b*t, squeeze_size) float32."""
         with full_precision(features[0]):
-            pooled = torch.cat([_global_average(x) for x in features], dim=1)
-            return torch.relu(self.fc_squeeze(pooled))
+            return torch.relu(self.fc_squeeze(_averages(features)))
 
     def scale(self, features: StageMaps, squeeze: torch.Tensor) -> StageMaps:
         """Each stream times its channel weights, then times its spatial weights."""
-        if self.fusion == "sum":
-            return features
         with full_precision(squeeze):
             weights = self._attention(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
@@ -121,7 +118,24 @@ class TeamBlock(nn.Module):
         return tuple(x.mul_(w) for x, w in zip(scaled, weights))  # saves memory, hence time
 
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
-        return 2 * torch.sigmoid(x) if self.fusion == "neutral-team" else torch.sigmoid(x)
+        return 2 * torch.sigmoid(x) if self.neutral else torch.sigmoid(x)
+
+
+class Averages(nn.Module):
+    """In the place of a TEAM block where streams are summed: nothing is re-weighted, and the vector
+    that an exit reads is the average of every channel of the three streams."""
+
+    def __init__(self, channels: tuple[int, int, int]):
+        super().__init__()
+        self.squeeze_size = sum(channels)
+
+    def squeeze(self, features: StageMaps) -> torch.Tensor:
+        """(b*t, squeeze_size) float32."""
+        with full_precision(features[0]):
+            return _averages(features)
+
+    def scale(self, features: StageMaps, squeeze: torch.Tensor) -> StageMaps:
+        return features
 
 
 class TeamNet(nn.Module):
@@ -177,7 +191,7 @@ class TeamNet(nn.Module):
             )
             self.add_module(name, stream)
         self.team = nn.ModuleList(
-            TeamBlock(channels, fusion)
+            Averages(channels) if fusion == "sum" else TeamBlock(channels, fusion == "neutral-team")
             for channels in zip(*(stream.channels for stream in self.streams))
         )
 
@@ -259,6 +273,11 @@ def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
     if x.is_meta:
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def _averages(features: StageMaps) -> torch.Tensor:
+    """(b*t, channels of all streams) float32."""
+    return torch.cat([_global_average(x) for x in features], dim=1)
 
 
 def _global_average(x: torch.Tensor) -> torch.Tensor:

@@ -85,13 +85,25 @@ class TeamNetIC(nn.Module):
 
     @torch.no_grad()
     def early_exit(
-        self, iframe: torch.Tensor, mv: torch.Tensor, residual: torch.Tensor, policy: Policy
+        self,
+        iframe: torch.Tensor,
+        mv: torch.Tensor,
+        residual: torch.Tensor,
+        policy: Policy,
+        together: bool | None = None,
     ) -> Decisions:
         """Decide every clip as early as `policy` lets it, running nothing for clips that left.
 
-        Inputs as for `TeamNet.forward`. Raises ValueError when the policy uses an exit that this
-        network does not have.
+        Inputs as for `TeamNet.forward`. together: run the clips as one batch; default: not on a
+        CPU, where the first layers wait for memory, and one clip's maps fit into the cache.
+        Raises ValueError when the policy uses an exit that this network does not have.
         """
+        if together is None:
+            together = iframe.device.type != "cpu"
+        if not together:
+            clips = zip(*(x.split(1) for x in (iframe, mv, residual)))
+            each = [self.early_exit(*clip, policy, together=True) for clip in clips]
+            return Decisions(*map(torch.cat, zip(*each)))
         if policy.route:
             raise ValueError("the policy reads segment by segment: models.over_time takes it")
         if not set(policy.exits) <= set(self.exits):

@@ -17,7 +17,9 @@ another backbone.
 Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
 its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
 whole groups of videos cut from one recording, `--resample group`). It says how other test videos
-would change the difference, not how other backbones would.
+would change the difference, not how other backbones would. With `--resample backbone` it says both:
+backbones are drawn, then in each the groups of its test videos. There a split may have several
+backbones (name the folders of all), and each counts as one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from early_exit import wise
 from early_exit.groups import groups_of
 from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
 from models import STREAMS
-from study.paired import paired_difference
+from study.paired import over_backbones, paired_difference
 from study.run_tables import write_rows
 from study.tables import to_markdown
 from training.options import make_parser
@@ -49,7 +51,7 @@ COLUMNS = [
     *("confidence_pct", "resample", "protocol", "command"),
 ]
 
-Runs = dict[str, dict[tuple, LogitsFile]]  # by method, then by (data, split, seed)
+Runs = dict[str, dict[tuple, LogitsFile]]  # by method, then by (data, split, seed, backbone)
 
 
 class Side(NamedTuple):
@@ -98,15 +100,18 @@ class Side(NamedTuple):
         return wise.fit(rows, labels, logits.outputs, solver=self.solver).weights
 
 
-def load_runs(roots: Sequence[Path]) -> Runs:
-    """Every logits file below the roots."""
+def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
+    """Every logits file below the roots. by_backbone: runs differ by their backbones as well; else
+    the fourth part of a key is None. Raises ValueError for two files of one run."""
     runs: Runs = defaultdict(dict)
     for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
         logits = LogitsFile.load(path)
         meta = logits.meta
-        key = (meta["data"], meta["split"], meta["seed"])
+        backbone = meta.get("backbone_digest") if by_backbone else None
+        key = (meta["data"], meta["split"], meta["seed"], backbone)
         if key in runs[meta["method"]]:
-            raise ValueError(f"{path}: another file holds {meta['method']} {key} too; name one")
+            name = f"{meta['method']} {key[:3]}"
+            raise ValueError(f"{path}: another file holds {name} too; name one")
         runs[meta["method"]][key] = logits
     if not runs:
         raise ValueError(f"no {LOGITS_NAME} below {', '.join(map(str, roots))}")
@@ -131,13 +136,14 @@ def compare(
         pairs = [_correct_pair(ours[key], theirs[key], first, second) for key in keys]
         if len({tuple(pair.points) for pair in pairs}) > 1:
             raise ValueError(f"the runs of {data} do not all have the same exits")
-        by_split: dict[str, list[_Pair]] = defaultdict(list)
+        alike: dict[tuple, list[_Pair]] = defaultdict(list)  # of one split, and of one backbone
         for key, pair in zip(keys, pairs):
-            by_split[key[1]].append(pair)
-        names = [same[0].names for same in by_split.values()]
-        units = list(map(groups_of, names)) if resample == "group" else names
-        result = paired_difference(
-            [np.stack([p.first - p.second for p in same]) for same in by_split.values()],
+            alike[key[1], key[3]].append(pair)
+        names = [same[0].names for same in alike.values()]
+        units = names if resample == "video" else list(map(groups_of, names))
+        interval = over_backbones if resample == "backbone" else paired_difference
+        result = interval(
+            [np.stack([p.first - p.second for p in same]) for same in alike.values()],
             units,
             confidence_pct=pct,
         )
@@ -203,7 +209,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--against", type=Path, metavar="FOLDER", help="runs of the second sides (default RUNS)"
     )
-    group.add_argument("--resample", choices=("video", "group"), default="video")
+    group.add_argument("--resample", choices=("video", "group", "backbone"), default="video")
     group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
     group.add_argument("--out", type=Path, help="CSV file; a Markdown table beside it")
     return parser
@@ -245,7 +251,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
     rows = []
     try:
-        runs = load_runs(args.runs)
+        by_backbone = args.resample == "backbone"
+        if by_backbone and args.against:
+            raise ValueError("--resample backbone pairs runs on one backbone: not with --against")
+        runs = load_runs(args.runs, by_backbone)
         against = load_runs([args.against]) if args.against else runs
         for words in args.pair:
             first, second = map(Side.parse, words)

@@ -46,3 +46,36 @@ def paired_difference(
     per_run = np.concatenate([difference.mean(axis=1) for difference in splits])  # (runs, D)
     spread = per_run.std(axis=0, ddof=1) if len(per_run) > 1 else np.full(per_run.shape[1], np.nan)
     return Difference(100 * mean, low, high, 100 * spread)
+
+
+def over_backbones(
+    backbones: Sequence[np.ndarray],
+    groups: Sequence[Sequence],
+    *,
+    confidence_pct: float = 95.0,
+    samples: int = 10_000,
+) -> Difference:
+    """Hierarchical percentile bootstrap: backbones are drawn, then in each groups of its videos.
+
+    backbones: per backbone (seeds, n, D), correct of the first minus correct of the second; the
+    mean is over backbones, each with the same weight. groups: per backbone the unit of each of its
+    n videos. std_over_runs is over backbones. With one backbone the interval is that of its videos.
+    """
+    rng = np.random.default_rng(0)
+    number = len(backbones)
+    units = [np.unique(np.asarray(unit), return_inverse=True)[1] for unit in groups]
+    means = np.stack([difference.mean(axis=(0, 1)) for difference in backbones])  # (B, D)
+    total = np.zeros((samples, means.shape[1]))
+    for _ in range(number):
+        chosen = rng.integers(number, size=samples)
+        for b, (difference, unit) in enumerate(zip(backbones, units)):
+            rows = np.flatnonzero(chosen == b)
+            size = unit.max() + 1
+            sums = np.zeros((size, difference.shape[2]))
+            np.add.at(sums, unit, difference.mean(axis=0))
+            draws = rng.multinomial(size, np.full(size, 1 / size), size=len(rows))
+            total[rows] += draws @ sums / (draws @ np.bincount(unit))[:, None]
+    tail = (100 - confidence_pct) / 2
+    low, high = np.percentile(100 * total / number, [tail, 100 - tail], axis=0)
+    spread = means.std(axis=0, ddof=1) if number > 1 else np.full(means.shape[1], np.nan)
+    return Difference(100 * means.mean(axis=0), low, high, 100 * spread)

@@ -42,8 +42,8 @@ def network_of(config: dict, crop_size: int) -> dict[str, str]:
 def load_times(path: Path, logits: LogitsFile) -> Times:
     """The times of leaving at the decision points of the logits.
 
-    Raises FileNotFoundError, and ValueError when the file is something else, has not timed this
-    network with these points, or has on several machines.
+    Raises ValueError when the file is something else, has not timed this network with these points,
+    or has on several machines.
     """
     if "model" not in logits.meta:
         raise ValueError(f"{path} has times of this repository's networks, not of outside logits")

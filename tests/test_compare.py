@@ -11,7 +11,7 @@ from early_exit import wise
 from early_exit.logits import Part
 from study import compare
 from study.compare import Side
-from study.paired import paired_difference
+from study.paired import over_backbones, paired_difference
 from tests.synthetic_logits import make_logits_file
 
 
@@ -63,6 +63,40 @@ def test_videos_of_one_group_are_drawn_together():
     assert apart.high - apart.low < (alone.high - alone.low) / 2
 
 
+def slow_hierarchy(backbones, groups, samples, rng):
+    found = []
+    for _ in range(samples):
+        means = []
+        for b in rng.integers(len(backbones), size=len(backbones)):
+            names = sorted(set(groups[b]))
+            drawn = rng.choice(names, len(names))
+            values = backbones[b].mean(axis=0)[:, 0]
+            videos = [values[i] for g in drawn for i in np.flatnonzero(groups[b] == g)]
+            means.append(np.mean(videos))
+        found.append(100 * np.mean(means))
+    return np.percentile(found, [2.5, 97.5])
+
+
+def test_interval_over_backbones_is_that_of_a_slow_hierarchical_bootstrap():
+    rng = np.random.default_rng(4)
+    sizes = [40, 60, 50]
+    backbones = [
+        rng.choice([-1.0, 0.0, 1.0], (2, n, 1), p=[0.2 - b / 20, 0.5, 0.3 + b / 20])
+        for b, n in enumerate(sizes)
+    ]
+    groups = [rng.integers(0, 12, n) for n in sizes]
+    result = over_backbones(backbones, groups)
+    low, high = slow_hierarchy(backbones, groups, 4000, rng)
+    assert result.mean[0] == pytest.approx(100 * np.mean([b.mean() for b in backbones]))
+    assert result.low[0] == pytest.approx(low, abs=1) and result.high[0] == pytest.approx(
+        high, abs=1
+    )
+    spread = np.std([100 * b.mean() for b in backbones], ddof=1)
+    assert result.std_over_runs[0] == pytest.approx(spread)
+    videos = paired_difference(backbones, groups)
+    assert result.high - result.low > videos.high - videos.low, "backbones add their own spread"
+
+
 def save(folder, method, seed=1, split="split1", shuffle=False, **changes):
     logits = make_logits_file(seed=seed, method=method, split=split, **changes)
     if shuffle:
@@ -96,7 +130,7 @@ def test_second_sides_may_be_runs_of_another_folder(tmp_path, capsys):
     other = tmp_path / "theirs" / "a" / "split1_seed2" / "logits.pt"
     theirs = compare.load_runs([other.parent])
     (key,) = theirs["a"]
-    theirs["a"] = {(key[0], key[1], 1): theirs["a"][key]}
+    theirs["a"] = {(key[0], key[1], 1, None): theirs["a"][key]}
     ours = compare.load_runs([tmp_path / "ours"])
     vanilla = Side("a", "vanilla")
     rows = compare.compare(ours, theirs, vanilla, vanilla, "video", 95)
@@ -174,3 +208,25 @@ def test_what_cannot_be_paired_is_an_error(tmp_path):
         compare.compare(runs, runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
     with pytest.raises(ValueError, match="other videos"):
         compare.compare(runs, runs, Side("a", "wise"), Side("c", "wise"), "video", 95)
+
+
+def test_each_backbone_counts_as_one(tmp_path, capsys):
+    for digest in "abc":
+        for method in ("team_ce", "prog_kd"):
+            logits = save(tmp_path / digest, method, quality=0.5 + (method == "prog_kd"))
+            logits.meta["backbone_digest"] = digest
+            logits.save(tmp_path / digest / method / "split1_seed1" / "logits.pt")
+    folders = [str(tmp_path / digest) for digest in "abc"]
+    words = ["--pair", "prog_kd/vanilla", "team_ce/vanilla", "--out", str(tmp_path / "o.csv")]
+    parser = compare.get_args_parser()
+    compare.main(parser.parse_args([*folders, *words, "--resample", "backbone"]), parser)
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    assert {row["runs"] for row in rows} == {"3"} and {row["resample"] for row in rows} == {
+        "backbone"
+    }
+    assert "(bootstrap over backbones)" in capsys.readouterr().out
+    for more in (["--resample", "group"], ["--resample", "backbone", "--against", folders[0]]):
+        with pytest.raises(SystemExit):
+            compare.main(parser.parse_args([*folders, *words, *more]), parser)
+    errors = capsys.readouterr().err
+    assert "another file holds" in errors and "not with --against" in errors

@@ -84,6 +84,19 @@ def test_label_loss_ignores_the_streams():
     assert exit_loss(student, "labels", streams, labels).item() == pytest.approx(expected)
 
 
+def test_labels_say_nothing_of_clips_without_one():
+    student = torch.randn(5, 4, requires_grad=True)
+    labels = torch.tensor([1, -1, 3, -1, 0])
+    loss = exit_loss(student, "labels", torch.zeros(5, 3, 4), labels)
+    known = labels >= 0
+    torch.testing.assert_close(
+        loss, torch.nn.functional.cross_entropy(student[known], labels[known])
+    )
+    nothing = exit_loss(student, "labels", torch.zeros(5, 3, 4), torch.full((5,), -1))
+    nothing.backward()
+    assert nothing == 0 and student.grad.abs().sum() == 0
+
+
 def test_certain_students_and_teachers_give_finite_losses():
     """Softmax followed by log, as published, is infinite here."""
     student = torch.tensor([[1000.0, -1000.0]], requires_grad=True)

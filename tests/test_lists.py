@@ -1,5 +1,6 @@
 """List files, held-out splits, and lists made from official split files."""
 
+import itertools
 import json
 import random
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset_team.lists import ListError, Record, group_of, read_list, split_heldout
+from dataset_team.groups import film_of, group_of
+from dataset_team.lists import ListError, Record, read_list, split_heldout
 from dataset_team.registry import class_names
 
 REPO = Path(__file__).resolve().parent.parent
@@ -174,6 +176,34 @@ def test_heldout_of_uneven_groups_leaves_something_to_train():
         train, heldout = split_heldout(records, 0.15, seed)
         assert {record.group for record in heldout} <= {"1", "2"} and len(heldout) >= 1
         assert {record.group for record in train} >= {"0"}
+
+
+def of_film(class_name, film, number):
+    name = f"{class_name}/{film}_{class_name}_f_cm_np1_fr_goo_{number}"
+    return Record(name, "", class_name, 0, group_of(name))
+
+
+def test_films_of_several_classes_are_never_held_out():
+    records = [of_film(c, f"Film_{c}", n) for c in ("sit", "walk") for n in range(3)]
+    records += [of_film(c, "Film", n) for c in ("sit", "walk") for n in range(3)]
+    records += [of_film("sit", "film_sit", 0), of_film("walk", "other", 0)]
+    for seed, fraction in itertools.product(range(5), (0.1, 0.9)):
+        train, heldout = split_heldout(records, fraction, seed)
+        assert {film_of(record.name) for record in train}.isdisjoint(
+            film_of(record.name) for record in heldout
+        )
+        assert {record.class_name for record in heldout} == {"sit", "walk"}
+    with pytest.raises(ListError, match="'sit' has only groups with clips of other classes"):
+        split_heldout([of_film(c, f"F{n}", n) for c in ("sit", "walk") for n in range(3)])
+
+
+def test_films_are_the_groups_of_j_hmdb(shared):
+    films, numbers = {}, {}
+    for line in (shared / "videos/jhmdb_21/jhmdb_21_groups.txt").read_text().splitlines():
+        name, number = line.split()
+        film = film_of(name[: -len(".mp4")])
+        assert films.setdefault(number, film) == film and numbers.setdefault(film, number) == number
+    assert len(films) == 336
 
 
 def test_heldout_errors():

@@ -77,11 +77,12 @@ def spread_thresholds(net, clips, exits, **options):
 
 @pytest.mark.parametrize("exits", [(1, 2, 3), (2,), (1, 4), (1, 2, 3, 4)])
 @pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
-def test_decisions_equal_those_from_full_logits(net, clips, exits, kind):
+@pytest.mark.parametrize("together", [True, False])
+def test_decisions_equal_those_from_full_logits(net, clips, exits, kind, together):
     options = {"confidence": kind, "temperature": 3.0}
     thresholds = spread_thresholds(net, clips, exits, **options)
     policy = make_policy(exits, thresholds, **options)
-    decisions = net.early_exit(*clips, policy)
+    decisions = net.early_exit(*clips, policy, together=together)
     expected = decide_from_logits(net, clips, policy)
     assert decisions.point.tolist() == [point for point, _, _ in expected]
     assert decisions.label.tolist() == [label for _, label, _ in expected]
@@ -92,7 +93,8 @@ def test_decisions_equal_those_from_full_logits(net, clips, exits, kind):
     assert torch.equal(decisions.confidence.isnan(), ~reached)
 
 
-def test_nothing_runs_for_clips_that_left(net, clips):
+@pytest.mark.parametrize("together", [True, False])
+def test_nothing_runs_for_clips_that_left(net, clips, together):
     exits = (1, 2, 3)
     policy = make_policy(exits, spread_thresholds(net, clips, exits))
     rows = collections.Counter()  # how many rows each stage and head was given
@@ -106,7 +108,7 @@ def test_nothing_runs_for_clips_that_left(net, clips):
         module.register_forward_pre_hook(lambda _, x, name=name: rows.update({name: len(x[0])}))
         for name, module in modules.items()
     ]
-    point = net.early_exit(*clips, policy).point
+    point = net.early_exit(*clips, policy, together=together).point
     for hook in hooks:
         hook.remove()
     here = [int((point >= k).sum()) for k in range(4)]
@@ -127,7 +129,8 @@ def test_nothing_runs_after_the_last_clip_left(net, clips):
         raise AssertionError("layer2 ran although every clip had left at exit 2")
 
     hook = net.backbone.mv.layer2.register_forward_pre_hook(fail)
-    decisions = net.early_exit(*clips, make_policy((1, 2, 3), (2.0, -1.0, -1.0)))
+    policy = make_policy((1, 2, 3), (2.0, -1.0, -1.0))
+    decisions = net.early_exit(*clips, policy, together=True)
     hook.remove()
     assert decisions.point.tolist() == [1] * BATCH
 

@@ -154,6 +154,7 @@ VALUES = {
     "--top": NUMBER,
     "--toy": MISSING,
     "--train-list": MISSING,
+    "--unlabelled": MISSING,
     "--train-segments": NUMBER,
     "--videos": NUMBER,
     "benchmarks.early_exit --videos": ANY,

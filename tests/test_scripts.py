@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -273,3 +274,42 @@ def test_published_commands_say_our_defaults(command):
     if script != "train_team_ce.py":  # its network is the backbone's
         for key in ("arch", "num_segments", "dropout"):
             assert getattr(given, key) == NETWORK_DEFAULTS[key], key
+
+
+def test_unlabelled_videos_teach_by_their_teachers_alone(run, toy, toy_data, backbone, tmp_path):
+    """Nonsense in the list's other columns gives the same exits; a stage of labels does not see
+    its videos."""
+    options, _ = toy
+    lines = (toy_data / "train.txt").read_text().splitlines()
+    few, rest = tmp_path / "few.txt", [tmp_path / "paths.txt", tmp_path / "nonsense.txt"]
+    few.write_text("\n".join(lines[0::2]))
+    rest[0].write_text("\n".join(line.split()[0] for line in lines[1::2]))
+    rest[1].write_text("\n".join(f"{line.split()[0]} Nonsense 7" for line in lines[1::2]))
+    common = [*options, "--train-list", few, "--epochs", 3, "--views", 1]
+    common += ["--pretrained", backbone[1] / "best.pt"]
+
+    def heads(method, schedule, *more):
+        words = ["--method", method, "--schedule", schedule, *more]
+        result = run("train_prog_kd.py", *common, *words)
+        return load_checkpoint(Path(result["run"]) / "best.pt")["heads"]
+
+    def equal(first, second):
+        return all(torch.equal(first[key], second[key]) for key in first)
+
+    without = heads("without", "fused")
+    paths, nonsense = (heads(f.stem, "fused", "--unlabelled", f) for f in rest)
+    assert equal(paths, nonsense) and not equal(paths, without)
+    labels = heads("labels", "labels", "--batch-size", 1000, "--unlabelled", rest[0])
+    alone = heads("labels_alone", "labels", "--batch-size", 1000)
+    assert all(torch.allclose(labels[key], alone[key], atol=1e-5) for key in alone)
+    bad = tmp_path / "bad.txt"
+    bad.write_text("\n".join(line.split()[0] for line in lines[:3]))
+    wrong = [*common, "--schedule", "fused", "--method", "bad", "--unlabelled", bad]
+    message = run("train_prog_kd.py", *wrong, fails=True)
+    assert "bad.txt: 2 video(s) stand in the training or the test list too" in message
+    bad.write_text(f"{lines[1].split()[0]}\nJump/nothing.mp4\n")
+    message = run("train_prog_kd.py", *wrong, fails=True)
+    assert "bad.txt:2: no video Jump/nothing" in message
+    words = ["--unlabelled", rest[1], "--method", "paths", "--schedule", "fused", "--resume"]
+    message = run("train_prog_kd.py", *common, *words, fails=True)
+    assert "--unlabelled" in message and "other videos, classes or labels in it" in message

@@ -11,6 +11,7 @@ from training_server import run_script
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list
 from dataset_team.photometric import BY_FACTOR, WHOLE, change_light
+from early_exit.policy import Policy
 from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import FUSIONS, TeamNet
@@ -110,6 +111,35 @@ def test_streams_of_a_sum_train_as_if_each_were_alone():
             assert torch.allclose(got.grad, want.grad, atol=1e-7), (name, key)
         others = [getattr(alone, other) for other in STREAMS if other != name]
         assert all(p.grad is None for other in others for p in other.parameters())
+
+
+def test_exits_of_a_sum_read_the_average_of_every_channel():
+    net, maps = make_net("sum").eval(), {}
+    for name in STREAMS:
+        for stage in ("stem", "layer1", "layer2", "layer3"):
+            module = getattr(getattr(net, name), stage)
+            module.register_forward_hook(
+                lambda _, __, x, key=(stage, name): maps.setdefault(key, x)
+            )
+    assert not list(net.team.parameters())
+    with torch.no_grad():
+        squeezes = net(*make_clips()).squeezes
+    for stage, squeeze in zip(("stem", "layer1", "layer2", "layer3"), squeezes):
+        means = [maps[stage, name].flatten(2).mean(2).unflatten(0, (-1, 2)) for name in STREAMS]
+        assert torch.allclose(squeeze, torch.cat(means, 2).flatten(1), atol=1e-6)
+
+
+def test_early_exits_of_a_sum_are_those_of_its_full_pass():
+    net = TeamNetIC(make_net("sum"), (1, 2, 3, 4)).eval()
+    with torch.no_grad():
+        expected = net(*make_clips())
+        for point in range(4):
+            thresholds = [-1.0 if k == point else 2.0 for k in range(4)]
+            rows = [[float(k == j) for j in range(7)] for k in range(5)]
+            policy = Policy(net.exits, tuple(thresholds), tuple(map(tuple, rows)))
+            decisions = net.early_exit(*make_clips(), policy)
+            assert decisions.point.tolist() == [point] * 3
+            assert torch.allclose(decisions.logits, expected.exits[point], atol=1e-6)
 
 
 @pytest.fixture

@@ -57,6 +57,15 @@ class Features:
         chosen = self.squeezes if rows is None else [squeeze[rows] for squeeze in self.squeezes]
         return [squeeze.to(device).float() for squeeze in chosen]
 
+    def joined(self, other: Features) -> Features:
+        """These videos, then the others; without `segments`."""
+        return Features(
+            squeezes=tuple(map(torch.cat, zip(self.squeezes, other.squeezes))),
+            streams=torch.cat([self.streams, other.streams]),
+            labels=torch.cat([self.labels, other.labels]),
+            names=self.names + other.names,
+        )
+
     def rounded(self, dtype: torch.dtype) -> Features:
         """With squeeze vectors of another type. Raises ValueError where they do not fit into it."""
         squeezes = tuple(squeeze.to(dtype) for squeeze in self.squeezes)

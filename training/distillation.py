@@ -7,6 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
+from dataset_team.lists import UNLABELLED
 from models import STREAMS
 
 RANKS = ("weakest", "middle", "strongest")
@@ -89,7 +90,8 @@ def exit_loss(
         student: logits of the exit, (n, classes).
         teacher: one of TEACHERS, not of RANKS.
         stream_logits: the frozen streams' logits (n, 3, classes), order I, MV, R.
-        labels: (n,) int64, used by the teacher `labels` only.
+        labels: (n,) int64, used by the teacher `labels` only; it says nothing of clips without a
+            label (-1), and the loss of a batch of such clips is 0.
         temperature: divides both logits; the loss is scaled by its square (Hinton et al. 2015),
             which keeps the size of the gradient.
 
@@ -97,6 +99,7 @@ def exit_loss(
     It is computed from log-softmax, so a teacher or student of any confidence gives a finite loss.
     """
     if teacher == "labels":
-        return F.cross_entropy(student, labels)
+        known = labels != UNLABELLED
+        return F.cross_entropy(student[known], labels[known]) if known.any() else 0 * student.sum()
     target = F.softmax(teacher_logits(teacher, stream_logits) / temperature, dim=1)
     return F.cross_entropy(student / temperature, target) * temperature**2

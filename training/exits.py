@@ -5,6 +5,7 @@ The exits are independent heads: their losses are summed, and each keeps its own
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 
@@ -61,15 +62,18 @@ def train_exits(
         start, best = checkpoint["epoch"] + 1, checkpoint["best"]
     folder.start_log(start, recipe.tensorboard)
 
-    train_views = frozen.views("train", banked=recipe.views > 0)
-    train_views.prepare(min(recipe.views, recipe.epochs))
+    parts = ["train", *(["unlabelled"] if frozen.splits.unlabelled else [])]
+    banks = [frozen.views(part, banked=recipe.views > 0) for part in parts]
+    for bank in banks:
+        bank.prepare(min(recipe.views, recipe.epochs))
     selection = average_views(frozen.views("selection"))
     selection_name = frozen.splits.selection_name
     keep_last = frozen.data.select_on == "last"
     teachers = teachers.measured(selection.streams, selection.labels)
     saved = time.monotonic()
     for epoch in range(start, recipe.epochs):
-        features = train_views[epoch % recipe.views if recipe.views else epoch]
+        view = epoch % recipe.views if recipe.views else epoch
+        features = functools.reduce(Features.joined, (bank[view] for bank in banks))
         with stop.deferred():
             lr = step_lr(recipe.lr, recipe.lr_steps, epoch)
             set_lr(optimizer, lr)

@@ -73,7 +73,8 @@ class Frozen:
         return put_exits_on(self.backbone, self.digest, path, content).to(self.device)
 
     def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
-        """The views of one of VIEW_PARTS, or of `selection`: the part that models are chosen on.
+        """The views of one of VIEW_PARTS, of `unlabelled`, or of `selection`: the part that models
+        are chosen on.
 
         Augmented views, which only teach, are rounded to `bank_dtype`. The others, on which
         accuracy, weights and thresholds are measured, stay as the network computes them.
@@ -84,7 +85,7 @@ class Frozen:
             self.network,
             getattr(self.splits, part),
             name=f"{self.data.split} {part}",
-            dtype=BANK_DTYPES[self._dtype if part == "train" else "float32"],
+            dtype=BANK_DTYPES[self._dtype if part in ("train", "unlabelled") else "float32"],
             cache_dir=self._cache_dir if banked else None,
             per_segment=per_segment,
         )

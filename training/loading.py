@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dataset_team.dataset import VideoDataset
 from dataset_team.identity import equal_files, real_file
-from dataset_team.lists import read_list, split_heldout
+from dataset_team.lists import read_list, read_unlabelled, split_heldout
 from dataset_team.registry import DATASETS, class_names
 from dataset_team.transforms import normalise
 from training import distributed
@@ -43,22 +43,25 @@ class DataSettings:
     on_bad_video: str  # error or skip
     index_dir: Path | None
     on_the_fly: bool = False
+    unlabelled: Path | None = None  # a list of videos that only teachers speak about
 
 
 @dataclass
 class Splits:
-    """The data sets of one run. `heldout` is None where models are chosen on test."""
+    """The data sets of one run. `heldout` is None where models are chosen on test, `unlabelled`
+    where there are no videos without labels."""
 
     settings: DataSettings
     train: VideoDataset
     heldout: VideoDataset | None
     test: VideoDataset
     class_names: list
+    unlabelled: VideoDataset | None = None
 
     @property
     def skipped(self) -> int:
         """How many unreadable videos --on-bad-video skip left out, of all lists."""
-        datasets = (self.train, self.heldout, self.test)
+        datasets = (self.train, self.heldout, self.test, self.unlabelled)
         return sum(len(dataset.skipped) for dataset in datasets if dataset is not None)
 
     @property
@@ -134,6 +137,7 @@ def _open_splits(
     _check_labels_agree(train_records, test_records, settings.test_list)
     names = class_names(settings.data_name, train_records + test_records, num_classes)
     _note_untrained_classes(train_records, test_records)
+    unlabelled = _read_unlabelled(settings, train_records + test_records)
     heldout_records = None
     if settings.select_on != "test":
         if not settings.heldout:
@@ -159,7 +163,28 @@ def _open_splits(
         heldout=heldout_records and VideoDataset(heldout_records, train=False, **common),
         test=VideoDataset(test_records, train=False, **views, **common),
         class_names=names,
+        unlabelled=unlabelled and VideoDataset(unlabelled, train=True, **common),
     )
+
+
+def _read_unlabelled(settings: DataSettings, labelled: list) -> list | None:
+    """Raises ValueError where a video of the other lists, or a copy of one, is in this one too."""
+    if settings.unlabelled is None:
+        return None
+    records = read_unlabelled(settings.unlabelled, settings.data_root)
+    name_of = {record.path: record.name for record in labelled + records}
+    files = {real_file(record.path): record.name for record in labelled}
+    shared = [(files[key], r.name) for r in records if (key := real_file(r.path)) in files]
+    ours = {record.path for record in records}
+    for paths in equal_files(name_of):
+        theirs = [path for path in paths if path not in ours]
+        shared += [(name_of[p], name_of[q]) for p in theirs[:1] for q in paths if q in ours]
+    if shared:
+        raise ValueError(
+            f"--unlabelled {settings.unlabelled}: {len(shared)} video(s) stand in the training or"
+            f" the test list too, first {_pair(*min(shared))}; take them out of one of the lists"
+        )
+    return records
 
 
 def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[str]]:

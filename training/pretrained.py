@@ -41,7 +41,7 @@ def _copy(model: TeamNet, path: str, parts: Sequence[str]) -> None:
     """Copy the weights of these parts, streams or "team", from a checkpoint into `model`."""
     source = load_backbone(Path(path), model.num_segments)
     before, fusion = source.config["fusion"], model.config["fusion"]
-    if before == "sum":  # its TEAM blocks have learned nothing
+    if before == "sum":  # it has no TEAM blocks
         parts = [part for part in parts if part != "team"]
     elif before != fusion and "team" in parts:
         raise ValueError(

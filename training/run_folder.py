@@ -18,7 +18,7 @@ FREE_ON_RESUME = {
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
     "weights_dir",
 }
-LISTS = ("train_list", "test_list")  # known by their content, wherever they are
+LISTS = ("train_list", "test_list", "unlabelled")  # known by their content, wherever they are
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 
@@ -69,7 +69,7 @@ class RunFolder:
         changed += [
             f"--{key.replace('_', '-')} {self.options[key]}: other videos, classes or labels in it"
             for key in LISTS
-            if lists and lists_before and lists[key] != lists_before[key]
+            if lists and lists_before and lists.get(key) != lists_before.get(key)
         ]
         ours = self.options.get("precision")
         if self.options.get("precision_asked") == "auto" and before["precision"] != ours:

@@ -75,7 +75,9 @@ def check_data(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--data-root {args.data_root} is no folder")
     args.lists = {}
     for name in LISTS:
-        path = getattr(args, name)
+        path = getattr(args, name, None)
+        if path is None:
+            continue
         if not path.is_file():
             raise FileNotFoundError(f"--{name.replace('_', '-')} {path} is no file")
         args.lists[name] = list_digest(path, args.data_root)
@@ -97,7 +99,7 @@ def open_frozen(args: argparse.Namespace) -> Frozen:
     resolve_precision(args)
     return Frozen(
         find_backbone(args),
-        pick(DataSettings, args),
+        pick(DataSettings, args, unlabelled=getattr(args, "unlabelled", None)),
         device=choose_device(args.gpus),
         precision=args.precision,
         batch_size=args.feature_batch,
@@ -121,7 +123,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     distributed.start(device)
     resolve_precision(args)
     args.precision = distributed.on_main(lambda: args.precision)
-    folder, data = run_folder(args, parser, method), pick(DataSettings, args)
+    folder, data = run_folder(args, parser, method), pick(DataSettings, args, unlabelled=None)
     with refusing(parser):
         check_backbone_options(args)
         if args.evaluate:

@@ -256,6 +256,13 @@ def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | No
             f" their top-1 where epochs are chosen (default {schedule})",
         )
     group.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="LIST",
+        help="further videos, under --data-root, that the exits learn from the teachers; a line is"
+        " a path, and what else it says is not read. The teacher `labels` says nothing of them",
+    )
+    group.add_argument(
         "--T",
         "--temperature",
         dest="temperature",

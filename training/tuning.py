@@ -25,7 +25,7 @@ def keep_frozen(model: TeamNet, freeze: Sequence[str], partial_bn: bool) -> list
     of its input, which adapt to what is no photograph (Wang et al., ECCV 2016, TSN). The modules
     must be in eval mode while the rest trains.
     """
-    frozen = [model.team] if "team" in freeze or model.config["fusion"] == "sum" else []
+    frozen = [model.team] if "team" in freeze else []
     for name, stream in zip(STREAMS, model.streams):
         for stage_name, stage in zip(STAGES, stream.stages):
             if {stage_name, name, f"{name}.{stage_name}"} & set(freeze):
