@@ -1,6 +1,7 @@
 """What create_all_jobs.sh and the scripts that call it print: recipes, known options, names."""
 
 import importlib
+import itertools
 import re
 import shlex
 from collections import Counter
@@ -240,3 +241,28 @@ def test_names_reach_the_scripts_as_they_are(tmp_path):
         assert args.train_list == root / "split1 train {x}.txt"
     assert given[-1][-1] == str(root / "out")
     assert not list(tmp_path.rglob("pwned")) and not (REPO / "pwned").exists()
+
+
+def test_second_edition_is_the_one_of_its_protocol():
+    jobs = commands_of("second_edition.sh", WEIGHTS="w", SPLITS="split2")
+    results = [result for result, *_ in jobs if result != "-"]
+    assert len(set(results)) == len(results)
+    backbones = [(result, args) for result, module, args in jobs if module == "train_team_net"]
+    assert len(backbones) == 2 * 3  # data sets, seeds
+    for result, args in backbones:
+        assert result.endswith(
+            f"/{args.data_name}/streams/split2_seed{args.random_seed}/result.json"
+        )
+        assert args.checkpoint_dir.name == f"backbone{args.random_seed}"
+        assert (args.fusion, args.pretrained, args.select_on) == ("sum", "imagenet", "last")
+        assert args.num_segments == {"ucf101_13": 8, "jhmdb_21": 4}[args.data_name]
+    exits = [args for _, module, args in jobs if module in ("train_prog_kd", "train_team_ce")]
+    made = {result.replace("result.json", "best.pt") for result, _ in backbones}
+    assert {str(args.pretrained) for args in exits} == made
+    assert {args.random_seed for args in exits} == {1, 736, 4711}
+    assert {args.ic_pool for args in exits} == {"mean"} and {args.views for args in exits} == {4}
+    orders = {tuple(re.sub(r":\d+", "", a.schedule).split(",")) for a in exits if "schedule" in a}
+    assert set(itertools.permutations(("mv", "residual", "iframe"))) <= orders
+    fitted = {args.fit_on for _, module, args in jobs if module == "wise_team_net_logit"}
+    assert fitted == {"train_views"}, "held-out videos are for thresholds"
+    assert sum(module == "train_i_frame_probe" for _, module, _ in jobs) == 2

@@ -1,0 +1,115 @@
+#!/bin/sh
+# The second edition of the study, by results/PROTOCOL.md: two data sets, three splits, three
+# backbones each, exits by every method. What is done is skipped, so the same command goes on.
+#
+#     VIDEOS=../shared/videos sh multirunner/second_edition.sh --prepare     # needs the command ffmpeg
+#     WEIGHTS=folder sh multirunner/second_edition.sh [--dry-run] [--keep-going]
+#     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all, for hosts or for one row
+#
+# VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
+# (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
+# part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
+# added to all commands that read videos. Expected minutes of one core (AVX-512): a backbone 10, its bank 5 to
+# 9, exits and all that follows 15; so 18 backbones take some 10 hours.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
+SETS=${SETS:-ucf101_13 jhmdb_21} SPLITS=${SPLITS:-split1 split2 split3} BACKBONES=${BACKBONES:-1 2 3}
+WEIGHTS=${WEIGHTS:+ --weights-dir $WEIGHTS}
+export PYTHON
+RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze stem layer1 layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
+METHODS='team_ce ce_equal:labels prog_kd prog_kd_anti anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused mv_residual_iframe:mv:3,residual:3,iframe mv_iframe_residual:mv:3,iframe:3,residual residual_mv_iframe:residual:3,mv:3,iframe residual_iframe_mv:residual:3,iframe:3,mv iframe_mv_residual:iframe:3,mv:3,residual iframe_residual_mv:iframe:3,residual:3,mv'
+
+# The AVI files of $1, below $2, as ucf101_6 was made.
+encode_like_ucf101_6() {
+    find "$1" -name '*.avi' | sort | while read -r video; do
+        name=${video#"$1"/}
+        out=$2/${name%.avi}.mp4
+        [ ! -f "$out" ] || continue
+        mkdir -p "$(dirname "$out")"
+        ffmpeg -nostdin -v error -y -i "$video" -an -vf 'setpts=N/FRAME_RATE/TB' -c:v libx264 -preset medium \
+            -crf 32 -threads 1 -pix_fmt yuv420p -map_metadata -1 -fflags +bitexact -flags:v +bitexact \
+            -f mp4 "$out.part"
+        mv "$out.part" "$out"
+    done
+}
+
+prepare() {
+    : "${VIDEOS:?name the folder of ucf101_7, ucf101_6 and jhmdb_21: VIDEOS=path sh $0 --prepare}"
+    encode_like_ucf101_6 "$VIDEOS/ucf101_7" "$DATA/ucf101_13_sources"
+    (cd "$VIDEOS/ucf101_6" && find . -name '*.mp4' | sort) | while read -r name; do
+        mkdir -p "$(dirname "$DATA/ucf101_13_sources/$name")"
+        cp "$VIDEOS/ucf101_6/$name" "$DATA/ucf101_13_sources/$name"
+    done
+    "$PYTHON" -m coviar.reencode "$DATA/ucf101_13_sources" "$DATA/ucf101_13"
+    "$PYTHON" -m coviar.reencode "$VIDEOS/jhmdb_21" "$DATA/jhmdb_21"
+    for split in split1 split2 split3; do
+        for part in train test; do
+            {
+                cat "$VIDEOS/ucf101_7/ucf101_7_${split}_$part.txt"
+                awk '{ print $1, $2, $3 + 7 }' "$VIDEOS/ucf101_6/ucf101_6_${split}_$part.txt"
+            } >"$DATA/ucf101_13/ucf101_13_${split}_$part.txt"
+        done
+    done
+    awk '{ print $1 "," $2 }' "$VIDEOS/jhmdb_21/jhmdb_21_groups.txt" >"$DATA/jhmdb_21/groups.csv"
+    "$PYTHON" -m dataset_team.lists folders "$DATA/jhmdb_21" "$DATA/jhmdb_21" --folds 3 \
+        --group-csv "$DATA/jhmdb_21/groups.csv"
+    for list in "$DATA"/jhmdb_21/split?_*.txt; do
+        mv "$list" "$DATA/jhmdb_21/jhmdb_21_${list##*/}"
+    done
+}
+
+# T and pixels of a data set.
+size_of() {
+    case $1 in
+        jhmdb_21) echo '--num_segments 4 --crop-size 112' ;;
+        *) echo '--num_segments 8 --crop-size 112' ;;
+    esac
+}
+
+jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...: of one $set, $split and $backbone
+    sh multirunner/create_all_jobs.sh --data "$set" --splits "$split" --data-root "$DATA/{data}" \
+        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$RUNS/backbone$backbone" \
+        --results "$RESULTS/$set/backbone$backbone" --methods "$METHODS" \
+        --network "--arch mobilenet_v2 --motion-arch mobilenet_v2 $(size_of "$set") --dropout 0.5" \
+        --all-flags "--precision auto${FLAGS:+ $FLAGS}" "$@"
+}
+
+# The streams of one backbone: its folder is streams/, its seed the backbone's.
+streams() {
+    jobs_of --init imagenet --backbone-flags "$RECIPE$WEIGHTS" |
+        sed "s,/team_net/,/streams/,; s,_seed1/result,_seed$backbone/result,; s,--random_seed 1 ,--random_seed $backbone ,; /^# stage: bank/,\$d"
+}
+
+exits() {
+    jobs_of --backbone "$RUNS/backbone$backbone/{data}/streams/{split}_seed$backbone/best.pt" \
+        --frozen-flags '--views 4 --select-on last --per-segment' --exit-flags '--exits 1 2 3 4 --ic-pool mean' \
+        --wise-flags '--fit-on train_views' --policy-flags '--max-drop 1 --guarantee 0.9' |
+        sed '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//'
+}
+
+probe() { # once for a split
+    echo "job $RUNS/backbone1/$set/i_frame_probe/${split}_seed1/result.json python train_i_frame_probe.py" \
+        "--data-name $set --data-root $DATA/$set --train-list $DATA/$set/${set}_${split}_train.txt" \
+        "--test-list $DATA/$set/${set}_${split}_test.txt --split $split --checkpoint_dir $RUNS/backbone1" \
+        "--precision auto --arch mobilenet_v2 $(size_of "$set")$WEIGHTS${FLAGS:+ $FLAGS} --resume"
+}
+
+jobs() {
+    echo '. multirunner/job.sh'
+    for backbone in $BACKBONES; do
+        for set in $SETS; do
+            for split in $SPLITS; do
+                echo "# $set $split backbone $backbone"
+                streams | sed '1,/job.sh$/d'
+                [ "$backbone" != 1 ] || probe
+                exits
+            done
+        done
+    done
+}
+case ${1-} in
+    --prepare) prepare ;;
+    --jobs) jobs ;;
+    *) jobs | sh -s -- "$@" ;;
+esac
