@@ -164,7 +164,7 @@ def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path
             part = chosen[chosen["kind"] == kind].groupby("way")[[column, "top1_pct"]].mean()
             part = part.sort_values(column)
             axis.plot(part[column], part["top1_pct"], **look)
-            for way, row in part.iterrows():
+            for way, row in part[part.index.str.startswith("T = ")].iterrows():
                 place, words_ = (row[column], row["top1_pct"]), {"fontsize": 5}
                 axis.annotate(way, place, (3, -6), textcoords="offset points", **words_)
         axis.set_title(f"{method}, {chosen['split'].nunique()} split(s)")
@@ -175,8 +175,7 @@ def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path
     drawing.add_caption(
         figure,
         "Means over the splits, one backbone each; one threshold for all points of a way, on the",
-        "largest probability after a temperature fitted on held-out videos. max-drop: chosen on",
-        "these videos. fixed: as it is.",
+        "largest probability after a temperature fitted on held-out videos. Which way is which: ways.csv.",
     )
     return drawing.save(figure, folder, f"over_time_{column.split('_')[0]}")
 
