@@ -175,7 +175,8 @@ def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path
     drawing.add_caption(
         figure,
         "Means over the splits, one backbone each; one threshold for all points of a way, on the",
-        "largest probability after a temperature fitted on held-out videos. Which way is which: ways.csv.",
+        "largest probability after a temperature fitted on held-out videos. The ways by name: "
+        "ways.csv.",
     )
     return drawing.save(figure, folder, f"over_time_{column.split('_')[0]}")
 
