@@ -232,9 +232,12 @@ def picture_paths(show, videos, parser):
 
 
 def words_of(point):
-    """`exit1`, or `exit1@2` of an exit over time, in words."""
+    """`exit1`, or `exit1@2` or `residual@1` of an exit over time, in words."""
     depth, _, segments = point.partition("@")
-    words = "the full network" if depth == "full" else f"exit {depth[4:]}"
+    if depth.startswith("exit"):
+        words = f"exit {depth[4:]}"
+    else:
+        words = "the full network" if depth == "full" else f"stream {depth}".replace("+", " + ")
     return f"{words}, {segments} segment{'s' * (segments != '1')} read" if segments else words
 
 

@@ -10,14 +10,14 @@ held-out and the test videos:
     trade_off.csv  a clip leaves at the first exit whose confidence exceeds the threshold: top-1 and
                    mean GMACs (exit "all") and who leaves where, for each threshold
     policies.csv   the same for calibrated thresholds, one common to all exits and one per exit:
-                   chosen on held-out videos for --max-drop or --budget-gmacs, reported on test
+                   chosen on held-out videos for --max-drop or a --budget, reported on test
     policy.json    one of these policies, for predict.py
 
 With --route the points are pairs of segments read and depth (docs/over_time.md), and the files go
 into the folder over_time/ of the run.
 
 GMACs are 1e9 multiply-accumulates per video: all its clips and crops, and every video counted,
-whether it was right or wrong to leave.
+whether it was right or wrong to leave. --timings adds milliseconds of decoding and of the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
-from study.columns import ALL, RUN_COLUMNS
+from study.columns import ALL, RUN_COLUMNS, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits
 from study.run_tables import write_rows
 from training.options import (
@@ -93,6 +93,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="the most accurate within G GMACs per video",
     )
     goal.add_argument(
+        "--budget-ms",
+        type=positive_float,
+        metavar="MS",
+        help="the most accurate within MS milliseconds of decoding and network per video, by"
+        " --timings",
+    )
+    goal.add_argument(
         "--max-disagreement",
         type=non_negative_float,
         metavar="PCT",
@@ -103,6 +110,20 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=non_negative_float,
         metavar="PCT",
         help="with --guarantee: at most PCT %% of those that leave early are wrong",
+    )
+    group.add_argument(
+        "--estimate",
+        choices=("counted", "expected"),
+        default="counted",
+        help="top-1 on --select-on: counted (default), or expected by two logistic curves over the"
+        " confidence, for few held-out videos, where a count is a matter of one or two",
+    )
+    group.add_argument(
+        "--timings",
+        type=Path,
+        metavar="CSV",
+        help="milliseconds of leaving at each point, measured by python -m benchmarks.timings, for"
+        " the columns decode_ms and network_ms (default: empty)",
     )
     group.add_argument(
         "--guarantee",
@@ -159,6 +180,8 @@ def wish_of(args: argparse.Namespace) -> Wish:
     common = {"guarantee": args.guarantee, "count": args.count}
     if args.budget_gmacs is not None:
         return Wish("budget", args.budget_gmacs, **common)
+    if args.budget_ms is not None:
+        return Wish("budget_ms", args.budget_ms, **common)
     if args.max_disagreement is not None:
         return Wish("disagreement", args.max_disagreement / 100, **common)
     if args.max_exit_error is not None:
@@ -169,14 +192,18 @@ def wish_of(args: argparse.Namespace) -> Wish:
 def print_policies(rows: list[dict], points: list[str]) -> None:
     print(f"calibrated on {rows[0]['select_on']} for {rows[0]['goal']}")
     shares = "".join(f"{point + ' %':>9}" for point in points)
-    print(f"{'part':9}{'combination':13}{'rule':10}{'top-1 %':>8}{'GMACs':>9}{shares}  thresholds")
+    timed = TIMES[0] in rows[0]
+    times = f"{'decode ms':>11}{'network ms':>12}" if timed else ""
+    head = f"{'part':9}{'combination':13}{'rule':10}{'top-1 %':>8}{'GMACs':>9}{times}"
+    print(f"{head}{shares}  thresholds")
     for first in (n for n, row in enumerate(rows) if row["exit"] == ALL):
         row, *leaving = rows[first : first + 1 + len(points)]
         shares = "".join(f"{here['share_pct']:9.1f}" for here in leaving)
+        spent = f"{row['decode_ms']:11.1f}{row['network_ms']:12.1f}" if timed else ""
         missed = "" if row["reached"] else "  goal not reached on --select-on"
         print(
             f"{row['part']:9}{row['combination']:13}{row['rule']:10}{row['top1_pct']:8.2f}"
-            f"{row['gmacs']:9.3f}{shares}  {row['thresholds']}{missed}"
+            f"{row['gmacs']:9.3f}{spent}{shares}  {row['thresholds']}{missed}"
         )
 
 
@@ -185,7 +212,15 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
         print("note: no confidence exceeds 1, so at thresholds of 1 or more no clip leaves early")
+    if args.timings is not None and not args.timings.is_file():
+        parser.error(
+            f"--timings {args.timings}: no such file; python -m benchmarks.timings makes it"
+        )
+    if args.budget_ms is not None and args.timings is None:
+        parser.error("--budget-ms needs measured times: add --timings CSV")
     if args.guarantee is not None:
+        if args.estimate != "counted":
+            parser.error(f"--estimate {args.estimate} promises nothing: leave out --guarantee")
         try:
             wish_of(args).check()
         except ValueError as error:
@@ -212,7 +247,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         )
     policies, temperatures = {}, {}
     try:
-        tables = load_run_tables(path, logits, folder)
+        tables = load_run_tables(path, logits, folder, args.timings)
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
                 for rule in RULES:
@@ -239,7 +274,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                     confidence=args.confidence,
                     temperature=temperatures[combination],
                     max_drop=args.max_drop,
-                    budget_gmacs=args.budget_gmacs,
+                    budget=args.budget_gmacs or args.budget_ms,
+                    unit="ms" if args.budget_ms else "gmacs",
+                    is_expected=args.estimate == "expected",
                 )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -266,6 +303,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             "reached": saved.provenance["reached"],
             "top1_pct": {row["part"]: round(row["top1_pct"], 4) for row in total},
             "gmacs": {row["part"]: round(row["gmacs"], 6) for row in total},
+            **{
+                key: {row["part"]: round(row[key], 3) for row in total}
+                for key in TIMES
+                if key in total[0]
+            },
         }
     )
 

@@ -10,8 +10,8 @@ import torch
 
 from MACs.counter import count_macs, counted
 from MACs.method import CROP_SIZE, Method, count_params
-from models.over_time import exits_of
-from models.team_net import TeamNet
+from models.over_time import check_fusion, exits_of, run_alone, streams_of, uses_streams
+from models.team_net import IN_CHANNELS, TeamNet
 from models.team_net_ic import TeamNetIC
 
 STAGES = ("stem", "layer1", "layer2", "layer3")
@@ -62,8 +62,27 @@ def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[st
 def segment_gmacs(
     config: Mapping, route: Sequence[tuple[int, str]], crop_size: int
 ) -> dict[str, float]:
-    """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end."""
-    return exit_gmacs({**config, "num_segments": 1}, exits_of(route), crop_size)
+    """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end.
+
+    Raises ValueError where the route has streams alone and the network has none.
+    """
+    config = {**config, "num_segments": 1}
+    costs = exit_gmacs(config, exits_of(route), crop_size)
+    if uses_streams(route):
+        check_fusion(config)
+        alone = _stream_gmacs(config, crop_size)
+        for _, depth in route:
+            costs.setdefault(depth, sum(alone[name] for name in streams_of(depth)))
+    return costs
+
+
+def _stream_gmacs(config: Mapping, crop_size: int) -> dict[str, float]:
+    """1e9 MACs of one segment in each stream alone."""
+    found = {}
+    for (name, channels), stream in zip(IN_CHANNELS.items(), _build(config, ()).backbone.streams):
+        picture = torch.empty(1, channels, crop_size, crop_size, device="meta")
+        found[name] = count_macs(run_alone, stream, picture) / 1e9
+    return found
 
 
 def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -3,14 +3,17 @@
     python -m benchmarks.over_time --run runs/ucf101/team_net/split1_seed1 \\
         --data-root data/ucf101 --test-list lists/ucf101_split1_test.txt --out results/over_time.csv
 
-Every test video is predicted by each way in turn, by the class behind predict.py, so all ways see
-the same load of the machine. A way is the network on a fixed number of segments, without exits; or
-a policy with one threshold, fixed or calibrated for --max-drop on the held-out videos of the run's
-logits.pt (save_logits.py --per-segment), on which the temperature is fitted as well. What a way
-decides must be what the saved logits say.
+Every --every-th test video is predicted by each way in turn, by the class behind predict.py, so all
+ways see the same load of the machine. A way is the network on a fixed number of segments, without
+exits; or a policy with one threshold: fixed, or for --max-drop on the held-out videos of the run's
+logits.pt (save_logits.py --per-segment), on which the temperature is fitted as well. These are
+counted, or what is expected of them (`expected`, early_exit.expected), or it is promised with a
+probability of 0.9 (docs/promises.md). What a way decides must be what the saved logits say; of the
+videos that are not timed these are taken. --probe adds the linear probe on I-frames, which reads
+nothing else.
 
-`load_ms` is reading, as long as the network waited for it; both are means over the videos of a
-single run. Rows of the same run, way and machine are replaced in --out.
+`load_ms` is reading, as long as the network waited for it; both are means over the timed videos of
+a single run. Rows of the same run, way and machine are replaced in --out.
 """
 
 from __future__ import annotations
@@ -26,27 +29,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.probe import Probe, load_probe
 from benchmarks.table import update_rows
-from benchmarks.timing import machine
+from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
 from dataset_team.lists import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.predictor import Prediction, Predictor
-from early_exit.route import Route, along, parse_route, point_names, route_gmacs
-from early_exit.wise import FULL, fit_temperature, vanilla_weights
+from early_exit.promise import Wish
+from early_exit.route import along, parse_route, point_names, route_gmacs
+from early_exit.wise import FULL, fit_temperature, num_exits, vanilla_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.team_net_ic import TeamNetIC
 from study.columns import RUN
-from study.policies import make_policy, tables_along
+from study.over_time import routes_of
+from study.policies import make_policy, make_promise, tables_along
 from training.options import non_negative_float, positive_int
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
 FIXED = (0.7, 0.9)
-WAY = ["way", "exits", "threshold", "segments"]
-COLUMNS = [*RUN, *WAY, "top1_pct", "num_videos", "mean_segments", "gmacs", "load_ms", "network_ms"]
-COLUMNS += ["latency_ms", "wasted_segments", "threads", "machine", "command"]
+GUARANTEE = 0.9
+TIMED = ("load", "network")
+WAY = ["way", "exits", "threshold", "segments", "clock"]
+COLUMNS = [*RUN, *WAY, "top1_pct", "num_videos", "mean_segments", "gmacs", "num_timed", "load_ms"]
+COLUMNS += ["network_ms", "latency_ms", "wasted_segments", "threads", "machine", "command"]
 KEY = [*RUN, *WAY, "threads", "machine"]
 
 
@@ -60,9 +68,22 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fixed-segments", type=positive_int, nargs="+", default=[1, 2, 4], metavar="T"
     )
+    parser.add_argument(
+        "--probe", type=Path, metavar="RUN", help="a run folder of train_i_frame_probe.py"
+    )
     parser.add_argument("--max-drop", type=non_negative_float, default=1.0, metavar="PCT")
     parser.add_argument(
-        "--every", type=positive_int, default=1, metavar="N", help="take every N-th test video"
+        "--every",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="time every N-th test video (default 1); top-1 and GMACs are of all",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: milliseconds of the processor, for a busy machine, without reading ahead",
     )
     parser.add_argument("--out", type=Path, metavar="CSV")
     return parser
@@ -70,15 +91,17 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass
 class Way:
-    """One way to a label. policy: None without exits; expected: what the saved logits decide."""
+    """One way to a label. policy: None without exits. saved: what the saved logits decide of each
+    test video, empty if they do not say. found: predictions by the number of the video."""
 
     name: str
-    predictor: Predictor
+    predictor: Predictor | Probe
     gmacs: dict[str, float]
     exits: str = ""
     threshold: str = ""
     policy: Policy | None = None
-    found: list[Prediction] = dataclasses.field(default_factory=list)
+    saved: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    found: dict[int, Prediction] = dataclasses.field(default_factory=dict)
 
 
 def with_segments(trained: Trained, number: int) -> Trained:
@@ -89,24 +112,21 @@ def with_segments(trained: Trained, number: int) -> Trained:
     return dataclasses.replace(trained, net=TeamNetIC(backbone, ()).eval())
 
 
-def fixed_ways(trained: Trained, numbers: list[int]) -> Iterator[Way]:
+def fixed_ways(trained: Trained, numbers: list[int], clock: str) -> Iterator[Way]:
     """The network on 1, 2, .. segments, and on all it was trained to be tested on."""
     total = trained.net.backbone.num_segments
     for number in [*numbers, total]:
         alone = with_segments(trained, number)
         costs = exit_gmacs(alone.net.backbone.config, (), trained.crop_size)
-        yield Way(f"T = {number}", Predictor(alone, None), costs)
+        yield Way(f"T = {number}", Predictor(alone, None, clock=CLOCKS[clock]), costs)
 
 
-def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
+def exit_ways(trained: Trained, path: Path, max_drop: float, clock: str) -> Iterator[Way]:
     """Exits over time, over depth, and over both, as far as the run has them."""
     logits = LogitsFile.load(path)
     total, exits = logits.num_segments, logits.exits
-    routes = {"time": ["time"]}
-    if exits:
-        routes["depth"] = [f"{name}@{total}" for name in exits]
-        routes["depth_then_time"] = ["depth_then_time"]
-    for name, words in routes.items():
+    shared = Predictor(trained, None, clock=CLOCKS[clock])
+    for name, words in routes_of(logits).items():
         route = parse_route(words, total, exits)
         costs = segment_gmacs(logits.meta["model"], route, trained.crop_size)
         points = along(logits, route, "logits", costs)
@@ -114,83 +134,125 @@ def exit_ways(trained: Trained, path: Path, max_drop: float) -> Iterator[Way]:
         heldout = tables.combined("heldout", "vanilla")[0]
         temperature = fit_temperature(heldout, points.part("heldout").labels)
         how = {"select_on": "heldout", "confidence": "max", "temperature": temperature}
-        chosen = make_policy(tables, "vanilla", "common", max_drop=max_drop, **how)
-        policies = {f"max-drop {max_drop:g}": chosen}
-        for threshold in FIXED if name == "time" else ():
-            fixed = dataclasses.replace(chosen, thresholds=(threshold,) * len(chosen.exits))
+        how.update(combination="vanilla", rule="common")
+        goal = f"max-drop {max_drop:g}"
+        counted = make_policy(tables, max_drop=max_drop, **how)
+        policies = {
+            goal: counted,
+            f"{goal}, expected": make_policy(tables, max_drop=max_drop, is_expected=True, **how),
+        }
+        if name == "time":
+            wish = Wish("drop", max_drop / 100, GUARANTEE)
+            policies[f"{goal}, promised"] = make_promise(tables, wish=wish, **how)
+        for threshold in FIXED if name in ("time", "streams_then_time") else ():
+            fixed = dataclasses.replace(counted, thresholds=(threshold,) * len(counted.exits))
             policies[f"fixed {threshold:g}"] = fixed
         gmacs = dict(zip(point_names(route), route_gmacs(route, costs)))
-        for words_, policy in policies.items():
-            for ahead in (0, 1) if name == "time" and policy is chosen else (0,):
-                label = f"{words_}, read ahead" if ahead else words_
-                predictor = Predictor(trained, policy, read_ahead=ahead)
-                threshold = f"{policy.thresholds[0]:.6g}"
-                yield Way(label, predictor, gmacs, name, threshold, policy)
+        for label, policy in policies.items():
+            threshold = f"{policy.thresholds[0]:.6g}"
+            predictor = shared.with_policy(policy)
+            yield Way(label, predictor, gmacs, name, threshold, policy)
+            if name == "time" and label == goal and clock == "wall":
+                ahead = shared.with_policy(policy, read_ahead=1)
+                yield Way(f"{label}, read ahead", ahead, gmacs, name, threshold, policy)
 
 
-def predict_all(ways: list[Way], videos: list[Path]) -> None:
+def predict_all(ways: list[Way], videos: list[Path], every: int) -> None:
+    """Every way on every every-th video; on the others those of which no decisions are saved."""
     for way in ways:
         way.predictor.warm_up()
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
         video.read_bytes()  # into the system's cache, for whoever comes first
         turn = number % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
-            way.found.append(way.predictor.predict(video))
+            if number % every == 0 or not way.saved:
+                way.found[number] = way.predictor.predict(video)
 
 
-def check_decisions(way: Way, logits: LogitsFile, names: list[str]) -> None:
+def saved_decisions(policy: Policy | None, logits: LogitsFile, names: list[str]) -> list[tuple]:
+    """(point, label) of each test video, as the saved logits say; policy None: the full network."""
+    if policy is None:
+        part = logits.part("test").select(names)
+        streams = part.logits.mean(axis=0)[:, num_exits(logits.outputs) :]
+        return [(FULL, int(label)) for label in streams.sum(1).argmax(1)]
+    costs = segment_gmacs(logits.meta["model"], policy.route, logits.meta["crop_size"])
+    points = along(logits, policy.route, policy.evidence, costs)
+    decided = decide(policy, points.part("test").select(names).logits.mean(axis=0))
+    known = point_names(policy.route)
+    return [(known[point], int(label)) for point, label in zip(*decided)]
+
+
+def check_decisions(way: Way, names: list[str]) -> None:
     """Raises ValueError naming a video where the prediction is not what the saved logits say."""
-    route: Route = way.policy.route
-    costs = {depth: float(k) for k, depth in enumerate([*logits.exits, FULL], 1)}
-    points = along(logits, route, way.policy.evidence, costs)
-    part = points.part("test").select(names)
-    expected = decide(way.policy, part.logits.mean(axis=0))
-    known = point_names(route)
-    for name, point, label, got in zip(names, expected.points, expected.labels, way.found):
-        if (known[point], label) != (got.point, int(got.probabilities.argmax())):
-            raise ValueError(f"{way.name}: {name} left at {got.point}, not at {known[point]}")
+    for number, got in way.found.items():
+        predicted = (got.point, int(got.probabilities.argmax()))
+        if way.saved and way.saved[number] != predicted:
+            raise ValueError(
+                f"{way.name}: {names[number]} got {predicted}, by saved logits {way.saved[number]}"
+            )
 
 
-def row_of(way: Way, labels: np.ndarray) -> dict:
-    found = way.found
-    right = [int(p.probabilities.argmax()) == label for p, label in zip(found, labels)]
-    load, network = (np.mean([getattr(p, f"{x}_ms") for p in found]) for x in ("load", "network"))
+def row_of(way: Way, labels: np.ndarray, every: int) -> dict:
+    segments = {point: count for count, point in _counts(way)}
+    decided = way.saved or [
+        (got.point, int(got.probabilities.argmax())) for got in way.found.values()
+    ]
+    timed = [got for number, got in way.found.items() if number % every == 0]
+    load, network = (float(np.mean([getattr(p, f"{x}_ms") for p in timed])) for x in TIMED)
+    total = timed[0].num_segments
     return {
         "way": way.name,
         "exits": way.exits,
         "threshold": way.threshold,
-        "segments": found[0].num_segments,
-        "top1_pct": round(100 * float(np.mean(right)), 4),
-        "num_videos": len(found),
-        "mean_segments": round(float(np.mean([len(p.segments) for p in found])), 4),
-        "gmacs": round(float(np.mean([way.gmacs[p.point] for p in found])), 6),
-        "load_ms": round(float(load), 3),
-        "network_ms": round(float(network), 3),
-        "latency_ms": round(float(load + network), 3),
-        "wasted_segments": round(float(np.mean([p.wasted_segments for p in found])), 4),
+        "segments": total,
+        "top1_pct": round(100 * float(np.mean([a == b for (_, a), b in zip(decided, labels)])), 4),
+        "num_videos": len(decided),
+        "mean_segments": round(float(np.mean([segments.get(p, total) for p, _ in decided])), 4),
+        "gmacs": round(float(np.mean([way.gmacs[point] for point, _ in decided])), 6),
+        "num_timed": len(timed),
+        "load_ms": round(load, 3),
+        "network_ms": round(network, 3),
+        "latency_ms": round(load + network, 3),
+        "wasted_segments": round(float(np.mean([p.wasted_segments for p in timed])), 4),
     }
+
+
+def _counts(way: Way) -> list[tuple[int, str]]:
+    """(segments read, point) of a policy's points."""
+    if way.policy is None:
+        return []
+    return [
+        (count, name) for (count, _), name in zip(way.policy.route, point_names(way.policy.route))
+    ]
 
 
 def main(args: argparse.Namespace) -> dict:
     trained = load_trained(args.run)
     logits = LogitsFile.load(args.run / LOGITS_NAME)
     records = read_list(args.test_list, args.data_root, logits.meta["data"])
-    records = records[:: args.every]
-    ways = list(fixed_ways(trained, args.fixed_segments))
-    ways += exit_ways(trained, args.run / LOGITS_NAME, args.max_drop)
-    predict_all(ways, [Path(record.path) for record in records])
     names = [record.name for record in records]
+    ways = list(fixed_ways(trained, args.fixed_segments, args.clock))
+    ways += exit_ways(trained, args.run / LOGITS_NAME, args.max_drop, args.clock)
+    if args.probe:
+        numbers = [*args.fixed_segments, logits.num_segments]
+        for probe in load_probe(args.probe, numbers, CLOCKS[args.clock]):
+            name = f"I-frame probe, T = {probe.num_segments}"
+            ways.append(Way(name, probe, probe.gmacs, "probe"))
     for way in ways:
-        if way.policy:
-            check_decisions(way, logits, names)
+        if way.policy or way.name == f"T = {logits.num_segments}":
+            way.saved = saved_decisions(way.policy, logits, names)
+    predict_all(ways, [Path(record.path) for record in records], args.every)
+    for way in ways:
+        check_decisions(way, names)
     labels = np.array([record.label for record in records])
     about = {
         **{key: logits.meta[key] for key in RUN},
+        "clock": args.clock,
         "threads": torch.get_num_threads(),
         "machine": machine("cpu"),
         "command": command_line(),
     }
-    rows = [{**about, **row_of(way, labels)} for way in ways]
+    rows = [{**about, **row_of(way, labels, args.every)} for way in ways]
     if args.out:
         update_rows(args.out, COLUMNS, KEY, rows)
     whole = next(row for row in rows if row["way"] == f"T = {logits.num_segments}")

@@ -12,6 +12,9 @@ import torch
 
 from models.precision import has_bf16
 
+# Of the processor: the time of one thread on an idle machine, also on a busy one.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 
 def interleaved_medians(cases: Mapping[str, Callable], repeats: int) -> dict[str, float]:
     """Median milliseconds of each case; the cases take turns, so that all see the same load.

@@ -2,13 +2,17 @@
 
     python -m benchmarks.vectors VIDEO... [--repeats 15]
 
-For each video, in turns, in one thread and in milliseconds of this thread's processor time:
+For each video, in turns:
 
-    rgb_ms      every picture decoded by PyAV and converted to an RGB array
-    vectors_ms  every picture's motion vectors, by coviar.read_vectors
-    dense_ms    the same with dense=True: also the field per pixel
+    rgb            every picture decoded by PyAV and converted to an RGB array, as one writes it:
+                   frame.to_ndarray(format="rgb24"); PyAV uses its threads
+    rgb_1_thread   the same with one thread for the decoder and for the conversion
+    decoder        the decoder alone, one thread, with the options of read_vectors
+    vectors        every picture's motion vectors, by coviar.read_vectors, which uses one thread
+    dense          the same with dense=True: also the field per pixel
 
-(the least of the repeats; the ratios are rgb_ms to the others: median and worst video.) A video of
+Ratios of processor time, of all threads together: "rgb_to_vectors" is that of rgb to vectors. Of
+each step the least of the repeats counts; of the videos the median and the worst. A video of
 another codec than H.264 is made into one first, by libx264 in its own size.
 """
 
@@ -29,6 +33,7 @@ from tqdm import tqdm
 from benchmarks.timing import machine
 from coviar import read_vectors
 from coviar.command import quiet_pipe
+from coviar.exported import DECODER_OPTIONS
 from training.options import positive_int
 
 
@@ -59,12 +64,23 @@ def as_h264(path: str, folder: str) -> str:
     return out
 
 
-def decode_to_rgb(path: str) -> None:
+def decode_to_rgb(path: str, one_thread: bool) -> None:
+    options = {"threads": 1} if one_thread and "threads" in av.VideoFrame.reformat.__doc__ else {}
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        if one_thread:
+            stream.thread_count = 1
+        for frame in container.decode(stream):
+            frame.to_ndarray(format="rgb24", **options)
+
+
+def decode_only(path: str) -> None:
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        for frame in container.decode(stream):
-            frame.to_ndarray(format="rgb24")
+        stream.codec_context.options = DECODER_OPTIONS
+        for _ in container.decode(stream):
+            pass
 
 
 def read_all(path: str, dense: bool) -> None:
@@ -72,32 +88,35 @@ def read_all(path: str, dense: bool) -> None:
         pass
 
 
-def least_ms(path: str, repeats: int) -> dict:
-    """The least processor time of each step; the steps take turns."""
+def least_times(path: str, repeats: int) -> dict:
+    """{step: least processor time in seconds}; the steps take turns."""
     steps = {
-        "rgb_ms": lambda: decode_to_rgb(path),
-        "vectors_ms": lambda: read_all(path, False),
-        "dense_ms": lambda: read_all(path, True),
+        "rgb": lambda: decode_to_rgb(path, False),
+        "rgb_1_thread": lambda: decode_to_rgb(path, True),
+        "decoder": lambda: decode_only(path),
+        "vectors": lambda: read_all(path, False),
+        "dense": lambda: read_all(path, True),
     }
     times = {name: [] for name in steps}
     for repeat in range(repeats + 1):
         for name, step in steps.items():
-            start = time.thread_time()
+            start = time.process_time()
             step()
             if repeat > 0:  # the first compiles and warms up
-                times[name].append((time.thread_time() - start) * 1000)
+                times[name].append(time.process_time() - start)
     return {name: min(values) for name, values in times.items()}
 
 
 def main(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         paths = [as_h264(path, folder) for path in args.videos]
-        found = [least_ms(path, args.repeats) for path in tqdm(paths, disable=None)]
+        found = [least_times(path, args.repeats) for path in tqdm(paths, disable=None)]
     result = {"machine": machine("cpu"), "videos": len(paths)}
-    for name in ("vectors", "dense"):
-        ratios = [times["rgb_ms"] / times[f"{name}_ms"] for times in found]
-        result[f"{name}_ratio_median"] = round(statistics.median(ratios), 3)
-        result[f"{name}_ratio_worst"] = round(min(ratios), 3)
+    for rgb in ("rgb", "rgb_1_thread"):
+        for step in ("decoder", "vectors", "dense"):
+            ratios = [times[rgb] / times[step] for times in found]
+            result[f"{rgb}_to_{step}_median"] = round(statistics.median(ratios), 2)
+            result[f"{rgb}_to_{step}_worst"] = round(min(ratios), 2)
     print(json.dumps(result))
     return 0
 

@@ -99,14 +99,13 @@ class _Writer:
     """Follows the pictures of GOPs in decoding order and writes the wanted ones into a Clip."""
 
     def __init__(self, index, crop, flip, accumulate, encode, out):
-        self.left, self.top, width, height = crop
+        self.left, self.top, _, _ = crop
         self.flip, self.accumulate, self.encode, self.out = flip, accumulate, encode, out
         self.written = set()
         self.gop = None
         self.previous = None
         whole = (index.height, index.width)
         self.reference = np.empty(whole, np.uint32)
-        self.window = np.empty((height, width), np.uint32)
         self.identity, *self.spare = np.empty((3, *whole), np.uint32)
         kernels.identity_map(self.identity)
         self.places = self.identity
@@ -131,7 +130,7 @@ class _Writer:
         self.gop = gop
         self.places = self.identity
         self.pending.clear()
-        kernels.pack_window(*planes(frame), 0, 0, self.reference)
+        kernels.pack_picture(*planes(frame), self.reference)
         first = self.out.iframe[rows[0]]
         kernels.unpack_window(self.reference, self.left, self.top, self.flip, self.encode, first)
         for row in rows[1:]:
@@ -151,10 +150,9 @@ class _Writer:
             mv[:] = residual[:] = 128 if self.encode else 0
         else:
             if not self.accumulate:
-                kernels.pack_window(*planes(self.previous), 0, 0, self.reference)
-            kernels.pack_window(*planes(frame), self.left, self.top, self.window)
+                kernels.pack_picture(*planes(self.previous), self.reference)
             kernels.difference(
-                *(self.places, self.reference, self.window),
+                *(self.places, self.reference, *planes(frame)),
                 *(self.left, self.top, self.flip, self.encode),
                 *(mv, residual),
             )
@@ -202,9 +200,11 @@ def _check_out(out: Clip | None, count: int, crop: tuple, encode: bool) -> Clip:
     ]
     if out is None:
         return Clip(*(np.empty(shape, dtype) for shape, dtype in wanted))
+    if not all(isinstance(array, np.ndarray) for array in out):
+        raise ValueError(f"out must be three arrays, not {[type(array).__name__ for array in out]}")
     found = [(array.shape, array.dtype) for array in out]
-    if found != wanted or not all(array.flags.c_contiguous for array in out):
-        raise ValueError(f"out must be C-contiguous arrays of {wanted}, not {found}")
+    if found != wanted or not all(array.flags.carray for array in out):
+        raise ValueError(f"out must be writable C-contiguous arrays of {wanted}, not {found}")
     return out
 
 
@@ -244,7 +244,7 @@ def load(
 def to_bgr(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame as uint8 BGR (h, w, 3)."""
     packed = np.empty((frame.height, frame.width), np.uint32)
-    kernels.pack_window(*planes(frame), 0, 0, packed)
+    kernels.pack_picture(*planes(frame), packed)
     bgr = np.empty((frame.height, frame.width, 3), np.uint8)
     kernels.unpack_window(packed, 0, 0, False, False, bgr)
     return bgr

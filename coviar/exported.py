@@ -16,23 +16,24 @@ from coviar.compiled import jit
 from coviar.container import REMEDY
 from coviar.source import decode_source
 
-_NAMES = [
-    *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
-    *("motion_scale", "motion_x", "motion_y"),
-]
-_FORMATS = ["i4", "u1", "u1", "i2", "i2", "i2", "i2", "u2", "i4", "i4"]
-VECTOR = np.dtype(list(zip(_NAMES, _FORMATS)))
 # FFmpeg's AVMotionVector, without the flags that no decoder sets.
-_EXPORTED = np.dtype(
+VECTOR = np.dtype(
     {
-        **{"names": _NAMES, "formats": _FORMATS},
-        **{"offsets": [0, 4, 5, 6, 8, 10, 12, 32, 24, 28], "itemsize": 40},
+        "names": [
+            *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
+            *("motion_scale", "motion_x", "motion_y"),
+        ],
+        "formats": ["i4", "u1", "u1", "i2", "i2", "i2", "i2", "u2", "i4", "i4"],
+        "offsets": [0, 4, 5, 6, 8, 10, 12, 32, 24, 28],
+        "itemsize": 40,
     }
 )
 CODECS = (
     *("h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "h261", "flv", "snow"),
     *("msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "rv10", "rv20"),
 )
+# No vector depends on a pixel, so the pixels may do without H.264's loop filter.
+DECODER_OPTIONS = {"flags2": "+export_mvs", "skip_loop_filter": "all"}
 # FFmpeg gives the last picture of these without its vectors, unless another picture follows.
 _DELAYED = ("mpeg4", "mpeg2video", "mpeg1video")
 # Of other codecs' B-pictures FFmpeg exports memory that it has never written.
@@ -100,7 +101,11 @@ def read_vectors(
                 if not has_warned:
                     warnings.warn(f"{path}: {_NO_B_VECTORS} {codec}", stacklevel=2)
                 has_warned = True
-            time = None if frame.pts is None else float(frame.pts * time_base)
+            time = (
+                None
+                if frame.pts is None
+                else frame.pts * time_base.numerator / time_base.denominator
+            )
             size = (frame.width, frame.height)
             field = dense_field(vectors, *size) if dense else (None, None)
             yield PictureVectors(count, time, kind, size, vectors, *field)
@@ -125,8 +130,7 @@ def _pictures(path: str) -> Iterator[tuple]:
                 f"{path}: FFmpeg exports no motion vectors of the codec {codec} (only of "
                 f"{', '.join(CODECS)}); for the vectors of an MPEG-4 copy {REMEDY}"
             )
-        # No vector depends on a pixel, so the pixels may do without H.264's loop filter.
-        stream.codec_context.options = {"flags2": "+export_mvs", "skip_loop_filter": "all"}
+        stream.codec_context.options = DECODER_OPTIONS
         return codec in _DELAYED
 
     for frame in decode_source(path, prepare=prepare):
@@ -142,7 +146,7 @@ def _vectors(frame: av.VideoFrame) -> np.ndarray:
     found = SideDataContainer(frame).get("MOTION_VECTORS")
     if found is None:
         return np.empty(0, VECTOR)
-    return np.frombuffer(found, _EXPORTED).astype(VECTOR)  # a copy
+    return np.frombuffer(bytearray(found), VECTOR)  # a copy
 
 
 def dense_field(vectors: np.ndarray, width: int, height: int) -> tuple:
@@ -153,26 +157,29 @@ def dense_field(vectors: np.ndarray, width: int, height: int) -> tuple:
     reference is in the past, 1 in the future, 0 the pixel has no vector (and mv is 0). Where a
     B-picture has both, the past one is taken.
     """
-    mv = np.zeros((height, width, 2), np.float32)
-    mask = np.zeros((height, width), np.int8)
-    motion = np.stack([vectors["motion_x"], vectors["motion_y"]], -1)
-    motion = (-motion / vectors["motion_scale"][:, None]).astype(np.float32)
-    for source in (1, -1):
-        of = np.sign(vectors["source"]) == source
-        blocks = [vectors[name][of].astype(np.int64) for name in ("dst_x", "dst_y", "w", "h")]
-        # A pixel's two numbers are written at once, as one complex number.
-        pairs = np.ascontiguousarray(motion[of]).view(np.complex64).reshape(-1)
-        _paint(*blocks, pairs, source, mv.view(np.complex64).reshape(mask.shape), mask)
+    mv = np.empty((height, width, 2), np.float32)
+    mask = np.empty((height, width), np.int8)
+    # A pixel's two numbers are written at once, as one of 64 bits.
+    _paint(np.ascontiguousarray(vectors, VECTOR), mv.view(np.uint64)[..., 0], mask)
     return mv, mask
 
 
 @jit
-def _paint(x, y, width, height, motion, source, mv, mask):
-    """Fill the blocks around (x, y), as far as they are inside the picture."""
-    for i in range(x.size):
-        left, top = x[i] - width[i] // 2, y[i] - height[i] // 2
-        right, bottom = min(left + width[i], mask.shape[1]), min(top + height[i], mask.shape[0])
-        left, top = max(left, 0), max(top, 0)
-        for row in range(top, bottom):
-            mv[row, left:right] = motion[i]
-            mask[row, left:right] = source
+def _paint(vectors, mv, mask):
+    """Fill the blocks, as far as they are inside the picture; the rest is 0."""
+    height, width = mask.shape
+    mv[:], mask[:] = 0, 0
+    motion = np.empty(2, np.float32)
+    both = motion.view(np.uint64)
+    for source in (np.int8(1), np.int8(-1)):
+        for vector in vectors:
+            if vector.source * source <= 0:
+                continue
+            motion[0] = -vector.motion_x / vector.motion_scale
+            motion[1] = -vector.motion_y / vector.motion_scale
+            left, top = vector.dst_x - vector.w // 2, vector.dst_y - vector.h // 2
+            right, bottom = min(left + vector.w, width), min(top + vector.h, height)
+            left, top = max(left, 0), max(top, 0)
+            for row in range(top, bottom):
+                mv[row, left:right] = both[0]
+                mask[row, left:right] = source

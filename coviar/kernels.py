@@ -6,8 +6,8 @@ seen as rows of 20 int16 (40 bytes): column 2 holds the width in its low and the
 byte, columns 3..6 are src_x, src_y, dst_x, dst_y.
 
 The loops are shaped for LLVM's vectoriser, which makes them 3 to 10 times as fast: rows flat with
-constant strides, unsigned indices (others may wrap around), and every intermediate result cut to 32
-bits (numba widens integers to 64).
+constant strides, unsigned indices (others may wrap around), and every intermediate result cut to 16
+or 32 bits (numba widens integers to 64).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from coviar.compiled import jit
 
-_f32, _i32, _u8, _u32, _u64 = np.float32, np.int32, np.uint8, np.uint32, np.uint64
+_i16, _i32, _u8, _u32, _u64 = np.int16, np.int32, np.uint8, np.uint32, np.uint64
 
 
 @jit
@@ -59,40 +59,57 @@ def move_blocks(vectors, previous, out):
 
 
 @jit
-def pack_window(luma, blue, red, left, top, out):
-    """Convert the window at (left, top) of 4:2:0 planes to the packed picture `out`.
-
-    BT.601 as swscale computes it on x86, in 16-bit fixed point with the nearest chroma sample. The
-    float32 products are exact, so that floor() is its shift by 13.
-    """
+def pack_picture(luma, blue, red, out):
+    """Convert 4:2:0 planes to the packed picture `out`."""
     height, width = out.shape
-    first, odd = _u64(left >> 1), _u64(left & 1)
-    count = (width + (left & 1) + 1) // 2
-    tint_b, tint_g, tint_r = (
-        np.empty(2 * count, np.float32),
-        np.empty(2 * count, np.float32),
-        np.empty(2 * count, np.float32),
-    )
+    tint_b, tint_g, tint_r = _rows((width + 1) & ~1, _i16(0))
+    b, g, r = _rows(width, _u8(0))
     for y in range(height):
-        if y == 0 or (top + y) % 2 == 0:
-            blue_row, red_row = blue[(top + y) >> 1], red[(top + y) >> 1]
-            for x in range(_u64(count)):
-                u, v = _f32(blue_row[first + x]) - _f32(128), _f32(red_row[first + x]) - _f32(128)
-                b = np.floor(u * _f32(16525 / 8192))
-                g = np.floor(u * _f32(-3209 / 8192)) + np.floor(v * _f32(-6660 / 8192))
-                r = np.floor(v * _f32(13075 / 8192))
-                tint_b[2 * x], tint_b[2 * x + 1] = b, b
-                tint_g[2 * x], tint_g[2 * x + 1] = g, g
-                tint_r[2 * x], tint_r[2 * x + 1] = r, r
-        luma_row, row = luma[top + y], out[y]
+        if y % 2 == 0:
+            _tint_row(blue[y >> 1], red[y >> 1], 0, tint_b, tint_g, tint_r)
+        _colour_row(luma[y], 0, tint_b, tint_g, tint_r, b, g, r)
+        row = out[y]
         for x in range(_u64(width)):
-            light = np.floor((_f32(luma_row[_u64(left) + x]) - _f32(16)) * _f32(9539 / 8192))
-            b = min(max(light + tint_b[odd + x], _f32(0)), _f32(255))
-            g = min(max(light + tint_g[odd + x], _f32(0)), _f32(255))
-            r = min(max(light + tint_r[odd + x], _f32(0)), _f32(255))
-            row[x] = (
-                _u32(_i32(b)) | _u32(_u32(_i32(g)) << _u32(8)) | _u32(_u32(_i32(r)) << _u32(16))
-            )
+            row[x] = _u32(b[x]) | _u32(_u32(g[x]) << _u32(8)) | _u32(_u32(r[x]) << _u32(16))
+
+
+@jit
+def _rows(width, zero):
+    return np.full(width, zero), np.full(width, zero), np.full(width, zero)
+
+
+@jit
+def _tint_row(blue, red, left, tint_b, tint_g, tint_r):
+    """What the chroma adds to B, G and R of the pixels from x = left on, or left - 1 if it is odd.
+
+    BT.601 as swscale computes it on x86, in 16-bit fixed point with the nearest chroma sample.
+    """
+    first = _u64(left >> 1)
+    for x in range(_u64(tint_b.size >> 1)):
+        u = _i16(_i16(_i16(blue[first + x]) << _i16(3)) - _i16(1024))
+        v = _i16(_i16(_i16(red[first + x]) << _i16(3)) - _i16(1024))
+        b, r = _scale(u, _i16(16525)), _scale(v, _i16(13075))
+        g = _i16(_scale(u, _i16(-3209)) + _scale(v, _i16(-6660)))
+        tint_b[2 * x], tint_b[2 * x + 1] = b, b
+        tint_g[2 * x], tint_g[2 * x + 1] = g, g
+        tint_r[2 * x], tint_r[2 * x + 1] = r, r
+
+
+@jit
+def _colour_row(luma, left, tint_b, tint_g, tint_r, b, g, r):
+    """B, G and R of the pixels from x = left on."""
+    start, odd = _u64(left), _u64(left & 1)
+    for x in range(_u64(b.size)):
+        light = _scale(_i16(_i16(_i16(luma[start + x]) << _i16(3)) - _i16(128)), _i16(9539))
+        b[x] = min(max(_i16(light + tint_b[odd + x]), _i16(0)), _i16(255))
+        g[x] = min(max(_i16(light + tint_g[odd + x]), _i16(0)), _i16(255))
+        r[x] = min(max(_i16(light + tint_r[odd + x]), _i16(0)), _i16(255))
+
+
+@jit
+def _scale(value, factor):
+    """The upper half of a product of two int16."""
+    return _i16(_i32(_i32(value) * _i32(factor)) >> _i32(16))
 
 
 @jit
@@ -112,68 +129,95 @@ def unpack_window(packed, left, top, flip, rgb, out):
     """Write the window (left, top) of a packed picture to `out` (h, w, 3) uint8, BGR or RGB."""
     height, width = out.shape[0], out.shape[1]
     flat, row = out.reshape(-1), np.empty(width, np.uint32)
-    first, third = (_u32(16), _u32(0)) if rgb else (_u32(0), _u32(16))
     for y in range(height):
         _copy_row(packed[top + y], left, flip, row)
-        out_row = flat[y * width * 3 : (y + 1) * width * 3]
-        for x in range(width):
-            out_row[3 * x] = row[x] >> first
-            out_row[3 * x + 1] = row[x] >> _u32(8)
-            out_row[3 * x + 2] = row[x] >> third
+        _unpack_row(row, rgb, flat[y * width * 3 : (y + 1) * width * 3])
 
 
 @jit
-def difference(places, reference, window, left, top, flip, encode, mv, residual):
+def _unpack_row(row, rgb, out):
+    first, third = (_u32(16), _u32(0)) if rgb else (_u32(0), _u32(16))
+    for x in range(row.size):
+        out[3 * x] = row[x] >> first
+        out[3 * x + 1] = row[x] >> _u32(8)
+        out[3 * x + 2] = row[x] >> third
+
+
+@jit
+def difference(places, reference, luma, blue, red, left, top, flip, encode, mv, residual):
     """Motion vectors and residual of a window of a picture, mirrored if `flip`.
 
-    places: map, reference: packed, both of the whole picture; window: packed, the part of the
-    picture itself at (left, top). Written are mv (h, w, 2) and residual (h, w, 3), in the network's
+    places: map, reference: packed, luma, blue, red: the picture's planes, all of the whole picture.
+    Written are mv (h, w, 2) and residual (h, w, 3) of the window at (left, top), in the network's
     uint8 if `encode`, else int16.
     """
-    height, width = window.shape
-    stride = _u32(places.shape[1])
+    height, width = mv.shape[0], mv.shape[1]
     flat, flat_mv, flat_residual = reference.reshape(-1), mv.reshape(-1), residual.reshape(-1)
-    place, pixel = np.empty(width, np.uint32), np.empty(width, np.uint32)
-    mv_x, mv_y = np.empty(width, np.int32), np.empty(width, np.int32)
-    start, step = (_i32(left + width - 1), _i32(-1)) if flip else (_i32(left), _i32(1))
+    tint_b, tint_g, tint_r = _rows((width + (left & 1) + 1) & ~1, _i16(0))
+    b, g, r = _rows(width, _u8(0))
+    pixels, others = np.empty(3 * width, np.uint8), np.empty(3 * width, np.uint8)
+    here, place, row = _rows(width, _u32(0))
+    to, source, sign = here.view(_i16), place.view(_i16), np.ones(2 * width, _i16)
+    first, step = _u32(left), _u32(1)
+    if flip:
+        first, step = _u32(left + width - 1), _u32(-1)
+        sign[::2] = -1
     for y in range(height):
+        if y == 0 or (top + y) % 2 == 0:
+            _tint_row(blue[(top + y) >> 1], red[(top + y) >> 1], left, tint_b, tint_g, tint_r)
+        _colour_row(luma[top + y], left, tint_b, tint_g, tint_r, b, g, r)
+        _interleave(b, g, r, flip, pixels)
         _copy_row(places[top + y], left, flip, place)
-        _copy_row(window[y], 0, flip, pixel)
-        for x in range(width):
-            source_x, source_y = _u32(place[x] & _u32(0xFFFF)), _u32(place[x] >> _u32(16))
-            here = _i32(start + _i32(step * _i32(x)))
-            mv_x[x] = _i32(step * _i32(here - _i32(source_x)))
-            mv_y[x] = _i32(top + y) - _i32(source_y)
-            place[x] = _u32(source_y * stride) + source_x
-        for x in range(width):
-            place[x] = flat[place[x]]
-        _subtract(pixel, place, encode, flat_residual[y * width * 3 : (y + 1) * width * 3])
-        _put_vectors(mv_x, mv_y, encode, flat_mv[y * width * 2 : (y + 1) * width * 2])
+        for x in range(_u64(width)):
+            here[x] = _u32(first + _u32(step * _u32(x))) | _u32(_u32(top + y) << _u32(16))
+        _put_vectors(to, source, sign, encode, flat_mv[y * width * 2 : (y + 1) * width * 2])
+        _find(flat, places.shape[1], place, row)
+        _unpack_row(row, False, others)
+        _subtract(pixels, others, encode, flat_residual[y * width * 3 : (y + 1) * width * 3])
+
+
+@jit
+def _interleave(b, g, r, flip, out):
+    if flip:
+        last = _u64(b.size - 1)
+        for x in range(_u64(b.size)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[last - x], g[last - x], r[last - x]
+    else:
+        for x in range(_u64(b.size)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[x], g[x], r[x]
+
+
+@jit
+def _find(flat, width, place, out):
+    """The pixels of a packed picture at the places of a map's row."""
+    for x in range(_u64(out.size)):
+        out[x] = _u32(_u32(place[x] >> _u32(16)) * _u32(width)) + _u32(place[x] & _u32(0xFFFF))
+    for x in range(_u64(out.size)):
+        out[x] = flat[out[x]]
 
 
 @jit
 def _subtract(pixels, others, encode, out):
-    offset, low, high = (
-        (_i32(128), _i32(0), _i32(255)) if encode else (_i32(0), _i32(-255), _i32(255))
-    )
-    for x in range(pixels.size):
-        a, b = pixels[x], others[x]
-        first = _i32(a & _u32(255)) - _i32(b & _u32(255))
-        second = _i32((a >> _u32(8)) & _u32(255)) - _i32((b >> _u32(8)) & _u32(255))
-        third = _i32(a >> _u32(16)) - _i32(b >> _u32(16))
-        out[3 * x] = min(max(_i32(_i32(first) + offset), low), high)
-        out[3 * x + 1] = min(max(_i32(_i32(second) + offset), low), high)
-        out[3 * x + 2] = min(max(_i32(_i32(third) + offset), low), high)
+    if encode:
+        for i in range(_u64(pixels.size)):
+            value = _i16(_i16(_i16(pixels[i]) - _i16(others[i])) + _i16(128))
+            out[i] = min(max(value, _i16(0)), _i16(255))
+    else:
+        for i in range(_u64(pixels.size)):
+            out[i] = _i16(pixels[i]) - _i16(others[i])
 
 
 @jit
-def _put_vectors(mv_x, mv_y, encode, out):
-    if encode:  # 127.5 / 20 is exact in binary; the conversion to int truncates toward zero
-        for x in range(mv_x.size):
-            scaled_x = min(max(_f32(mv_x[x]) * _f32(6.375), _f32(-128)), _f32(127))
-            scaled_y = min(max(_f32(mv_y[x]) * _f32(6.375), _f32(-128)), _f32(127))
-            out[2 * x] = _u8(_i32(scaled_x) + _i32(128))
-            out[2 * x + 1] = _u8(_i32(scaled_y) + _i32(128))
+def _put_vectors(to, source, sign, encode, out):
+    """Differences of two rows x, y, x, y, ..., times `sign`."""
+    if encode:
+        for i in range(_u64(to.size)):
+            mv = _i16(_i16(to[i] - source[i]) * sign[i])
+            # 127.5 / 20 is 51 / 8, and the quotient is truncated toward zero.
+            scaled = _i16(min(max(mv, _i16(-21)), _i16(21)) * _i16(51))
+            below = _i16(_i16(scaled >> _i16(15)) & _i16(7))
+            eighths = _i16(_i16(scaled + below) >> _i16(3))
+            out[i] = _i16(min(max(eighths, _i16(-128)), _i16(127)) + _i16(128))
     else:
-        for x in range(mv_x.size):
-            out[2 * x], out[2 * x + 1] = mv_x[x], mv_y[x]
+        for i in range(_u64(to.size)):
+            out[i] = _i16(_i16(to[i] - source[i]) * sign[i])

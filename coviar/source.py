@@ -22,11 +22,12 @@ def decode_source(
     keyframe is decoded once more after the last picture.
     """
     path = os.fspath(path)
-    count, seconds, problem = 0, 0.0, None
+    count, shown, problem, has_begun = 0, 0, None, False
     cut = None
     with open_video(path) as (container, stream):
         cut = find_cut(path)
         stream.thread_count = 1  # the callers keep all cores busy
+        time_base = stream.time_base
         repeat_first = prepare is not None and prepare(stream)
         try:
             for packet in _packets(container, stream, repeat_first):
@@ -34,10 +35,11 @@ def decode_source(
                     problem = problem or f"its data are damaged after {count} pictures"
                 if packet is not None and is_blank(stream, packet):
                     problem = problem or f"only zeros after {count} pictures"
+                has_begun = has_begun or packet is None or packet.is_keyframe
                 try:
                     frames = stream.decode(packet)
                 except av.error.FFmpegError:
-                    if count == 0 and problem is None and not packet.is_keyframe:
+                    if count == 0 and problem is None and not has_begun:
                         continue  # a capture may begin between two I-frames
                     problem = problem or f"picture {count} cannot be decoded"
                     continue
@@ -46,8 +48,8 @@ def decode_source(
                         problem = problem or f"picture {count} is damaged"
                     if problem and not keep_damaged and not cut:
                         break
-                    if frame.pts is not None and stream.time_base:
-                        seconds = float(frame.pts * stream.time_base)
+                    if frame.pts is not None:
+                        shown = frame.pts
                     count += 1
                     if keep_damaged or not (cut or problem):
                         yield frame
@@ -57,6 +59,7 @@ def decode_source(
             problem = problem or f"its data end in an error ({error.strerror})"
     if keep_damaged and count:
         return
+    seconds = float(shown * (time_base or 0))
     if cut:
         use = SALVAGE if count else "a whole copy is needed"
         there = f"{count} pictures ({seconds:.1f} s) are there"

@@ -24,11 +24,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from coviar.command import run
 from coviar.exported import VECTOR, PictureVectors, dense_field, read_vectors
 from coviar.files import whole_file
 from coviar.source import decode_source
+
+_PACKED = repack_fields(VECTOR)  # without the bytes between FFmpeg's fields
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -58,7 +61,7 @@ def write_vectors(
         for picture in read_vectors(path, start, stop):
             facts.append((picture.index, picture.time, picture.type))
             counts.append(len(picture.vectors))
-            rows.write(picture.vectors.tobytes())
+            rows.write(picture.vectors.astype(_PACKED).tobytes())
             if _total_motion(picture.vectors) > largest:
                 most, largest = picture, _total_motion(picture.vectors)
         first = np.cumsum(counts)
@@ -70,7 +73,7 @@ def write_vectors(
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, values)
             with archive.open("vectors.npy", "w", force_zip64=True) as member:
-                descr = np.lib.format.dtype_to_descr(VECTOR)
+                descr = np.lib.format.dtype_to_descr(_PACKED)
                 header = {"descr": descr, "fortran_order": False, "shape": (int(first[-1]),)}
                 np.lib.format.write_array_header_1_0(member, header)
                 rows.seek(0)

@@ -223,6 +223,15 @@ def load_test_segment(index, num_segments, crop_size, segment):
     return _load_window(index, [position], box, crop_size, flip=False, threads=1)
 
 
+def load_test_iframes(index, num_segments, crop_size):
+    """The I-frames of `load_test_view`, without decoding anything else: (T, 3, S, S) uint8."""
+    positions = [(gop, 0) for gop, _ in segment_positions(index.gop_lengths, num_segments)]
+    box = fixed_boxes(index.width, index.height, 1)[0]
+    return resize(
+        load_clip(index.path, positions, encode=True, crop=box, index=index)[0], crop_size
+    )
+
+
 def _load_window(index, positions, box, crop_size, flip, threads):
     clip = load_clip(
         index.path, positions, encode=True, crop=box, flip=flip, index=index, threads=threads

@@ -96,10 +96,16 @@ def normalise(
     I-frame: (x/255 - mean) / std of ImageNet. Motion vectors: x/255 - 0.5.
     Residual: (x/255 - 0.5) / std.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=iframe.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=iframe.device).view(3, 1, 1)
     return (
-        iframe.float().div_(255).sub_(mean).div_(std),
+        normalise_iframe(iframe),
         mv.float().div_(255).sub_(0.5),
         residual.float().div_(255).sub_(0.5).div_(std),
     )
+
+
+def normalise_iframe(iframe: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., 3, h, w) -> float32, as `normalise`."""
+    mean = torch.tensor(IMAGENET_MEAN, device=iframe.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=iframe.device).view(3, 1, 1)
+    return iframe.float().div_(255).sub_(mean).div_(std)

@@ -1,7 +1,8 @@
 """Choose thresholds and a temperature on held-out logits, for a cost budget or a loss of accuracy.
 
 Of n clips and D decision points it takes (n, D) arrays: `sure`, the confidence at each point, and
-`correct`, whether deciding there would be right; costs (D,) are cumulative gmacs per video.
+`correct`, whether deciding there would be right, or how likely it is
+(early_exit.expected); costs (D,) are what leaving there costs per video, gmacs or milliseconds.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ LEVELS = 20
 
 
 class Goal(NamedTuple):
-    """Spend least with top-1 of at least `min_top1_pct`, or be best within `max_gmacs`.
+    """Spend least with top-1 of at least `min_top1_pct`, or be best within `max_cost`.
 
-    One of the two is None.
+    One of the two is None. unit: of the costs.
     """
 
     min_top1_pct: float | None = None
-    max_gmacs: float | None = None
+    max_cost: float | None = None
+    unit: str = "gmacs"
 
 
 class Choice(NamedTuple):
@@ -56,26 +58,26 @@ def calibrate(
     if rule == "common":
         return Choice((float(common[best]),) * exits, reached)
     levels = [_grid(sure[:, k], common[best]) for k in range(exits)]
-    top1, gmacs = all_combinations(sure, correct, costs, levels)
-    best, reached = _best(top1.ravel(), gmacs.ravel(), goal)
+    top1, cost = all_combinations(sure, correct, costs, levels)
+    best, reached = _best(top1.ravel(), cost.ravel(), goal)
     chosen = np.unravel_index(best, top1.shape)
     return Choice(tuple(float(level[j]) for level, j in zip(levels, chosen)), reached)
 
 
-def _best(top1_pct: np.ndarray, gmacs: np.ndarray, goal: Goal) -> tuple[int, bool]:
+def _best(top1_pct: np.ndarray, cost: np.ndarray, goal: Goal) -> tuple[int, bool]:
     """Index of the choice that serves the goal best, and whether it reaches it."""
-    if goal.max_gmacs is not None:
-        allowed = gmacs <= goal.max_gmacs + 1e-9  # costs are sums of floats
+    if goal.max_cost is not None:
+        allowed = cost <= goal.max_cost + 1e-9  # costs are sums of floats
         if not allowed.any():
             raise ValueError(
-                f"a budget of {goal.max_gmacs:g} gmacs is below the cheapest, {gmacs.min():.4g}"
+                f"a budget of {goal.max_cost:g} {goal.unit} is below the cheapest, {cost.min():.4g}"
             )
-        order = np.lexsort((gmacs, -top1_pct))
+        order = np.lexsort((cost, -top1_pct))
     else:
         allowed = top1_pct >= goal.min_top1_pct - 1e-9  # percents are quotients of floats
         if not allowed.any():
-            return int(np.lexsort((gmacs, -top1_pct))[0]), False
-        order = np.lexsort((-top1_pct, gmacs))
+            return int(np.lexsort((cost, -top1_pct))[0]), False
+        order = np.lexsort((-top1_pct, cost))
     return int(order[np.argmax(allowed[order])]), True
 
 

@@ -36,13 +36,13 @@ def fit_gate(
     gates = []
     for k, share in enumerate(saved.min() / saved):
         features = gate_features(seen[: k + 1], temperature).numpy()
-        better = _logistic(features, right[:, -1] & ~right[:, k])
-        worse = _logistic(features, right[:, k] & ~right[:, -1])
+        better = logistic(features, right[:, -1] & ~right[:, k])
+        worse = logistic(features, right[:, k] & ~right[:, -1])
         gates.append((better, worse, float(share)))
     return tuple(gates)
 
 
-def _logistic(features: np.ndarray, happened: np.ndarray) -> tuple[float, ...]:
+def logistic(features: np.ndarray, happened: np.ndarray) -> tuple[float, ...]:
     """Slopes and bias of an l2-regularised logistic regression of (n, F) features."""
     middle, spread = features.mean(axis=0), features.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1)

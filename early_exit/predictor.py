@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class Predictor:
     else it is re-encoded too where its picture size or GOPs are not those of the training videos.
     fit: how pictures of another shape are re-encoded, see coviar.convert.Converter.
     read_ahead: of a policy that reads segment by segment: 1 decodes the next one in a thread.
+    clock: what the times of predictions are measured with, in seconds.
     Raises ValueError when policy and network do not fit.
     """
 
@@ -102,13 +104,18 @@ class Predictor:
         as_is: bool = False,
         fit: str = "stretch",
         read_ahead: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         if policy is not None:
             _check_policy(policy, trained)
-        self.trained, self.policy, self.as_is = trained, policy, as_is
+        self.trained, self.as_is, self.clock = trained, as_is, clock
         self.fit, self.read_ahead = fit, read_ahead
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
+        self._decide_by(policy)
+
+    def _decide_by(self, policy: Policy | None) -> None:
+        self.policy = policy
         if policy and policy.route:
             self.points = point_names(policy.route)
         else:
@@ -123,6 +130,14 @@ class Predictor:
         """
         trained = load_trained(path, pretrained)
         return cls(trained, policy_beside(trained), **options)
+
+    def with_policy(self, policy: Policy, read_ahead: int = 0) -> Predictor:
+        """The same prepared network under another policy."""
+        _check_policy(policy, self.trained)
+        other = copy.copy(self)
+        other.read_ahead = read_ahead
+        other._decide_by(policy)
+        return other
 
     def warm_up(self) -> None:
         """Go all the way once, so that no video's time holds what happens only once."""
@@ -146,15 +161,15 @@ class Predictor:
     def _predict(self, path: Path, stream: bool = False) -> Prediction:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            started = time.perf_counter()
+            started = self.clock()
             index, reencoded, reencode_ms = self._open(path, stream)
             clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
-            load_ms = _ms_since(started) - reencode_ms
+            load_ms = self._ms_since(started) - reencode_ms
         inputs = [x[None].to(self.device) for x in clip]
         self._wait()
-        started = time.perf_counter()
+        started = self.clock()
         found = self._decide(inputs)
-        network_ms = _ms_since(started)
+        network_ms = self._ms_since(started)
         total = self.net.backbone.num_segments
         return self._prediction(
             path,
@@ -174,15 +189,15 @@ class Predictor:
         shape = (total, self.trained.crop_size)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            started = time.perf_counter()
+            started = self.clock()
             index, reencoded, reencode_ms = self._open(path, stream)
-            open_ms = _ms_since(started) - reencode_ms
-            started = time.perf_counter()
+            open_ms = self._ms_since(started) - reencode_ms
+            started = self.clock()
             load = functools.partial(load_test_segment, index, *shape)
             if getattr(index, "streamed", None):  # one pass over the file, not one a segment
                 whole = load_test_view(index, *shape)
                 load = lambda number: [x[number : number + 1] for x in whole]  # noqa: E731
-            with SegmentReader(load, reading_order(total), self.read_ahead) as reader:
+            with SegmentReader(load, reading_order(total), self.read_ahead, self.clock) as reader:
 
                 def read(first: int, last: int, _: torch.Tensor) -> Sequence[torch.Tensor]:
                     segments = reader.read(last)[first:last]
@@ -191,7 +206,7 @@ class Predictor:
 
                 decided = early_exit_over_time(self.net, read, 1, self.policy)
                 self._wait()
-                network_ms = _ms_since(started) - reader.wait_ms
+                network_ms = self._ms_since(started) - reader.wait_ms
         in_time = sorted(zip(reader.numbers(), reader.segments))
         return self._prediction(
             path,
@@ -244,14 +259,14 @@ class Predictor:
             reason = str(error).replace(f"{path}: ", "").replace(f"; {REMEDY}", "")
         if reason is None:
             return index, None, 0.0
-        started = time.perf_counter()
+        started = self.clock()
         size, gop = self.trained.picture_size, self.trained.gop
         index = read_source_index(path, size, gop, self.fit, stream)
         if index.note:
             warnings.warn(index.note, stacklevel=2)
         if index.streamed:
             warnings.warn(f"decoded from its start twice: {index.streamed}", stacklevel=2)
-        return index, reason, _ms_since(started)
+        return index, reason, self._ms_since(started)
 
     def _unlike_training(self, index: VideoIndex) -> str | None:
         size, longest = (index.width, index.height), max(index.gop_lengths)
@@ -288,6 +303,9 @@ class Predictor:
         point = int(decisions.point)
         probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
         return probabilities, point, decisions.confidence[0]
+
+    def _ms_since(self, started: float) -> float:
+        return 1000 * (self.clock() - started)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":  # it works on while Python goes on
@@ -368,7 +386,3 @@ def _compare(value: float, sign: str, other: float) -> str:
         if left != right:
             break
     return f"{left} {sign} {right}"
-
-
-def _ms_since(started: float) -> float:
-    return 1000 * (time.perf_counter() - started)

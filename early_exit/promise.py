@@ -12,6 +12,7 @@ What is promised, with n recordings drawn independently from those that will com
     disagreement  at most `limit` of the videos get another label than the full network's
     exit_error    of the videos that leave early at most `limit` are wrong
     budget        the mean cost is at most `limit` (1e9 MACs)
+    budget_ms     the mean time is at most `limit` ms, by measured times of each decision point
 
 Shares are means over recordings, of the share among a recording's clips (`count="recordings"`), or
 over clips (`count="clips"`): then a recording weighs as many clips as it has, and the promise
@@ -27,7 +28,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-KINDS = ("drop", "disagreement", "exit_error", "budget")
+BUDGETS = {"budget": "GMACs", "budget_ms": "ms"}
+KINDS = ("drop", "disagreement", "exit_error", *BUDGETS)
 COUNTS = ("recordings", "clips")
 TESTS = ("betting", "hoeffding_bentkus")
 # A bet risks at most this share of what one recording can lose.
@@ -40,7 +42,7 @@ PRIOR_COUNT, PRIOR_MEAN, PRIOR_VARIANCE = 10, 0.5, 3
 
 
 class Wish(NamedTuple):
-    """limit: a share in 0 to 1, for `budget` GMACs; guarantee: a probability."""
+    """limit: a share in 0 to 1, for BUDGETS in their unit; guarantee: a probability."""
 
     kind: str
     limit: float
@@ -58,7 +60,7 @@ class Wish(NamedTuple):
                 f"a guarantee of {self.guarantee:g} cannot be given: it is a probability above 0 "
                 "and below 1, say 0.9"
             )
-        largest = np.inf if self.kind == "budget" else 1
+        largest = np.inf if self.kind in BUDGETS else 1
         if not 0 <= self.limit < largest:
             raise ValueError(f"a {self.kind} of {self.limit:g} is not in 0 to {largest:g}")
         return self
@@ -81,9 +83,9 @@ def losses(
     full: np.ndarray,
 ) -> Losses:
     """points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
-    point; labels (n,), of no use to `disagreement` and `budget`; costs (D,); full (n,): the labels
+    point; labels (n,), of no use to `disagreement` and budgets; costs (D,); full (n,): the labels
     that the full network gives on its own. A budget's shares are of the full network's cost."""
-    if kind == "budget":
+    if kind in BUDGETS:
         spent = np.asarray(costs)[points] / costs[-1]
         return Losses(spent, np.ones_like(spent), 0)
     taken = predicted[np.arange(len(predicted)), points]  # (P, n)

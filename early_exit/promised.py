@@ -17,6 +17,7 @@ from early_exit.logits import LogitsFile
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
 from early_exit.policy import Policy, combined_logits, policy_confidences
 from early_exit.promise import (
+    BUDGETS,
     Wish,
     least_limit,
     losses,
@@ -61,12 +62,12 @@ def promise_policy(
     recipe: Recipe,
     provenance: dict,
 ) -> Policy:
-    """The cheapest policy that keeps the wish with its guarantee (for `budget` the dearest), or the
-    full network (for `budget` the first exit), with `promise` saying why and what could be.
+    """The cheapest policy that keeps the wish with its guarantee (for a budget the dearest), or the
+    full network (for a budget the first exit), with `promise` saying why and what could be.
 
     Losses are counted against the full network on its own, without exits.
-    costs (D,). The order of the bets is that of `groups.shuffled`. Raises ValueError for a wish
-    without sense.
+    costs (D,), none above the last. The order of the bets is that of `groups.shuffled`. Raises
+    ValueError for a wish without sense.
     """
     wish.check()
     rows, labels = logits.samples(part)
@@ -82,7 +83,7 @@ def promise_policy(
     chosen, number = None, len(order)
     if number >= 2 and can_fit:
         path = _path(recipe, plain, rows[fit_on], labels[fit_on], costs)
-        if wish.kind == "budget":  # from the cheapest up
+        if wish.kind in BUDGETS:  # from the cheapest up
             path = path[::-1]
         combined = combined_logits(plain, rows[tested])
         points = leave_along(policy_confidences(plain, combined), path)
@@ -92,12 +93,12 @@ def promise_policy(
         predicted = combined.argmax(axis=2)
         found = losses(wish.kind, points, predicted, labels[tested], costs, full)
         a, b = (per_recording(x, recordings, wish.count) for x in (found.a, found.b))
-        share = wish.limit / costs[-1] if wish.kind == "budget" else wish.limit
+        share = wish.limit / costs[-1] if wish.kind in BUDGETS else wish.limit
         # No policy can cost more than the full network.
         kept = rejected_along(a, b, wish, share, found.low) if share < 1 else path
         steps = len(kept)
         chosen = tuple(map(float, path[steps - 1])) if steps else None
-    thresholds = chosen or (0.0 if wish.kind == "budget" else NOBODY,) * len(plain.exits)
+    thresholds = chosen or (0.0 if wish.kind in BUDGETS else NOBODY,) * len(plain.exits)
     if not chosen:
         plain = _vanilla(logits, provenance)
     promise = {
@@ -118,7 +119,7 @@ def words(promise: dict) -> str:
         unit = "mean over recordings" if wish.count == "recordings" else "mean over clips"
         return f"{asked}, {unit}, by {wish.test.replace('_', '-')} on {counted}"
     start = f"{counted} cannot promise {asked}: {promise['kept_by']} is kept"
-    if wish.kind == "budget":
+    if wish.kind in BUDGETS:
         return f"{start}"
     number = promise["num_groups"]
     if number < 2:
@@ -143,12 +144,12 @@ def words(promise: dict) -> str:
 
 
 def _fallback(wish: Wish) -> str:
-    return "the first exit" if wish.kind == "budget" else "the full network"
+    return "the first exit" if wish.kind in BUDGETS else "the full network"
 
 
 def _amount(wish: Wish, limit: float) -> str:
-    if wish.kind == "budget":
-        return f"at most {limit:g} GMACs"
+    if wish.kind in BUDGETS:
+        return f"at most {limit:g} {BUDGETS[wish.kind]}"
     # Rounded up: a promise may be weaker than what holds, not stronger.
     share = f"{np.ceil(1e4 * limit - 1e-6) / 100:g}"
     return {

@@ -16,6 +16,7 @@ class SegmentReader:
 
     load: the segment of a number, 0 .. T-1 in time; its ValueError and OSError say what is wrong.
     ahead: with 1, a thread decodes the next segment while the network works on those given.
+    clock: what the times are measured with, in seconds.
     To be used as a context; at its end the thread has finished.
 
     segments: those read so far, in the order of reading. wait_ms: how long the network waited for
@@ -23,8 +24,14 @@ class SegmentReader:
     note: what was wrong with such a segment, None if nothing.
     """
 
-    def __init__(self, load: Callable[[int], Segment], order: Sequence[int], ahead: int = 0):
-        self.load, self.order = load, order
+    def __init__(
+        self,
+        load: Callable[[int], Segment],
+        order: Sequence[int],
+        ahead: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.load, self.order, self.clock = load, order, clock
         self.segments: list[Segment] = []
         self.wait_ms, self.wasted, self.wasted_ms = 0.0, 0, 0.0
         self.note: str | None = None
@@ -53,7 +60,7 @@ class SegmentReader:
 
         Raises ValueError or OSError when one cannot be decoded, saying that nothing was decided.
         """
-        started = time.perf_counter()
+        started = self.clock()
         while len(self.segments) < count:
             place = len(self.segments)
             try:
@@ -65,7 +72,7 @@ class SegmentReader:
             self.segments.append(segment)
         if self._thread and count < len(self.order):
             self._next = self._thread.submit(self._timed, count)
-        self.wait_ms += 1000 * (time.perf_counter() - started)
+        self.wait_ms += 1000 * (self.clock() - started)
         return self.segments
 
     def numbers(self) -> list[int]:
@@ -73,9 +80,9 @@ class SegmentReader:
         return list(self.order[: len(self.segments)])
 
     def _timed(self, place: int) -> tuple[Segment, float]:
-        started = time.perf_counter()
+        started = self.clock()
         segment = self.load(self.order[place])
-        return segment, 1000 * (time.perf_counter() - started)
+        return segment, 1000 * (self.clock() - started)
 
     def _where(self, place: int) -> str:
         return f"segment {self.order[place] + 1} of {len(self.order)}, the {place + 1}. to be read"

@@ -1,8 +1,9 @@
 """Exits over time: a route through pairs (segments read, depth), each a decision point.
 
 A point is named by its depth and its number of segments: `exit1@2` is exit 1 on the first two
-segments in reading order, `full@8` the network's own answer after eight. Along a route segments are
-only added, and with the same segments it only goes deeper. `along` makes logits per segment into
+segments in reading order, `residual@1` the residual stream on the first one, `full@8` the network's
+own answer after eight. Along a route segments are only added, and with the same segments it only
+goes deeper. `along` makes logits per segment into
 logits per point: an early-exit network like any other, for WISE, thresholds and promises.
 """
 
@@ -17,10 +18,17 @@ import torch
 
 from early_exit.logits import LogitsError, LogitsFile, Part
 from early_exit.wise import FULL, num_exits
-from models.over_time import EVIDENCE, answer
+from models.over_time import (
+    EVIDENCE,
+    ROUTES,
+    answer,
+    depth_of,
+    exits_of,
+    streams_of,
+    uses_streams,
+)
 
 Route = tuple[tuple[int, str], ...]
-ROUTES = ("time", "depth_then_time")
 
 
 def name_of(segments: int, depth: str) -> str:
@@ -34,10 +42,17 @@ def point_names(route: Route) -> list[str]:
 
 def named_route(name: str, num_segments: int, exits: Sequence[str]) -> Route:
     """`time`: the full network on 1, 2, .. T segments. `depth_then_time`: before these, the exits
-    on the first segment."""
+    on the first segment. `streams_then_time`: before these, on the first segment, the residual
+    stream, then it and the I-frame stream. `streams_coarse`: likewise, but after the first segment,
+    the middle one, only stops when the ends are read too, the first three, and at the end: several
+    segments in one pass take less time than one after the other."""
     time = tuple((count, FULL) for count in range(1, num_segments + 1))
     if name == "time":
         return time
+    if name.startswith("streams"):
+        if name == "streams_coarse":
+            time = tuple(point for point in time if point[0] in (1, 3, num_segments))
+        return ((1, "residual"), (1, depth_of(("iframe", "residual"))), *time)
     return (*((1, exit_) for exit_ in exits), *time)
 
 
@@ -52,34 +67,42 @@ def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -
     route = []
     for word in words:
         found = re.fullmatch(r"(.+)@(\d+)", word)
-        good = found and found[1] in depths and 1 <= int(found[2]) <= num_segments
-        if not good:
+        known = found and (found[1] in depths or found[1] == depth_of(streams_of(found[1])))
+        if not (known and 1 <= int(found[2]) <= num_segments):
             raise ValueError(
-                f"{word!r} is no point of a route: DEPTH@SEGMENTS, one of {', '.join(depths)}, and"
-                f" 1 to {num_segments} segments; or one word of {', '.join(ROUTES)}"
+                f"{word!r} is no point of a route: DEPTH@SEGMENTS, one of {', '.join(depths)}, or"
+                f" streams such as iframe+residual, and 1 to {num_segments} segments; or one of the"
+                f" words {', '.join(ROUTES)}"
             )
         route.append((int(found[2]), found[1]))
     if route[-1] != (num_segments, FULL):
         route.append((num_segments, FULL))
-    check_route(route, depths)
+    check_route(route)
     return tuple(route)
 
 
-def check_route(route: Sequence[tuple[int, str]], depths: Sequence[str] = ()) -> None:
-    """Raises ValueError where a point adds neither segments nor, with the same, depth.
-
-    depths: their order, where it is known.
-    """
+def check_route(route: Sequence[tuple[int, str]]) -> None:
+    """Raises ValueError where a point adds neither segments nor, with the same, depth."""
     for segments, depth in route:
         if not (type(segments) is int and segments >= 1 and isinstance(depth, str)):
             raise ValueError(f"{(segments, depth)} is no point of a route: (segments, depth)")
     for before, after in zip(route, route[1:]):
-        deeper = not depths or depths.index(after[1]) > depths.index(before[1])
-        if after[0] < before[0] or (after[0] == before[0] and not deeper) or after == before:
+        if after[0] < before[0] or (after[0] == before[0] and not _is_deeper(before[1], after[1])):
             raise ValueError(
                 f"the route goes from {name_of(*before)} to {name_of(*after)}; each point has more"
                 " segments than the one before, or the same and more depth"
             )
+    if uses_streams(route) and exits_of(route):
+        raise ValueError(
+            "a route has exits or single streams, not both: an exit needs all the streams"
+        )
+
+
+def _is_deeper(before: str, after: str) -> bool:
+    streams, more = streams_of(before), streams_of(after)
+    if streams or more:
+        return set(streams) < set(more)
+    return int(after[4:]) > int(before[4:])
 
 
 def route_gmacs(route: Route, per_segment: Mapping[str, float]) -> tuple[float, ...]:
@@ -117,9 +140,7 @@ def along(
     costs = route_gmacs(route, per_segment)
     if any(after <= before for before, after in zip(costs, costs[1:])):
         raise LogitsError(f"the costs of the route's points do not rise: {costs}")
-    first = num_exits(logits.outputs)
-    columns = {name: slice(k, k + 1) for k, name in enumerate(logits.outputs[:first])}
-    columns[FULL] = slice(first, None)
+    columns = {depth: _columns(logits.outputs, depth) for _, depth in route}
     parts = {
         name: part._replace(
             logits=_points(part, [(k, columns[depth]) for k, depth in route], total, evidence),
@@ -137,8 +158,20 @@ def along(
     return replace(logits, meta=meta, outputs=point_names(route), parts=parts, gmacs=costs)
 
 
+def _columns(outputs: Sequence[str], depth: str) -> list[int]:
+    """The outputs whose sum a depth is."""
+    first = num_exits(outputs)
+    if depth == FULL:
+        return list(range(first, len(outputs)))
+    names = streams_of(depth) or [depth]
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise LogitsError(f"the logits have no {missing[0]}: outputs are {', '.join(outputs)}")
+    return [outputs.index(name) for name in names]
+
+
 def _points(
-    part: Part, points: Sequence[tuple[int, slice]], total: int, evidence: str
+    part: Part, points: Sequence[tuple[int, list[int]]], total: int, evidence: str
 ) -> np.ndarray:
     """(V, n, points, C) float32."""
     segments, own = torch.from_numpy(part.segments), torch.from_numpy(part.logits)

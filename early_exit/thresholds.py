@@ -81,8 +81,8 @@ def sweep(
         if d:
             right[:, d] -= _above(largest[:, d - 1], correct[:, d], thresholds)
         gone = by_now
-    with np.errstate(invalid="ignore"):
-        point_top1 = 100 * right / share
+    with np.errstate(invalid="ignore", divide="ignore"):
+        point_top1 = np.where(share > 0, 100 * right / share, np.nan)
     return Sweep(
         thresholds,
         100 * right.sum(axis=1) / number,

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.fused import can_fuse, fuse_stream
 from models.networks import first_conv
 from models.precision import PRECISIONS
-from models.team_net import TeamBlock, TeamNet
+from models.team_net import Stream, TeamBlock, TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
 
@@ -38,10 +38,11 @@ def prepare_for_inference(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _fold_batch_norms(model)
     backbone = model.backbone if isinstance(model, TeamNetIC) else model
-    stages = (stage for stream in backbone.streams for stage in stream.stages)
-    attention = (block.conv_spatial for block in backbone.team if isinstance(block, TeamBlock))
-    for module in (*stages, *attention):
-        module.to(PRECISIONS[precision], memory_format=torch.channels_last)
+    for stream in backbone.streams:
+        _rearrange(stream, precision)
+    for block in backbone.team:
+        if isinstance(block, TeamBlock):
+            block.conv_spatial.to(PRECISIONS[precision], memory_format=torch.channels_last)
     device = next(model.parameters()).device
     if compiled and _can_compile(device):
         options = {"dynamic": True, "options": {"freezing": True}}
@@ -49,9 +50,27 @@ def prepare_for_inference(
         backbone.leave = torch.compile(backbone.leave, **options)
     elif device.type == "cpu":
         for stream in backbone.streams:
-            if can_fuse(first_conv(stream)):
-                fuse_stream(stream)
+            _fuse(stream)
     return model
+
+
+def prepare_stream(stream: Stream, precision: str = "fp32") -> Stream:
+    """`prepare_for_inference` of a stream that is used without the others, on a CPU."""
+    stream = copy.deepcopy(stream).eval().requires_grad_(False)
+    _fold_batch_norms(stream)
+    _rearrange(stream, precision)
+    _fuse(stream)
+    return stream
+
+
+def _rearrange(stream: Stream, precision: str) -> None:
+    for stage in stream.stages:
+        stage.to(PRECISIONS[precision], memory_format=torch.channels_last)
+
+
+def _fuse(stream: Stream) -> None:
+    if can_fuse(first_conv(stream)):
+        fuse_stream(stream)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

@@ -2,27 +2,30 @@
 
 Without temporal shift the segments do not see each other until their logits are averaged. So the
 network of one segment, run on the segments one after the other, gives the network's own logits: the
-mean over the first k segments is a complete answer at k/T of the cost.
+mean over the first k segments is a complete answer at k/T of the cost. Where streams are summed
+(`--fusion sum`) they do not see each other either, and the sum of some is an answer of theirs.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from dataset_team.sampling import reading_order
-from models import FULL
-from models.team_net import NUM_TEAM_BLOCKS, BackboneOutput, TeamNet
+from models import FULL, STREAMS
+from models.team_net import NUM_TEAM_BLOCKS, BackboneOutput, Stream, TeamNet
 from models.team_net_ic import MEAN, Deciding, Decisions, TeamNetIC
 
 if TYPE_CHECKING:
     from early_exit.policy import Policy
 
 EVIDENCE = ("logits", "probability")
+# By name, see early_exit.route.
+ROUTES = ("time", "depth_then_time", "streams_then_time", "streams_coarse")
 # `read(first, last, clips)`: the three normalised modalities, (n, last - first, c, h, w) each, of
 # the segments number first .. last - 1 in reading order, for the clips with these row numbers.
 Read = Callable[[int, int, torch.Tensor], Sequence[torch.Tensor]]
@@ -68,11 +71,40 @@ def check_route(net: TeamNetIC, route: Sequence[tuple[int, str]]) -> None:
             f" {net.backbone.num_segments}"
         )
     check_depths(net, exits_of(route))
+    if uses_streams(route):
+        check_fusion(net.backbone.config)
+
+
+def streams_of(depth: str) -> tuple[str, ...]:
+    """The streams whose sum a depth is: all of `full`, those named in `iframe+residual`, none of an
+    exit."""
+    return STREAMS if depth == FULL else tuple(x for x in STREAMS if x in depth.split("+"))
+
+
+def depth_of(streams: Sequence[str]) -> str:
+    """The name of the sum of these streams."""
+    return "+".join(x for x in STREAMS if x in streams)
+
+
+def uses_streams(route: Sequence[tuple[int, str]]) -> bool:
+    """Whether some point of the route is a part of the streams."""
+    return any(streams_of(depth) not in ((), STREAMS) for _, depth in route)
 
 
 def exits_of(route: Sequence[tuple[int, str]]) -> list[int]:
     """The numbers of the exits on a route, ascending."""
-    return sorted({int(depth[4:]) for _, depth in route if depth != FULL})
+    return sorted({int(depth[4:]) for _, depth in route if not streams_of(depth)})
+
+
+def check_fusion(config: Mapping) -> None:
+    """Raises ValueError, with the reason, when the streams of a `TeamNet.config` see each other."""
+    fusion = config.get("fusion", "team")
+    if fusion != "sum":
+        raise ValueError(
+            f"the streams of this network see each other in its TEAM blocks (--fusion {fusion}), so"
+            " none has an answer before all have run; train them with --fusion sum to leave before"
+            " the last stream"
+        )
 
 
 def check_depths(net: TeamNetIC, exits: Sequence[int]) -> None:
@@ -110,26 +142,30 @@ class _Chunk:
     """Segments of all present clips that were read together."""
 
     count: int
-    features: tuple[torch.Tensor, ...]  # (b*count, c, h, w) each
-    stages: int = 0  # that have run; all of them: NUM_TEAM_BLOCKS + 1
+    features: dict[str, torch.Tensor]  # of the streams not at their end: (b*count, c, h, w)
+    stages: int = 0  # that all streams have run together
     squeezes: tuple[torch.Tensor, ...] = ()  # (b*count, d) of each TEAM block that has run
-    streams: torch.Tensor | None = None  # (b*count, 3, C) at the end
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)  # of the others: (b*count, C)
 
     def keep(self, stays: torch.Tensor) -> None:
         def rows(x: torch.Tensor) -> torch.Tensor:
             return x.unflatten(0, (-1, self.count))[stays].flatten(0, 1)
 
-        self.features = tuple(map(rows, self.features))
+        self.features = {name: rows(x) for name, x in self.features.items()}
         self.squeezes = tuple(map(rows, self.squeezes))
-        self.streams = None if self.streams is None else rows(self.streams)
+        self.logits = {name: rows(x) for name, x in self.logits.items()}
 
 
 class _Reading:
-    """The segments read so far of the clips that are undecided."""
+    """The segments read so far of the clips that are undecided.
 
-    def __init__(self, net: TeamNetIC, read: Read, evidence: str):
+    has_exits: whether the route has points at exits. Without, summed streams run one by one.
+    """
+
+    def __init__(self, net: TeamNetIC, read: Read, evidence: str, has_exits: bool):
         self.net, self.read, self.evidence = net, read, evidence
         self.single = one_segment(net.backbone)
+        self.one_by_one = net.backbone.config["fusion"] == "sum" and not has_exits
         self.chunks: list[_Chunk] = []
 
     @property
@@ -145,7 +181,8 @@ class _Reading:
         if segments > self.count:
             inputs = self.read(self.count, segments, clips)
             rows = [x.flatten(0, 1)[:, None] for x in inputs]
-            self.chunks.append(_Chunk(segments - self.count, self.single.enter(*rows)))
+            features = dict(zip(STREAMS, self.single.enter(*rows)))
+            self.chunks.append(_Chunk(segments - self.count, features))
         found = [self._logits(chunk, depth) for chunk in self.chunks]
         logits = torch.cat(found, 1)  # (n, segments, outputs, C)
         whole = None
@@ -158,22 +195,41 @@ class _Reading:
 
     def _logits(self, chunk: _Chunk, depth: str) -> torch.Tensor:
         """(n, count, outputs, C) of the chunk's segments."""
-        wanted = NUM_TEAM_BLOCKS + 1 if depth == FULL else int(depth[4:])
-        while chunk.stages < wanted:
-            squeeze = chunk.squeezes[-1] if chunk.squeezes else None
-            if chunk.stages == NUM_TEAM_BLOCKS:
-                streams = self.single.leave(chunk.features, squeeze)[:3]
-                chunk.streams, chunk.features = torch.stack(streams, 1), ()
-            else:
-                stage = (chunk.stages, chunk.features, squeeze)
-                chunk.features, squeeze = self.single.advance(*stage)
-                chunk.squeezes = (*chunk.squeezes, squeeze)
-            chunk.stages += 1
-        if depth == FULL:
-            found = chunk.streams
+        names = streams_of(depth)
+        if names and self.one_by_one:
+            for name in (name for name in names if name not in chunk.logits):
+                stream = getattr(self.single, name)
+                chunk.logits[name] = run_alone(stream, chunk.features.pop(name))
         else:
-            found = self.net.head(wanted, chunk.squeezes[wanted - 1])[:, None]
+            self._run_together(chunk, depth)
+        if names:
+            found = torch.stack([chunk.logits[name] for name in names], 1)
+        else:
+            number = int(depth[4:])
+            found = self.net.head(number, chunk.squeezes[number - 1])[:, None]
         return found.unflatten(0, (-1, chunk.count))
+
+    def _run_together(self, chunk: _Chunk, depth: str) -> None:
+        """All streams, stage by stage, to an exit or to the end."""
+        wanted = NUM_TEAM_BLOCKS + 1 if depth == FULL else int(depth[4:])
+        for stage in range(chunk.stages, wanted):
+            squeeze = chunk.squeezes[-1] if chunk.squeezes else None
+            features = tuple(chunk.features.values())
+            if stage == NUM_TEAM_BLOCKS:
+                chunk.logits = dict(zip(STREAMS, self.single.leave(features, squeeze)))
+                chunk.features = {}
+            else:
+                features, squeeze = self.single.advance(stage, features, squeeze)
+                chunk.features = dict(zip(STREAMS, features))
+                chunk.squeezes = (*chunk.squeezes, squeeze)
+            chunk.stages = stage + 1
+
+
+def run_alone(stream: Stream, features: torch.Tensor) -> torch.Tensor:
+    """(n, C) logits of n segments, of what enters a stream's stem, (n, c, h, w)."""
+    for stage in stream.stages:
+        features = stage(features)
+    return stream.classify(features, 1)
 
 
 @torch.no_grad()
@@ -186,7 +242,7 @@ def early_exit_over_time(net: TeamNetIC, read: Read, clips: int, policy: Policy)
     check_route(net, policy.route)
     device = next(net.parameters()).device
     decided = Deciding(policy, clips, net.backbone.config["num_classes"], device)
-    reading = _Reading(net, read, policy.evidence)
+    reading = _Reading(net, read, policy.evidence, bool(exits_of(policy.route)))
     seen: tuple[torch.Tensor, ...] = ()
     for segments, depth in policy.route[:-1]:
         seen = (*seen, reading.answer(segments, depth, decided.rows))

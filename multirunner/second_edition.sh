@@ -9,15 +9,15 @@
 # VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
 # (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
 # part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
-# added to all commands that read videos. Expected minutes of one core (AVX-512): a backbone 10, its bank 5 to
-# 9, exits and all that follows 15; so 18 backbones take some 10 hours.
+# added to all commands that read videos. Expected minutes of one core (AVX-512): a backbone 16, its bank 5 to
+# 9, exits and all that follows 15; so 18 backbones take some 12 hours.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
 SETS=${SETS:-ucf101_13 jhmdb_21} SPLITS=${SPLITS:-split1 split2 split3} BACKBONES=${BACKBONES:-1 2 3}
 WEIGHTS=${WEIGHTS:+ --weights-dir $WEIGHTS}
 export PYTHON
-RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze stem layer1 layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
+RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze iframe.stem iframe.layer1 iframe.layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
 METHODS='team_ce ce_equal:labels prog_kd prog_kd_anti anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused mv_residual_iframe:mv:3,residual:3,iframe mv_iframe_residual:mv:3,iframe:3,residual residual_mv_iframe:residual:3,mv:3,iframe residual_iframe_mv:residual:3,iframe:3,mv iframe_mv_residual:iframe:3,mv:3,residual iframe_residual_mv:iframe:3,residual:3,mv'
 
 # The AVI files of $1, below $2, as ucf101_6 was made.

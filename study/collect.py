@@ -37,7 +37,7 @@ from early_exit.thresholds import leave_at
 from early_exit.wise_file import WISE_NAME, load_weights
 from models import STREAMS
 from study import summary, tables
-from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS
+from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS, TIMES
 from study.run_tables import write_rows
 from training.options import make_parser
 from training.provenance import print_result
@@ -95,7 +95,8 @@ def gather(roots: Iterable[Path]) -> Gathered:
             )
         seen[key] = folder
         for name, found in run.items():
-            rows[name] += [{key: row[key] for key in STUDY_COLUMNS[name]} for row in found]
+            columns = STUDY_COLUMNS[name]
+            rows[name] += [{key: row[key] for key in columns if key in row} for row in found]
     return Gathered(rows, list(seen.values()), left_out)
 
 
@@ -259,7 +260,8 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
 def _read(path: Path, columns: Sequence[str]) -> list[dict]:
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
+        untimed = [column for column in columns if column not in TIMES]  # of earlier versions
+        if reader.fieldnames not in (list(columns), untimed):
             raise ValueError(
                 f"{path}: expected the columns {','.join(columns)}; "
                 "team_net_wise_all_acc.py writes it again"

@@ -1,6 +1,7 @@
 """The columns of the CSV files: RUN_COLUMNS of those in a run's folder, STUDY_COLUMNS of a study's.
 
 In a study, `runs.csv` says of each run how it was made; the other files name the run by RUN.
+TIMES are milliseconds per video, of a table of `python -m benchmarks.timings`.
 `wise_protocol` is the protocol of rows with combination "wise", `protocol` that of all others.
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 ALL = "all"  # in the column exit: every video, wherever it leaves
 RUN = ["data", "split", "seed", "method"]
-_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", "num_videos"]
+# Empty where nobody measured them.
+TIMES = ["decode_ms", "network_ms"]
+_SCORE = ["exit", "top1_pct", "share_pct", "gmacs", *TIMES, "num_videos"]
 _POLICY = ["rule", "goal", "reached", "select_on", "confidence", "temperature", "thresholds"]
 _MADE = ["protocol", "command"]
 _OF_RUN = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
+from early_exit.expected import expected_right
 from early_exit.learn_wise import learn_wise
 from early_exit.logits import LogitsFile, file_digest
 from early_exit.outside import load_any, results_folder
@@ -21,7 +22,9 @@ from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
+from models.over_time import uses_streams
 from study.run_tables import RunTables
+from study.timings import load_times
 from training.provenance import command_line
 
 ROUTE_FOLDER = "over_time"
@@ -49,15 +52,20 @@ def open_logits(
 def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
     """1e9 MACs of one segment to each depth of the route."""
     if logits.gmacs is not None:
+        if uses_streams(route):
+            raise ValueError("logits of another network have no streams to leave after")
         costs = np.array(logits.gmacs) / logits.num_segments
         return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
     return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
 
 
-def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) -> RunTables:
-    """The logits of `path` with the WISE weights in the folder, by default the run's own.
+def load_run_tables(
+    path: Path, logits: LogitsFile, folder: Path | None = None, timings: Path | None = None
+) -> RunTables:
+    """The logits of `path` with the WISE weights in the folder, by default the run's own, and the
+    times of a table of `python -m benchmarks.timings`.
 
-    ValueError when these are of other logits.
+    ValueError when these are of other logits, or of another network.
     """
     wise_path = (folder or results_folder(path)) / WISE_NAME
     if logits.gmacs is not None and not wise_path.is_file():
@@ -86,7 +94,8 @@ def load_run_tables(path: Path, logits: LogitsFile, folder: Path | None = None) 
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
     pooling = load_pooling(wise_path)
-    return RunTables(logits, betas, costs, fitted, command_line(), *pooling)
+    times = load_times(timings, logits) if timings else None
+    return RunTables(logits, betas, costs, fitted, command_line(), *pooling, times=times)
 
 
 def tables_along(logits: LogitsFile, weights: np.ndarray) -> RunTables:
@@ -104,13 +113,16 @@ def make_policy(
     confidence: str,
     temperature: float,
     max_drop: float,
-    budget_gmacs: float | None = None,
+    budget: float | None = None,
+    unit: str = "gmacs",
+    is_expected: bool = False,
 ) -> Policy:
     """A policy whose thresholds meet the goal, chosen on the part `select_on`.
 
-    max_drop: points of top-1 below the full network, unless a budget is given.
+    max_drop: points of top-1 below the full network, unless a budget is given, in `gmacs` or `ms`.
+    is_expected: top-1 is not counted but expected, see early_exit.expected.
     """
-    if budget_gmacs is None:
+    if budget is None:
         full = 100 * tables.combined(select_on, "vanilla")[1][:, -1].mean()
         counts = np.unique(tables.logits.part(select_on).labels, return_counts=True)[1]
         is_chance = full <= 100 * counts.max() / counts.sum()
@@ -119,10 +131,13 @@ def make_policy(
             words += " (the full network does not beat naming the largest class)"
     else:
         is_chance = False
-        goal, words = Goal(max_gmacs=budget_gmacs), f"budget-gmacs {budget_gmacs:g}"
+        goal, words = Goal(max_cost=budget, unit=unit), f"budget-{unit} {budget:g}"
     combined, correct = tables.combined(select_on, combination)
     sure = confidences(combined, confidence, temperature)
-    choice = calibrate(sure, correct, tables.costs(select_on), goal, rule)
+    if is_expected:
+        correct, words = expected_right(sure, correct), f"{words}, expected"
+    costs = tables.budget_costs(select_on, unit)
+    choice = calibrate(sure, correct, costs, goal, rule)
     provenance = {
         **_made(tables, combination, rule, select_on),
         **{"goal": words, "reached": bool(choice.reached and not is_chance)},
@@ -168,7 +183,7 @@ def make_promise(
         tables.fitted.get("alpha", 0.01),
         tables.fitted.get("solver", "exact"),
     )
-    costs = tables.costs(select_on)
+    costs = tables.budget_costs(select_on, "ms" if wish.kind == "budget_ms" else "gmacs")
     made = _made(tables, combination, rule, select_on)
     policy = promise_policy(tables.logits, select_on, costs, wish, how, made)
     reached = policy.promise["kept_by"] == "thresholds"

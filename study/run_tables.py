@@ -2,7 +2,8 @@
 
 Tidy: one row per (part, combination, threshold or policy, exit). `exit` is a decision point, or
 "all" for all videos together. gmacs: 1e9 multiply-accumulates per video, over all its clips and
-crops, of leaving at that point; in rows "all" the mean over all videos, right or wrong.
+crops, of leaving at that point; in rows "all" the mean over all videos, right or wrong. decode_ms
+and network_ms: likewise, empty where no times are given.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from early_exit import wise
 from early_exit.logits import LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.thresholds import confidences, sweep
-from study.columns import ALL, RUN
+from study.columns import ALL, RUN, TIMES
+from study.timings import Times
 
 
 class RunTables:
@@ -26,7 +28,8 @@ class RunTables:
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
     fitted: what wise.json says of how the betas were fitted; command: what to write into every
-    row. pool, temperatures: of the WISE combination, as in wise.combine.
+    row. pool, temperatures: of the WISE combination, as in wise.combine. times: of one view, None
+    where they are not known.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class RunTables:
         command: str,
         pool: str = "logits",
         temperatures: Sequence[float] = (),
+        times: Times | None = None,
     ):
         self.logits = logits
         self.points = wise.decision_points(logits.outputs)
@@ -49,6 +53,7 @@ class RunTables:
         }
         self._costs = np.array([costs[point] for point in self.points])
         self.fitted = fitted
+        self.times = times
         self._command = command
         self.pooling = dict.fromkeys(self.weights, ("logits", ()))
         self.pooling["wise"] = (pool, tuple(temperatures))
@@ -56,6 +61,20 @@ class RunTables:
     def costs(self, part: str) -> np.ndarray:
         """(D,) gmacs per video of leaving at each decision point: those of one view x views."""
         return self._costs * len(self.logits.part(part).logits)
+
+    def budget_costs(self, part: str, unit: str) -> np.ndarray:
+        """(D,) of leaving at each decision point, per video: `gmacs`, or `ms` of decoding and
+        network. Raises ValueError where there are no times."""
+        if unit == "gmacs":
+            return self.costs(part)
+        if self.times is None:
+            raise ValueError("a budget of ms needs measured times: --timings FILE")
+        return self.times.total() * len(self.logits.part(part).logits)
+
+    def _all_costs(self, part: str) -> np.ndarray:
+        """(D, 1 or 3): GMACs, and the times if they are known."""
+        times = () if self.times is None else self.times
+        return np.stack([self._costs, *times], 1) * len(self.logits.part(part).logits)
 
     def combined(self, part: str, combination: str) -> tuple[np.ndarray, np.ndarray]:
         """(n, D, C) combined logits, and (n, D) whether deciding by them is right."""
@@ -85,7 +104,7 @@ class RunTables:
             for combination in self.weights:
                 run = self.row(part, combination)
                 top1 = 100 * self.combined(part, combination)[1].mean(axis=0)
-                for point, value, cost in zip(self.points, top1, self.costs(part)):
+                for point, value, cost in zip(self.points, top1, self._all_costs(part)):
                     rows.append({**run, **_score(point, value, 100, cost)})
         return rows
 
@@ -95,15 +114,16 @@ class RunTables:
         """One threshold common to all exits, swept: trade_off.csv. temperatures: by combination."""
         rows = []
         for part in self.parts:
-            costs = self.costs(part)
+            costs = self._all_costs(part)
             for combination in self.weights:
                 combined, correct = self.combined(part, combination)
                 sure = confidences(combined, confidence, temperatures[combination])
-                curve = sweep(sure, correct, costs, thresholds)
+                curve = sweep(sure, correct, costs[:, 0], thresholds)
+                spent = curve.share_pct @ costs / 100
                 run = self.row(part, combination)
                 for t, threshold in enumerate(curve.thresholds):
                     at = {**run, "threshold": threshold}
-                    rows.append({**at, **_score(ALL, curve.top1_pct[t], 100, curve.gmacs[t])})
+                    rows.append({**at, **_score(ALL, curve.top1_pct[t], 100, spent[t])})
                     leaving = zip(self.points, curve.point_top1_pct[t], curve.share_pct[t], costs)
                     rows += [{**at, **_score(*scores)} for scores in leaving]
         return rows
@@ -120,11 +140,11 @@ class RunTables:
         }
         for part in self.parts:
             run = {**self.row(part, made["combination"]), **how}
-            costs = self.costs(part)
+            costs = self._all_costs(part)
             logits, labels = self.logits.samples(part)
             points, predicted = decide(policy, logits)
             right = predicted == labels
-            rows.append({**run, **_score(ALL, 100 * right.mean(), 100, costs[points].mean())})
+            rows.append({**run, **_score(ALL, 100 * right.mean(), 100, costs[points].mean(0))})
             for d, point in enumerate(self.points):
                 here = points == d
                 top1 = 100 * right[here].mean() if here.any() else np.nan
@@ -144,8 +164,10 @@ def _numbers(value: float | tuple[float, ...]) -> float | str:
     return " ".join(f"{x:.6g}" for x in value) if isinstance(value, tuple) else value
 
 
-def _score(exit_: str, top1_pct: float, share_pct: float, gmacs: float) -> dict:
-    return {"exit": exit_, "top1_pct": top1_pct, "share_pct": share_pct, "gmacs": gmacs}
+def _score(exit_: str, top1_pct: float, share_pct: float, costs: Sequence[float]) -> dict:
+    """costs: GMACs, and the times if they are known."""
+    scores = {"exit": exit_, "top1_pct": top1_pct, "share_pct": share_pct}
+    return {**scores, **dict(zip(["gmacs", *TIMES], map(float, costs)))}
 
 
 def _cell(value: object) -> object:

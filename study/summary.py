@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from early_exit.wise import FULL
-from study.columns import ALL, RUN, STUDY_COLUMNS
+from study.columns import ALL, RUN, STUDY_COLUMNS, TIMES
 
 # In the order in which tables and figures show them.
 METHOD_LABELS = {
@@ -27,13 +28,14 @@ METHOD_LABELS = {
     "i_frame": "I-frame teacher",
 }
 COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
-MISSING = {"top1_pct": [""], "gmacs": [""]}  # nobody left there; an older run does not tell
+# Nobody left there; an older run does not tell; nobody measured it.
+MISSING = dict.fromkeys(("top1_pct", "gmacs", *TIMES), [""])
 # Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
 NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
     **dict.fromkeys(
-        ("top1_pct", "share_pct", "gmacs", "threshold", "beta", "temperature"), "float64"
+        ("top1_pct", "share_pct", "gmacs", *TIMES, "threshold", "beta", "temperature"), "float64"
     ),
 }
 
@@ -116,7 +118,8 @@ def read_study(folder: str | os.PathLike) -> Study:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; {again} the whole study")
         header, expected = list(pd.read_csv(path, nrows=0).columns), STUDY_COLUMNS[path.name]
-        if header != expected:
+        untimed = [column for column in expected if column not in TIMES]  # of earlier versions
+        if header not in (expected, untimed):
             raise ValueError(
                 f"{path}: expected the columns {','.join(expected)}, found {','.join(header)};"
                 f" {again} the study anew"
@@ -126,6 +129,9 @@ def read_study(folder: str | os.PathLike) -> Study:
         if field.name == "decisions":
             kinds["confidence"] = "float64"
         table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=MISSING)
+        for column in TIMES if TIMES[0] in expected else ():
+            if column not in table:
+                table[column] = np.nan
         tables[field.name] = table[table["part"] == "test"] if "part" in table else table
         if field.name != "backbones" and tables[field.name].empty:
             raise ValueError(f"{path} holds no results on test videos")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from coviar.files import whole_file
 from early_exit.wise import FULL
-from study.columns import ALL
+from study.columns import ALL, TIMES
 from study.summary import (
     COMBINATION_LABELS,
     SHOWN,
@@ -51,8 +51,10 @@ def accuracy_table(study: Study) -> list[list[str]]:
 
 def policy_table(study: Study) -> list[list[str]]:
     """Header and rows: per method, combination and rule, what the calibrated thresholds give."""
-    table = [["method", "combination", "thresholds", "top-1", "GMACs", "% of full", "goal reached"]]
     everyone = where(study.policies, exit=ALL)
+    timed = everyone[TIMES].notna().all(axis=None)
+    table = [["method", "combination", "thresholds", "top-1", "GMACs", "% of full"]]
+    table[0] += [*(["decode ms", "network ms"] if timed else []), "goal reached"]
     for method in study.methods:
         for combination, name in COMBINATION_LABELS.items():
             of_both = where(everyone, method=method, combination=combination)
@@ -60,7 +62,9 @@ def policy_table(study: Study) -> list[list[str]]:
                 reached = (rows["reached"] == "True").sum()
                 part = 100 * rows["gmacs"].mean() / study.costs[FULL]
                 row = [label(method), name, rule.replace("_", " "), spread(rows["top1_pct"])]
-                row += [spread(rows["gmacs"]), f"{part:.1f}", f"{reached} of {len(rows)}"]
+                row += [spread(rows["gmacs"]), f"{part:.1f}"]
+                row += [spread(rows[column], 1) for column in TIMES if timed]
+                row.append(f"{reached} of {len(rows)}")
                 table.append(row)
     return table
 

@@ -14,6 +14,12 @@ ROUTES = [
     ["exit1@4", "exit3@4"],
     ["full@1", "exit1@2", "exit3@2"],
 ]
+STREAM_ROUTES = [
+    ["streams_then_time"],
+    ["streams_coarse"],
+    ["mv@1", "iframe+mv@1", "residual@2", "full@3"],
+    ["residual@4", "iframe+residual@4"],
+]
 
 
 def call(script, *words):

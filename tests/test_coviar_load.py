@@ -239,6 +239,12 @@ def test_arguments_that_do_not_fit(video):
         coviar.load_clip(video, [(0, 1), (0, 2)], out=out)
     with pytest.raises(ValueError, match="out must be"):
         coviar.load_clip(video, [(0, 1)], encode=True, out=out)
+    for wrong in ([1, 2, 3], out[:2], out._replace(mv=out.mv[..., ::-1])):
+        with pytest.raises(ValueError, match="out must be"):
+            coviar.load_clip(video, [(0, 1)], out=wrong)
+    out.residual.setflags(write=False)
+    with pytest.raises(ValueError, match="out must be writable"):
+        coviar.load_clip(video, [(0, 1)], out=out)
 
 
 def damage(video, path, gop):

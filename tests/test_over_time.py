@@ -17,10 +17,11 @@ from early_exit.outside import load_outside
 from early_exit.policy import decide, load_policy, save_policy
 from early_exit.route import along, check_route, named_route, parse_route, point_names, route_gmacs
 from MACs.team_net import exit_gmacs, segment_gmacs
-from models.over_time import early_exit_over_time, one_segment, whole_clip
+from models import STREAMS, over_time
+from models.over_time import early_exit_over_time, one_segment, run_alone, whole_clip
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
-from tests.over_time import EXITS, ROUTES, T, call, policy_of, refused
+from tests.over_time import EXITS, ROUTES, STREAM_ROUTES, T, call, policy_of, refused
 from training.exits import segment_weights
 
 NOBODY = 1.0
@@ -37,6 +38,16 @@ def net(tiny_resnets):
 
 
 @pytest.fixture(scope="module")
+def summed(tiny_resnets):
+    """Streams that do not see each other."""
+    torch.manual_seed(4)
+    backbone = TeamNet(5, num_segments=T, arch="resnet18", fusion="sum").eval()
+    for stream in backbone.streams:
+        torch.nn.init.normal_(stream.classifier.weight, std=0.7)
+    return TeamNetIC(backbone, ()).eval()
+
+
+@pytest.fixture(scope="module")
 def clips():
     generator = torch.Generator().manual_seed(5)
     return [torch.randn(9, T, c, 32, 32, generator=generator) for c in (3, 2, 3)]
@@ -44,6 +55,10 @@ def clips():
 
 @pytest.fixture(scope="module")
 def logits(net, clips):
+    return logits_of(net, clips)
+
+
+def logits_of(net, clips):
     """What save_logits.py keeps of `clips`."""
     output = net(*clips)
     single, order = one_segment(net.backbone), reading_order(T)
@@ -56,8 +71,8 @@ def logits(net, clips):
     labels = torch.arange(len(own)) % 5
     part = Part(names, labels, own[None], None, segments[None].detach())
     meta = {"data": "d", "split": "s", "seed": 1, "method": "m", "protocol": "p", "command": "c"}
-    meta = {**meta, "model": net.backbone.config, "crop_size": 32, "exits": [1, 3]}
-    outputs = [*EXITS, "iframe", "mv", "residual"]
+    meta = {**meta, "model": net.backbone.config, "crop_size": 32, "exits": list(net.exits)}
+    outputs = [*(f"exit{k}" for k in net.exits), "iframe", "mv", "residual"]
     return LogitsFile(meta, outputs, list("abcde"), {"test": part})
 
 
@@ -132,12 +147,64 @@ def test_points_are_means_over_the_segments_read(logits, words, evidence):
         assert np.array_equal(last, own[:, 2] + own[:, 3] + own[:, 4])
 
 
+@pytest.mark.parametrize("words", STREAM_ROUTES)
+def test_points_of_streams_are_sums_of_those_read(summed, clips, words):
+    logits = logits_of(summed, clips)
+    route = parse_route(words, T, ())
+    costs = segment_gmacs(summed.backbone.config, route, 32)
+    found = along(logits, route, "logits", costs)
+    segments = logits.parts["test"].segments[0].astype(np.float64)
+    for column, (count, depth) in enumerate(route[:-1]):
+        columns = [k for k, name in enumerate(STREAMS) if depth == "full" or name in depth]
+        expected = segments[:, :count][:, :, columns].mean(1).sum(1)
+        got = found.parts["test"].logits[0, :, column]
+        # At the end they are the network's own, not rounded to float16.
+        np.testing.assert_allclose(got, expected, atol=2e-3 if count == T else 2e-5)
+    alone = [costs[name] for name in STREAMS if name in costs]
+    assert all(0 < cost < costs["full"] for cost in alone)
+    if "iframe+residual" in costs and len(alone) == 2:
+        assert costs["iframe+residual"] == pytest.approx(sum(alone))
+
+
+def test_streams_alone_cost_together_what_the_network_costs():
+    config = {"num_classes": 5, "num_segments": T, "arch": "resnet18", "fusion": "sum"}
+    costs = segment_gmacs(config, [(1, name) for name in (*STREAMS, "full")], 64)
+    assert costs["full"] == pytest.approx(sum(costs[name] for name in STREAMS), rel=1e-12)
+
+
+@pytest.mark.parametrize("words", STREAM_ROUTES)
+def test_no_stream_runs_that_no_clip_needs(summed, clips, words, monkeypatch):
+    route = parse_route(words, T, ())
+    runs = []
+
+    def run(stream, features):
+        runs.append((stream, len(features)))
+        return run_alone(stream, features)
+
+    monkeypatch.setattr(over_time, "run_alone", run)
+    read, asked = reading(clips)
+    early_exit_over_time(summed, read, 9, policy_of(route, [-1.0] + [1.0] * (len(route) - 2)))
+    segments, depth = route[0]
+    names = STREAMS if depth == "full" else depth.split("+")
+    assert runs == [(getattr(summed.backbone, name), 9 * segments) for name in names]
+    assert asked == [(0, segments, list(range(9)))]
+
+
+@pytest.mark.parametrize("evidence", ["logits", "probability"])
+@pytest.mark.parametrize("words", STREAM_ROUTES)
+def test_a_batch_decides_by_streams_as_its_saved_logits_say(summed, clips, words, evidence):
+    check_decisions(summed, clips, logits_of(summed, clips), parse_route(words, T, ()), evidence)
+
+
 @pytest.mark.parametrize("evidence", ["logits", "probability"])
 @pytest.mark.parametrize("words", ROUTES)
 def test_a_batch_decides_as_its_saved_logits_say(net, clips, logits, words, evidence):
-    route = parse_route(words, T, EXITS)
+    check_decisions(net, clips, logits, parse_route(words, T, EXITS), evidence)
+
+
+def check_decisions(net, clips, logits, route, evidence):
     saved = along(logits, route, evidence, segment_gmacs(net.backbone.config, route, 32))
-    rng = np.random.default_rng(len(words))
+    rng = np.random.default_rng(len(route))
     weights = np.tril(rng.uniform(0.2, 1, (len(route), len(route))))
     plain = policy_of(route, [NOBODY] * (len(route) - 1), evidence, weights)
     sure = wise.combine(saved.samples("test")[0], weights)
@@ -195,6 +262,12 @@ def test_named_routes():
     assert named_route("time", 3, EXITS) == ((1, "full"), (2, "full"), (3, "full"))
     both = named_route("depth_then_time", 2, EXITS)
     assert point_names(both) == ["exit1@1", "exit3@1", "full@1", "full"]
+    streams = point_names(named_route("streams_then_time", 2, ()))
+    assert streams == ["residual@1", "iframe+residual@1", "full@1", "full"]
+    coarse = named_route("streams_coarse", 8, ())
+    assert coarse[2:] == ((1, "full"), (3, "full"), (8, "full"))
+    assert named_route("streams_coarse", 1, ())[2:] == ((1, "full"),)
+    assert named_route("streams_coarse", 3, ())[2:] == ((1, "full"), (3, "full"))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +281,12 @@ def test_named_routes():
         (["full@2", "exit1@2"], "from full@2 to exit1@2"),
         (["full@2", "full@2"], "from full@2 to full@2"),
         (["exit3@4", "exit1@4"], "from exit3@4 to exit1@4"),
+        (["mv@1", "residual@1"], "from mv@1 to residual@1"),
+        (["iframe+mv@1", "mv@1"], "from iframe\\+mv@1 to mv@1"),
+        (["full@1", "mv@1"], "from full@1 to mv@1"),
+        (["residual+iframe@1"], "streams such as iframe\\+residual"),
+        (["mv+depth@1"], "streams such as iframe\\+residual"),
+        (["exit1@1", "mv@2"], "exits or single streams, not both"),
     ],
 )
 def test_routes_that_lead_nowhere(words, message):
@@ -241,6 +320,7 @@ def test_networks_that_cannot_leave_early_say_why(net, clips, tiny_resnets):
         (shifted, time, "temporal shift"),
         (concat, depth, "--ic-pool mean"),
         (net, longer, "full of 4"),
+        (net, policy_of(((1, "residual"), (T, "full")), [NOBODY]), "--fusion sum"),
         (TeamNetIC(net.backbone, (1,), "mean"), policy_of(((1, "exit3"), (T, "full")), [1]), "3"),
     ):
         with pytest.raises(ValueError, match=reason):

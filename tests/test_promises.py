@@ -112,7 +112,7 @@ def test_losses_against_loops():
                     "drop": (int(full[n] == labels[n]) - int(label == labels[n]), 1),
                     "disagreement": (int(label != full[n]), 1),
                     "exit_error": (int(point < 2 and label != labels[n]), int(point < 2)),
-                    "budget": (costs[point] / 4, 1),
+                    **dict.fromkeys(promise.BUDGETS, (costs[point] / 4, 1)),
                 }[kind]
                 assert (found.a[p, n], found.b[p, n]) == expected
 

@@ -134,13 +134,13 @@ def test_distinct_thresholds_separate_all_values():
     assert distinct_thresholds(values).tolist() == pytest.approx([0, 0.375, 0.7, 1])
 
 
-GOALS = [Goal(min_top1_pct=60), Goal(min_top1_pct=70), Goal(max_gmacs=4.0), Goal(max_gmacs=8.5)]
+GOALS = [Goal(min_top1_pct=60), Goal(min_top1_pct=70), Goal(max_cost=4.0), Goal(max_cost=8.5)]
 
 
 def better(goal, this, other):
     """Whether outcome (top-1, gmacs) `this` serves the goal strictly better than `other`."""
-    if goal.max_gmacs is not None:
-        return this[1] <= goal.max_gmacs and (this[0], -this[1]) > (other[0], -other[1])
+    if goal.max_cost is not None:
+        return this[1] <= goal.max_cost and (this[0], -this[1]) > (other[0], -other[1])
     return this[0] >= goal.min_top1_pct and (-this[1], this[0]) > (-other[1], other[0])
 
 
@@ -160,10 +160,10 @@ def test_common_threshold_is_the_best_of_all(goal, seed):
     chosen = rounded(*slow_result(sure, correct, COSTS, choice.thresholds))
     assert len(set(choice.thresholds)) == 1
     assert not any(better(goal, outcome, chosen) for outcome in outcomes)
-    if choice.reached and goal.max_gmacs is None:
+    if choice.reached and goal.max_cost is None:
         assert chosen[0] >= goal.min_top1_pct
     elif choice.reached:
-        assert chosen[1] <= goal.max_gmacs
+        assert chosen[1] <= goal.max_cost
     else:
         assert chosen[0] == max(top1 for top1, _ in outcomes)
 
@@ -194,7 +194,7 @@ def test_per_exit_thresholds_are_the_best_of_their_grid(goal, points, monkeypatc
 def test_goals_out_of_reach():
     sure, correct = random_clips()
     with pytest.raises(ValueError, match="budget of 1.5 gmacs is below the cheapest, 2"):
-        calibrate.calibrate(sure, correct, COSTS, Goal(max_gmacs=1.5), "common")
+        calibrate.calibrate(sure, correct, COSTS, Goal(max_cost=1.5), "common")
     for rule in calibrate.RULES:
         choice = calibrate.calibrate(sure, correct, COSTS, Goal(min_top1_pct=101), rule)
         assert not choice.reached

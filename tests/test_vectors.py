@@ -194,6 +194,7 @@ def test_codecs_without_vectors_are_named(tmp_path, encoder, container, codec):
         ("libx264", "mp4", {"flags": "+ilme+ildct"}),
         ("mpeg2video", "mpegts", {"flags": "+ilme+ildct"}),
         ("mpeg4", "avi", {"flags": "+ilme+ildct"}),
+        ("libx264", "matroska", {"x264-params": "bff=1"}),
     ],
 )
 def test_interlaced_pictures_are_named(tmp_path, encoder, container, options):
@@ -241,6 +242,20 @@ def test_files_that_are_damaged_or_no_video(tmp_path):
         assert "damaged" in said or "cannot be decoded" in said
 
 
+def test_a_picture_that_cannot_be_read_is_named_wherever_it_lies(tmp_path):
+    """Also while the decoder still holds back pictures, as it does before the first B-picture."""
+    frames = pictures(9, size=(96, 80))
+    path = write_video(tmp_path / "v.mp4", frames, codec="libx264", container="mp4", bf="2")
+    whole = path.read_bytes()
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    assert len(places) == 9
+    for place in places:
+        path.write_bytes(whole[:place] + b"\x7f" + whole[place + 1 :])  # a unit beyond the packet
+        said = refused(path)
+        assert "cannot be decoded" in said or "can be decoded" in said
+
+
 def run_vectors(*arguments):
     parser = vectors.get_args_parser()
     return vectors.main(parser.parse_args(list(map(str, arguments))), parser)
@@ -278,6 +293,7 @@ def test_command_without_times_and_without_vectors(tmp_path):
     [
         (["v.npz", "--stop", "10"], "picture 9 is not in 0..8"),
         (["v.npz", "--start", "-1"], "are no range"),
+        (["v.npz", "--start", "9", "--picture", "v.png"], "picture 9 is not in 0..8"),
         (["v.png"], "v.png does not end in .npz"),
         (["v.npz", "--picture", "v.npz"], "v.npz does not end in .png"),
     ],

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from models import precision
-from models.over_time import EVIDENCE
+from models.over_time import EVIDENCE, ROUTES
 from training.recipes import METHODS
 
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -166,9 +166,10 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
 
 def route_word(text: str) -> str:
     """A word that may be a point of a route, or its name; what fits the network is seen later."""
-    if text not in ("time", "depth_then_time") and not re.fullmatch(r".+@[1-9]\d*", text):
+    if text not in ROUTES and not re.fullmatch(r".+@[1-9]\d*", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no point as DEPTH@SEGMENTS, such as full@2, nor time or depth_then_time"
+            f"{text!r} is no point as DEPTH@SEGMENTS, such as full@2, nor a route's name:"
+            f" {', '.join(ROUTES)}"
         )
     return text
 
@@ -182,7 +183,9 @@ def add_route_options(parser: argparse.ArgumentParser) -> None:
         metavar="POINT",
         help="decide after some segments: points as DEPTH@SEGMENTS, say exit1@1 full@1 full@2, in"
         " the order in which they are tried (the full network on all segments is always last); or"
-        " time: full@1 full@2 ..., or depth_then_time: before these, the exits on one segment."
+        " time: full@1 full@2 ..., or depth_then_time: before these, the exits on one segment, or"
+        " streams_then_time: before these, on one segment, residual@1 iframe+residual@1, or"
+        " streams_coarse: the latter with only full@1 full@3 and the last."
         " Needs logits of save_logits.py --per-segment, or an .npz with segments",
     )
     group.add_argument(

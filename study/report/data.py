@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from early_exit.wise import COMBINATIONS, FULL
-from study.columns import ALL
+from study.columns import ALL, TIMES
 from study.drawing import COLOURS, tones
 from study.summary import COMBINATION_LABELS, SHOWN, Study, label, where
 
@@ -27,8 +27,9 @@ def section_data(study: Study) -> dict:
     points, gmacs: decision points and what leaving there costs; full: [mean, std] top-1 there.
     exits: {method: {combination: [[mean, std] by point]}}, top-1 in percent, std null of one run.
     thresholds, curves: {method: {combination: {top1, gmacs: [[mean, std] by threshold],
-        share: [[percent by point] by threshold]}}}.
-    policies: {method: {combination: {gmacs, top1}}} of calibrated common thresholds.
+        share: [[percent by point] by threshold], ms: [decode_ms, network_ms] by threshold}}}.
+    policies: {method: {combination: {gmacs, top1, ms}}} of calibrated common thresholds.
+    ms is null where a run has no times.
     outputs, weights: {method: [[mean beta by output] by point]}, null where it has not run.
     classes, confusion: {method: [[decisions by predicted class] by true class]}.
     mistakes: {method: [[true class, predicted, [decisions by exit]]]}, most frequent first.
@@ -98,12 +99,21 @@ def _curve(rows: pd.DataFrame, thresholds: list, points: list) -> dict:
         "top1": _by(everyone, "threshold", thresholds, "top1_pct"),
         "gmacs": _by(everyone, "threshold", thresholds, "gmacs"),
         "share": share.loc[thresholds, points].to_numpy().tolist(),
+        "ms": _ms([where(everyone, threshold=threshold) for threshold in thresholds]),
     }
 
 
 def _policy(rows: pd.DataFrame) -> dict:
     rows = where(rows, rule=SHOWN["rule"], exit=ALL)
-    return {"gmacs": float(rows["gmacs"].mean()), "top1": float(rows["top1_pct"].mean())}
+    found = {"gmacs": float(rows["gmacs"].mean()), "top1": float(rows["top1_pct"].mean())}
+    ms = _ms([rows])
+    return {**found, "ms": ms and ms[0]}
+
+
+def _ms(groups: list[pd.DataFrame]) -> list | None:
+    """Mean TIMES of the runs of each group; None where a run has none."""
+    times = [rows[TIMES].mean(skipna=False).tolist() for rows in groups]
+    return None if any(map(math.isnan, sum(times, []))) else times
 
 
 def _calibrated(study: Study) -> float:

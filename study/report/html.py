@@ -16,6 +16,7 @@ from study.report.examples import KINDS, Example, choose, pictures
 from study.summary import COMBINATION_LABELS, Study
 
 PAGE = Path(__file__).with_name("static")
+TIMES_HTML = '<p><b data-live="ms"></b><span>ms per video: decoding + network</span></p>'
 DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
 
 
@@ -46,13 +47,15 @@ def tiles(study: Study, data: dict) -> str:
     """The main numbers, at the top."""
     method = data["first_method"]
     policy = data["policies"][method]["wise"]
-    cost = 100 * policy["gmacs"] / data["gmacs"][-1]
+    cost = f"{100 * policy['gmacs'] / data['gmacs'][-1]:.0f} % of full"
+    if policy["ms"]:
+        cost += f", {sum(policy['ms']):.0f} ms"
     runs = study.runs
     shown = {
         "Full network, test top-1": (f"{data['full'][0]:.1f} %", f"{data['gmacs'][-1]:.2f} GMACs"),
         f"{data['labels'][method]} with WISE, calibrated": (
             f"{policy['top1']:.1f} %",
-            f"{policy['gmacs']:.2f} GMACs, {cost:.0f} % of full",
+            f"{policy['gmacs']:.2f} GMACs, {cost}",
         ),
         "Test videos": (
             ", ".join(map(str, sorted(study.exits["num_videos"].unique()))),
@@ -147,6 +150,10 @@ def _images(video: str, finders: Iterable[VideoFinder]) -> dict[str, str]:
     return {}
 
 
+def _curves(data: dict) -> list[dict]:
+    return [curve for curves in data["curves"].values() for curve in curves.values()]
+
+
 def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[str, int]:
     """(HTML, number of examples with pictures) of one setting's part of the page."""
     note, cards, with_pictures = examples(study, finders)
@@ -175,6 +182,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
         method_options=options(data["labels"]),
         combination_options=options(COMBINATION_LABELS),
         last_step=len(data["thresholds"]) - 1,
+        times=TIMES_HTML if any(curve["ms"] for curve in _curves(data)) else "",
         line_options=lines,
         goal=escape(study.calibration()),
         exit_table=table(tables.exit_table(study), "each exit alone"),

@@ -136,6 +136,10 @@ class Section {
     say("top1-std", spread(curve.top1[step]));
     say("gmacs", curve.gmacs[step][0].toFixed(2));
     say("cost", pct((100 * curve.gmacs[step][0]) / full));
+    if (this.root.querySelector("[data-live=ms]")) {
+      const [decode, network] = curve.ms ? curve.ms[step].map((ms) => ms.toFixed(1)) : ["–", "–"];
+      say("ms", `${decode} + ${network}`);
+    }
     const rows = data.points.map((point, d) => {
       const share = curve.share[step][d];
       const bar = element("span", "", { class: "bar" });

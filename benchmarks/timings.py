@@ -1,0 +1,131 @@
+"""Milliseconds of decoding and of the network for leaving at each decision point, on videos.
+
+    python -m benchmarks.timings --run RUN --data-root DATA --test-list LIST --route time \\
+        --out results/timings.csv
+
+RUN: a run folder of exits, or with --route of any network. Every --every-th video of the list is
+predicted once for each point, at which it is made to leave, in turn; the table has the medians.
+Rows of the same network, points, precision, threads and machine are replaced. The table is what
+`team_net_wise_all_acc.py --timings` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
+from benchmarks.table import update_rows
+from benchmarks.timing import CLOCKS, machine
+from coviar.command import quiet_pipe
+from dataset_team.lists import read_list
+from early_exit.policy import Policy
+from early_exit.predictor import Predictor
+from early_exit.route import parse_route
+from early_exit.wise import FULL
+from models.precision import CHOICES, resolve
+from study.timings import COLUMNS, KEY, network_of
+from training.options import add_route_options, positive_int
+from training.provenance import command_line
+from training.trained import Trained, load_trained
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--data-root", required=True, type=Path)
+    parser.add_argument("--test-list", required=True, type=Path)
+    parser.add_argument("--data-name", default="ucf101", help="(default ucf101)")
+    parser.add_argument(
+        "--every", type=positive_int, default=4, metavar="N", help="video of the list (default 4)"
+    )
+    parser.add_argument("--precision", choices=CHOICES, default="fp32")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of the processor, for a busy machine"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="CSV")
+    add_route_options(parser)
+    return parser
+
+
+def policies_of(trained: Trained, words: list[str] | None, evidence: str) -> list[Policy]:
+    """One for each decision point, at which every clip leaves."""
+    exits = list(trained.net.exits)
+    if words is None and not exits:
+        raise ValueError(f"{trained.path} has no exits: name points with --route")
+    total = trained.net.backbone.num_segments
+    route = parse_route(words, total, [f"exit{k}" for k in exits]) if words else ()
+    number = len(route) - 1 if route else len(exits)
+    found = []
+    for point in range(number + 1):
+        thresholds = [EVERYBODY if k == point else NOBODY for k in range(number)]
+        if route:
+            rows = tuple(map(tuple, np.eye(len(route)).tolist()))
+            numbers = tuple(range(1, number + 1))
+            policy = Policy(numbers, tuple(thresholds), rows, route=route, evidence=evidence)
+        else:
+            policy = build_policy(exits, thresholds)
+        found.append(policy)
+    return found
+
+
+def main(args: argparse.Namespace) -> dict:
+    trained = load_trained(args.run)
+    precision = resolve(args.precision)
+    policies = policies_of(trained, args.route, args.evidence)
+    first = Predictor(trained, policies[0], precision=precision, clock=CLOCKS[args.clock])
+    predictors = [first.with_policy(policy) for policy in policies]
+    videos = [record.path for record in read_list(args.test_list, args.data_root, args.data_name)]
+    videos = videos[:: args.every]
+    first.warm_up()
+    points = predictors[0].points
+    times: dict[str, list] = {point: [] for point in points}
+    for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
+        Path(video).read_bytes()  # into the system's cache, for whoever comes first
+        for place in range(len(points)):
+            place = (place + number) % len(points)
+            found = predictors[place].predict(Path(video))
+            if found.point != points[place]:
+                raise ValueError(f"{video} left at {found.point}, not at {points[place]}")
+            times[found.point].append((found.load_ms, found.network_ms))
+    config = trained.net.backbone.config
+    about = {
+        **network_of(config, trained.crop_size),
+        "points": " ".join(points),
+        "precision": precision,
+        "clock": args.clock,
+        "threads": torch.get_num_threads(),
+        "machine": machine("cpu"),
+        "num_videos": len(videos),
+        "command": command_line(),
+    }
+    medians = {
+        point: np.median(values, axis=0).round(3).tolist() for point, values in times.items()
+    }
+    rows = [
+        {**about, "point": point, "decode_ms": decode, "network_ms": network}
+        for point, (decode, network) in medians.items()
+    ]
+    update_rows(args.out, COLUMNS, KEY, rows)
+    total = sum(medians[FULL])
+    shown = {
+        point: {
+            "decode_ms": decode,
+            "network_ms": network,
+            "ratio": round((decode + network) / total, 4),
+        }
+        for point, (decode, network) in medians.items()
+    }
+    return {"benchmark": "timings", "out": str(args.out), "videos": len(videos), **shown}
+
+
+if __name__ == "__main__":
+    with quiet_pipe():
+        print(json.dumps(main(get_args_parser().parse_args())))

@@ -1,0 +1,81 @@
+"""The loss of one stream of a backbone as a function of the stream's weights."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from dataset_team.lists import Record
+from models import STREAMS
+from models.team_net import TeamNet
+from study import curvature
+from training.loading import Batch
+
+
+class StreamLogits(nn.Module):
+    """The logits of one stream (b, classes) from the inputs of the network.
+
+    Where streams are only summed, the others are not computed.
+    """
+
+    def __init__(self, net: TeamNet, name: str):
+        super().__init__()
+        self.net, self.name = net, name
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.net.config["fusion"] != "sum":
+            return getattr(self.net(*inputs), self.name)
+        stream = getattr(self.net, self.name)
+        x = stream.input_norm(inputs[STREAMS.index(self.name)].flatten(0, 1))
+        for stage in stream.stages:
+            x = stage(x)
+        return stream.classify(x, self.net.num_segments)
+
+
+class StreamLoss:
+    """The mean cross entropy of one stream over batches, in parts, as study.curvature takes it."""
+
+    def __init__(self, net: TeamNet, name: str, batches: Sequence[Batch]):
+        self.module, self.batches = StreamLogits(net, name), batches
+        self.prefix = f"net.{name}."
+        self.weights = curvature.weights_of(getattr(net, name))
+        self.count = sum(len(batch.labels) for batch in batches)
+
+    def __call__(self, weights: curvature.Weights) -> Iterator[torch.Tensor]:
+        for logits, labels in self.logits(weights):
+            yield F.cross_entropy(logits, labels, reduction="sum") / self.count
+
+    def logits(self, weights: curvature.Weights) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        placed = {self.prefix + name: weight for name, weight in weights.items()}
+        for batch in self.batches:
+            yield functional_call(self.module, placed, batch.inputs), batch.labels
+
+    @torch.no_grad()
+    def top1_pct(self) -> float:
+        right = [x.argmax(1) == labels for x, labels in self.logits(self.weights)]
+        return 100 * torch.cat(right).double().mean().item()
+
+
+def choose_videos(records: Sequence[Record], number: int, seed: int) -> list[int]:
+    """Rows of `number` videos (all, where there are fewer), in the list's order.
+
+    Drawn by seed, class by class in turn, so that no class has two more than another which could
+    have had them. It does not depend on the order of the list.
+    """
+    rng = random.Random(seed)
+    by_class = defaultdict(list)
+    for row in sorted(range(len(records)), key=lambda row: records[row].name):
+        by_class[records[row].label].append(row)
+    classes = [by_class[label] for label in sorted(by_class)]
+    for rows in classes:
+        rng.shuffle(rows)
+    rng.shuffle(classes)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*classes))
+    return sorted([row for row in turns if row is not None][:number])

@@ -1,0 +1,92 @@
+"""Measured milliseconds of leaving at each decision point: tables of `benchmarks.timings`.
+
+One row per network, precision, number of threads, machine, and decision point of a row of points.
+decode_ms and network_ms: from the first byte of a video to leaving there, one clip and one crop.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from early_exit.logits import LogitsFile
+from early_exit.wise import decision_points
+
+NETWORK = ["arch", "motion_arch", "fusion", "num_segments", "crop_size"]
+SETUP = ["precision", "clock", "threads", "machine"]
+# points: all that a clip passes if it leaves nowhere, in order; point: where it leaves.
+COLUMNS = [*NETWORK, "points", "point", "decode_ms", "network_ms", *SETUP, "num_videos", "command"]
+KEY = [*NETWORK, *SETUP, "points"]
+
+
+class Times(NamedTuple):
+    """(D,) milliseconds of leaving at each decision point."""
+
+    decode_ms: np.ndarray
+    network_ms: np.ndarray
+
+    def total(self) -> np.ndarray:
+        """(D,) of both. A point is not cheaper than one before it: what is less is noise."""
+        return np.maximum.accumulate(self.decode_ms + self.network_ms)
+
+
+def network_of(config: dict, crop_size: int) -> dict[str, str]:
+    """The columns NETWORK of a `TeamNet.config`."""
+    values = {**config, "fusion": config.get("fusion", "team"), "crop_size": crop_size}
+    return {key: str(values[key]) for key in NETWORK}
+
+
+def load_times(path: Path, logits: LogitsFile) -> Times:
+    """The times of leaving at the decision points of the logits.
+
+    Raises ValueError when the file is something else, has not timed this network with these points,
+    or has on several machines.
+    """
+    if "model" not in logits.meta:
+        raise ValueError(f"{path} has times of this repository's networks, not of outside logits")
+    points = decision_points(logits.outputs)
+    wanted = network_of(logits.meta["model"], logits.meta["crop_size"])
+    wanted["points"] = " ".join(points)
+    setups: dict[tuple, dict[str, dict]] = {}
+    for row in _read(path):
+        if wanted.items() <= row.items():
+            setups.setdefault(tuple(row[key] for key in SETUP), {})[row["point"]] = row
+    about = ", ".join(f"{key} {value}" for key, value in wanted.items())
+    if not setups:
+        remedy = "python -m benchmarks.timings --run RUN"
+        raise ValueError(f"{path} has no times of {about}: {remedy} measures them")
+    if len(setups) > 1:
+        found = "; ".join(", ".join(map(str, setup)) for setup in setups)
+        raise ValueError(f"{path} has times of several machines ({found}): keep the rows of one")
+    rows = next(iter(setups.values()))
+    missing = [point for point in points if point not in rows]
+    if missing:
+        raise ValueError(f"{path} has no row for the point {missing[0]} of {about}")
+    return Times(*(_column(path, rows, points, key) for key in Times._fields))
+
+
+def _column(path: Path, rows: dict[str, dict], points: list[str], key: str) -> np.ndarray:
+    values = []
+    for point in points:
+        try:
+            value = float(rows[point][key])
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{path}: {key} of {point} is {rows[point][key]!r}, no milliseconds")
+        values.append(value)
+    return np.array(values)
+
+
+def _read(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{path}: no column {missing[0]}, so not a table of `python -m benchmarks.timings`"
+            )
+        return list(reader)
