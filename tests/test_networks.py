@@ -33,6 +33,7 @@ LISTED = {
 }
 CLASSES, SEGMENTS, BATCH, SIZE = 4, 2, 2, 64
 EXITS = (1, 2, 3, 4)
+ROUNDING = 1e-3  # to 24 bits over up to 120 layers, which random weights amplify
 
 
 @torch.no_grad()
@@ -113,7 +114,8 @@ def test_an_early_exit_gives_the_logits_of_the_full_pass(net, clips):
         )
         assert decisions.point.tolist() == [point] * BATCH
         want = (*output.exits, output.fused)[point]
-        torch.testing.assert_close(decisions.logits, want)
+        # On a CPU clips go alone, for which oneDNN may sum in another order.
+        assert (decisions.logits - want).norm() < ROUNDING * want.norm()
 
 
 @torch.no_grad()
@@ -123,8 +125,8 @@ def test_prepared_network_gives_the_same_outputs(net, clips):
     for output in outputs.values():
         both = list(zip((*output.exits, *output[1:]), (*want.exits, *want[1:])))
         assert all(a.dtype == torch.float32 and a.isfinite().all() for a, _ in both)
-        if output is outputs["fp32"]:  # 24 bits over up to 120 layers, which random weights amplify
-            assert all((a - b).norm() < 1e-3 * b.norm() for a, b in both)
+        if output is outputs["fp32"]:
+            assert all((a - b).norm() < ROUNDING * b.norm() for a, b in both)
     # To 8 bits over the few layers before exit 1. Random weights amplify that up to 5 %, so the
     # error is held to that of rounding: a third is the most that fewer roundings, of activations
     # computed with their convolution, change.
