@@ -81,11 +81,12 @@ FUNCTIONS = {
 
 def count_macs(function: Callable, *inputs, pointwise: bool = False) -> int:
     """MACs of `function(*inputs)`, without gradients. Raises ValueError as `counted` does."""
-    return counted(function, *inputs, pointwise=pointwise)[1]
+    _, macs, others = counted(function, *inputs)
+    return macs + pointwise * others
 
 
-def counted(function: Callable, *inputs, pointwise: bool = False):
-    """The result of `function(*inputs)` and its MACs.
+def counted(function: Callable, *inputs):
+    """The result of `function(*inputs)`, its MACs, and what `pointwise` adds to them.
 
     `function` is a module, a method of one, or any function that calls modules. Raises ValueError,
     naming the module, when one without submodules is called that this file does not know.
@@ -94,7 +95,7 @@ def counted(function: Callable, *inputs, pointwise: bool = False):
     flops = FlopCounterMode(display=False)
     with torch.no_grad(), _Pointwise(root) as others, flops, _Decompose():
         result = function(*inputs)
-    return result, flops.get_total_flops() // FLOPS_PER_MAC + pointwise * others.macs
+    return result, flops.get_total_flops() // FLOPS_PER_MAC, others.macs
 
 
 class _Decompose(TorchDispatchMode):

@@ -23,31 +23,33 @@ SIZES = ((8, 224), (4, 160))
 SOURCE = "Wang, She, Smolic, BMVC 2021; exits and protocol of the PKD + WISE paper"
 
 
-def stage_macs(
-    config: Mapping, exits: Sequence[int], crop_size: int, pointwise: bool = False
-) -> dict[str, int]:
+def stage_macs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, int]:
     """MACs per video (one clip, one crop) of every step, in the order in which they run.
 
     `config` is `TeamNet.config`. The steps are those of an early exit: a clip that leaves at
     exit k has run everything up to the step "exit k" and nothing after it. A layer's step
-    includes the TEAM block before it. `pointwise` as in MACs.counter.
+    includes the TEAM block before it.
     """
-    net, price = _build(config, exits), {"pointwise": pointwise}
-    size = (crop_size, crop_size)
-    clips = [torch.empty(1, config["num_segments"], c, *size, device="meta") for c in (3, 2, 3)]
-    backbone, macs, squeeze = net.backbone, {}, None
-    features, entering = counted(backbone.enter, *clips, **price)
+    costs = _stage_costs(_build(config, exits), crop_size)
+    return {step: macs for step, (macs, _) in costs.items()}
+
+
+def _stage_costs(net: TeamNetIC, crop_size: int) -> dict[str, tuple[int, int]]:
+    """The steps of `stage_macs`: their MACs, and what `pointwise` of MACs.counter adds to them."""
+    size, backbone = (crop_size, crop_size), net.backbone
+    segments = backbone.num_segments
+    clips = [torch.empty(1, segments, c, *size, device="meta") for c in (3, 2, 3)]
+    costs, squeeze = {}, None
+    features, *entering = counted(backbone.enter, *clips)
     for stage, name in enumerate(STAGES):
-        (features, squeeze), macs[name] = counted(
-            backbone.advance, stage, features, squeeze, **price
-        )
+        (features, squeeze), *costs[name] = counted(backbone.advance, stage, features, squeeze)
         number = stage + 1
         if number in net.exits:
             head = net.heads[str(number)]
-            macs[f"exit {number}"] = count_macs(head, backbone.per_clip(squeeze))
-    macs["layer4 and classifiers"] = count_macs(backbone.leave, features, squeeze, **price)
-    macs["stem"] += entering
-    return macs
+            _, *costs[f"exit {number}"] = counted(head, backbone.per_clip(squeeze))
+    _, *costs["layer4 and classifiers"] = counted(backbone.leave, features, squeeze)
+    costs["stem"] = [sum(pair) for pair in zip(costs["stem"], entering)]
+    return {step: tuple(pair) for step, pair in costs.items()}
 
 
 def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, float]:
@@ -121,15 +123,17 @@ def methods(num_classes: int) -> list[Method]:
 
 def _ways_out(config: Mapping, crop_size: int) -> dict[str, Method]:
     """Leaving at each exit and in full, as methods without a name."""
-    plain = steps_by_exit(stage_macs(config, EXITS, crop_size))
-    with_pointwise = steps_by_exit(stage_macs(config, EXITS, crop_size, pointwise=True))
-    params = count_params(_build(config, EXITS))
+    net = _build(config, EXITS)
+    costs = _stage_costs(net, crop_size)
+    plain, pointwise = (
+        steps_by_exit({step: pair[n] for step, pair in costs.items()}) for n in (0, 1)
+    )
     return {
         point: Method(
             name="",
             steps=steps,
-            pointwise=sum(with_pointwise[point].values()) - sum(steps.values()),
-            params=params,
+            pointwise=sum(pointwise[point].values()),
+            params=count_params(net),
             clips=1,
             crops=1,
             published=None,
