@@ -57,7 +57,7 @@ def build_network(
     if weights is not None:
         network.load_state_dict(weights)
     if in_channels != 3:
-        _replacefirst_conv(network, in_channels, is_pretrained=weights is not None)
+        _replace_first_conv(network, in_channels, is_pretrained=weights is not None)
     return network
 
 
@@ -101,7 +101,7 @@ def first_conv(network: nn.Module) -> nn.Conv2d:
     return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def _replacefirst_conv(network: nn.Module, in_channels: int, is_pretrained: bool) -> None:
+def _replace_first_conv(network: nn.Module, in_channels: int, is_pretrained: bool) -> None:
     colour = first_conv(network)
     conv = nn.Conv2d(
         in_channels,
