@@ -87,7 +87,7 @@ def main(args, parser):
         folder = run_folder(args, parser, METHOD)
         result = folder.finished()
         if result is None:
-            settings = pick(DataSettings, args, unlabelled=None)
+            settings = pick(DataSettings, args)
             splits = open_splits(settings, args.num_segments, args.crop_size, args.random_seed)
             if args.weights_dir and not args.weights_dir.is_dir():
                 raise FileNotFoundError(f"--weights-dir {args.weights_dir} is no folder")

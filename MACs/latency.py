@@ -27,7 +27,8 @@ def columns(path: str | os.PathLike) -> dict[str, dict]:
     Raises ValueError when the file is something else, or did not time the published network.
     """
     setups: dict[tuple, dict[str, float]] = {}
-    for row in _read(path):
+    needed = [*PUBLISHED_NETWORK, *SETUP, "exit", "latency_ms"]
+    for row in read_times(path, needed, "benchmarks.early_exit --out"):
         if PUBLISHED_NETWORK.items() <= row.items():
             setup = tuple(row[column] for column in SETUP)
             setups.setdefault(setup, {})[row["exit"]] = float(row["latency_ms"])
@@ -53,14 +54,15 @@ def _shares(ms: Mapping[str, float], point: str) -> dict:
     }
 
 
-def _read(path: str | os.PathLike) -> Sequence[dict]:
-    needed = [*PUBLISHED_NETWORK, *SETUP, "exit", "latency_ms"]
+def read_times(
+    path: str | os.PathLike, needed: Sequence[str], made_by: str
+) -> Sequence[dict[str, str]]:
+    """The rows of a CSV file of measured times. Raises ValueError when a column is missing."""
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in needed if name not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(
-                f"{path}: no column {missing[0]}, so not a table of "
-                "`python -m benchmarks.early_exit --out`"
+                f"{path}: no column {missing[0]}, so not a table of `python -m {made_by}`"
             )
         return list(reader)

@@ -49,41 +49,8 @@ def read_list(
     bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
     outside `data_name`'s classes, video listed twice (one file under two names too), not found.
     """
-    if not Path(data_root).is_dir():
-        raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
     num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
-    finder = VideoFinder(data_root)
-    seen = Seen(num_classes)
-    records, problems = [], []
-    for row in read_rows(list_path):
-        if isinstance(row, ListError):
-            problems.append(str(row))
-            continue
-        try:
-            name = relative_name(row.name, data_root)
-            path = finder.find(name)
-            if row.mark and path is None:
-                _check_comment(row, finder)
-                continue
-            if row.label is None:
-                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
-            seen.check(name, row.class_name, row.label, row.line)
-            if path is None:
-                raise ListError(
-                    f"no video {name}.* under {data_root} (check --data-root; "
-                    "python -m coviar.reencode brings videos there)"
-                )
-            seen.check_file(name, path, row.line)
-            records.append(Record(name, path, row.class_name, row.label, group_of(name)))
-        except ListError as error:
-            problems.append(f"{list_path}:{row.line}: {error}")
-        except OSError as error:
-            problems.append(f"{list_path}:{row.line}: {row.name} cannot be looked up: {error}")
-    if problems:
-        raise ListError(shorten(problems))
-    if not records:
-        raise ListError(f"{list_path}: no videos in this list")
-    return records
+    return _read_records(list_path, data_root, Seen(num_classes), labelled=True)
 
 
 def read_unlabelled(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Record]:
@@ -91,22 +58,38 @@ def read_unlabelled(list_path: str | os.PathLike, data_root: str | os.PathLike) 
 
     A line may be a path alone. Raises ListError naming every bad line, as `read_list`.
     """
-    finder, seen = VideoFinder(data_root), Seen(None)
+    return _read_records(list_path, data_root, Seen(None), labelled=False)
+
+
+def _read_records(
+    list_path: str | os.PathLike, data_root: str | os.PathLike, seen: Seen, labelled: bool
+) -> list[Record]:
+    if not Path(data_root).is_dir():
+        raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
+    finder = VideoFinder(data_root)
     records, problems = [], []
-    for row in read_rows(list_path, needs_class=False):
+    for row in read_rows(list_path, needs_class=labelled):
         if isinstance(row, ListError):
             problems.append(str(row))
             continue
         try:
             name = relative_name(row.name, data_root)
             path = finder.find(name)
-            if path is None and row.mark:
+            if row.mark and path is None:
+                if labelled:
+                    _check_comment(row, finder)
                 continue
+            if labelled and row.label is None:
+                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
+            class_name, label = (row.class_name, row.label) if labelled else ("", UNLABELLED)
+            seen.check(name, class_name, label, row.line)
             if path is None:
-                raise ListError(f"no video {name}.* under {data_root} (check --data-root)")
-            seen.check(name, "", UNLABELLED, row.line)
+                raise ListError(
+                    f"no video {name}.* under {data_root} (check --data-root; "
+                    "python -m coviar.reencode brings videos there)"
+                )
             seen.check_file(name, path, row.line)
-            records.append(Record(name, path, "", UNLABELLED, group_of(name)))
+            records.append(Record(name, path, class_name, label, group_of(name)))
         except ListError as error:
             problems.append(f"{list_path}:{row.line}: {error}")
         except OSError as error:

@@ -110,7 +110,7 @@ def load_batches(
 ) -> list[Batch]:
     """The clips of args.videos videos of args.part, on the device of the options, in batches."""
     count = net.config["num_classes"]
-    settings = pick(DataSettings, args, unlabelled=None)
+    settings = pick(DataSettings, args)
     splits = open_splits(settings, net.num_segments, crop_size, args.draw_seed, count)
     check_classes(args.checkpoint, classes, count, splits.class_names, args.train_list)
     dataset = getattr(splits, PARTS[args.part])

@@ -32,13 +32,8 @@ def paired_difference(
     rng = np.random.default_rng(0)
     total, counted = 0, 0
     for difference, units in zip(splits, groups):
-        _, unit = np.unique(np.asarray(units), return_inverse=True)
-        number = unit.max() + 1
-        sums = np.zeros((number, difference.shape[2]))
-        np.add.at(sums, unit, difference.mean(axis=0))
-        draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
-        total = total + draws @ sums
-        counted = counted + draws @ np.bincount(unit)
+        sums, counts = _draw(rng, *_of_units(difference, units), samples)
+        total, counted = total + sums, counted + counts
     tail = (100 - confidence_pct) / 2
     low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
     videos = sum(difference.shape[1] for difference in splits)
@@ -63,19 +58,34 @@ def over_backbones(
     """
     rng = np.random.default_rng(0)
     number = len(backbones)
-    units = [np.unique(np.asarray(unit), return_inverse=True)[1] for unit in groups]
+    of_units = list(map(_of_units, backbones, groups))
     means = np.stack([difference.mean(axis=(0, 1)) for difference in backbones])  # (B, D)
     total = np.zeros((samples, means.shape[1]))
     for _ in range(number):
         chosen = rng.integers(number, size=samples)
-        for b, (difference, unit) in enumerate(zip(backbones, units)):
+        for b, unit_values in enumerate(of_units):
             rows = np.flatnonzero(chosen == b)
-            size = unit.max() + 1
-            sums = np.zeros((size, difference.shape[2]))
-            np.add.at(sums, unit, difference.mean(axis=0))
-            draws = rng.multinomial(size, np.full(size, 1 / size), size=len(rows))
-            total[rows] += draws @ sums / (draws @ np.bincount(unit))[:, None]
+            sums, counts = _draw(rng, *unit_values, len(rows))
+            total[rows] += sums / counts[:, None]
     tail = (100 - confidence_pct) / 2
     low, high = np.percentile(100 * total / number, [tail, 100 - tail], axis=0)
     spread = means.std(axis=0, ddof=1) if number > 1 else np.full(means.shape[1], np.nan)
     return Difference(100 * means.mean(axis=0), low, high, 100 * spread)
+
+
+def _of_units(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Of each unit: the sum over its videos of means over seeds, (U, D); its videos' number, (U,)."""
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    counts = np.bincount(unit)
+    sums = np.zeros((len(counts), difference.shape[2]))
+    np.add.at(sums, unit, difference.mean(axis=0))
+    return sums, counts
+
+
+def _draw(
+    rng: np.random.Generator, sums: np.ndarray, counts: np.ndarray, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(samples, D) sums and (samples,) numbers of videos of as many units, drawn with return."""
+    number = len(counts)
+    draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
+    return draws @ sums, draws @ counts

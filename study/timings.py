@@ -6,7 +6,6 @@ decode_ms and network_ms: from the first byte of a video to leaving there, one c
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from early_exit.logits import LogitsFile
 from early_exit.wise import decision_points
+from MACs.latency import read_times
 
 NETWORK = ["arch", "motion_arch", "fusion", "num_segments", "crop_size"]
 SETUP = ["precision", "clock", "threads", "machine"]
@@ -51,7 +51,7 @@ def load_times(path: Path, logits: LogitsFile) -> Times:
     wanted = network_of(logits.meta["model"], logits.meta["crop_size"])
     wanted["points"] = " ".join(points)
     setups: dict[tuple, dict[str, dict]] = {}
-    for row in _read(path):
+    for row in read_times(path, COLUMNS, "benchmarks.timings"):
         if wanted.items() <= row.items():
             setups.setdefault(tuple(row[key] for key in SETUP), {})[row["point"]] = row
     about = ", ".join(f"{key} {value}" for key, value in wanted.items())
@@ -79,14 +79,3 @@ def _column(path: Path, rows: dict[str, dict], points: list[str], key: str) -> n
             raise ValueError(f"{path}: {key} of {point} is {rows[point][key]!r}, no milliseconds")
         values.append(value)
     return np.array(values)
-
-
-def _read(path: Path) -> list[dict]:
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path}: no column {missing[0]}, so not a table of `python -m benchmarks.timings`"
-            )
-        return list(reader)

@@ -50,8 +50,16 @@ BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
 
 
 def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Settings:
-    """A settings dataclass filled from the options of the same names, and from `others`."""
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in others]
+    """A settings dataclass filled from the options of the same names, and from `others`.
+
+    A field with a default keeps it where the script has no such option.
+    """
+    names = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in others
+        and (field.default is dataclasses.MISSING or hasattr(args, field.name))
+    ]
     return kind(**{name: getattr(args, name) for name in names}, **others)
 
 
@@ -99,7 +107,7 @@ def open_frozen(args: argparse.Namespace) -> Frozen:
     resolve_precision(args)
     return Frozen(
         find_backbone(args),
-        pick(DataSettings, args, unlabelled=getattr(args, "unlabelled", None)),
+        pick(DataSettings, args),
         device=choose_device(args.gpus),
         precision=args.precision,
         batch_size=args.feature_batch,
@@ -123,7 +131,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
     distributed.start(device)
     resolve_precision(args)
     args.precision = distributed.on_main(lambda: args.precision)
-    folder, data = run_folder(args, parser, method), pick(DataSettings, args, unlabelled=None)
+    folder, data = run_folder(args, parser, method), pick(DataSettings, args)
     with refusing(parser):
         check_backbone_options(args)
         if args.evaluate:
