@@ -3,9 +3,9 @@
     python -m benchmarks.early_exit --batch-sizes 1 8
 
 Every clip is made to leave at one exit, then at the next, then at none; and, as `mixed`, clips
-leave in about equal parts at all of them, so that rows of the batch are dropped on the way. Ratios
-are to the full network without exits in the same run. Weights and clips are random: only time is
-measured.
+leave in about equal parts at all of them. On a GPU rows of the batch are dropped on the way; on a
+CPU a batch is decided clip by clip. Ratios are to the full network without exits, run on the batch.
+Weights and clips are random: only time is measured.
 
     python -m benchmarks.early_exit --out results/latency.csv --videos VIDEO...
 

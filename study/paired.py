@@ -74,7 +74,7 @@ def over_backbones(
 
 
 def _of_units(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Of each unit: the sum over its videos of means over seeds, (U, D); its videos' number, (U,)."""
+    """Of each unit the sum over its videos, (U, D), of means over seeds; and their number, (U,)."""
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     counts = np.bincount(unit)
     sums = np.zeros((len(counts), difference.shape[2]))
