@@ -28,10 +28,11 @@ from coviar.command import run
 from coviar.convert import FITS
 from coviar.folder import list_folder
 from coviar.live import STDIN, is_live
-from dataset_team.lists import read_class_names
+from dataset_team.records import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy
-from early_exit.predictor import Predictor, describe, policy_beside
+from early_exit.prediction import describe, sentences
+from early_exit.predictor import Predictor, policy_beside
 from early_exit.route import point_names, route_gmacs
 from early_exit.timeline import Timeline
 from early_exit.timeline_lines import Tally, header, write_timeline
@@ -229,36 +230,6 @@ def picture_paths(show, videos, parser):
         taken.add(name.casefold())
         paths[video] = show / f"{name}.png"
     return paths
-
-
-def words_of(point):
-    """`exit1`, or `exit1@2` or `residual@1` of an exit over time, in words."""
-    depth, _, segments = point.partition("@")
-    if depth.startswith("exit"):
-        words = f"exit {depth[4:]}"
-    else:
-        words = "the full network" if depth == "full" else f"stream {depth}".replace("+", " + ")
-    return f"{words}, {segments} segment{'s' * (segments != '1')} read" if segments else words
-
-
-def sentences(found, costs):
-    """The lines printed for one video, of `describe`'s dict."""
-    top = ", ".join(
-        f"{entry['label']} {100 * entry['probability']:.1f} %" for entry in found["top"]
-    )
-    where = "full network" if found["exit"] == "full" else f"left at {words_of(found['exit'])}"
-    spent = (
-        f"{found['gmacs']:.2f} of {costs['full']:.2f} GMACs ({100 * found['share_of_full']:.0f} %)"
-    )
-    times = f"loaded in {found['load_ms']:.0f} ms, network {found['network_ms']:.0f} ms"
-    if found["wasted_segments"]:
-        times += f", {found['wasted_segments']} segment decoded ahead in vain"
-    if found["reencoded"]:
-        counted = f"pictures counted in {found['reencode_ms']:.0f} ms"
-        times = f"windows re-encoded ({found['reencoded']}), {counted}, {times}"
-    notes = [f"note: {note}" for note in found["notes"]]
-    lines = [top, f"{where}: {found['reason']}", f"{spent}; {times}", *notes]
-    return "\n    ".join([f"{found['video']}: {found['label']}", *lines])
 
 
 def load(args, parser):

@@ -15,7 +15,8 @@ import torch
 
 from coviar.command import run
 from dataset_team.sampling import reading_order
-from early_exit.logits import LOGITS_NAME, PARTS, LogitsFile, Part
+from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.part import PARTS, Part
 from models import STREAMS
 from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC

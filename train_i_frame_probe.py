@@ -16,7 +16,6 @@ from pathlib import Path
 from coviar.command import run
 from models.weights import load_imagenet
 from training.checkpoint import BEST, save_checkpoint
-from training.loading import DataSettings, open_splits
 from training.options import (
     add_data_options,
     add_device_options,
@@ -38,6 +37,7 @@ from training.probe import (
 from training.provenance import print_result
 from training.resolve import choose_device, resolve_precision
 from training.script import check_data, pick, refusing, run_folder, running
+from training.splits import DataSettings, open_splits
 
 METHOD = "i_frame_probe"
 

@@ -18,7 +18,8 @@ import numpy as np
 from coviar.command import run
 from early_exit import wise
 from early_exit.learn_wise import learn_wise
-from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
+from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.part import LogitsError
 from study.policies import open_logits
 from training.options import add_logits_options, add_route_options, make_parser, non_negative_float
 from training.provenance import print_result

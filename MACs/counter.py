@@ -61,7 +61,7 @@ FREE = (
     *(nn.Flatten, nn.Unflatten, Permute, nn.ChannelShuffle),
     nn.Sequential,  # an empty one
 )
-MODULES = (
+PRICED_MODULES = (
     (NORMS, NORM),
     (ACTIVATIONS, ACTIVATION),
     (POOLINGS, POOLING),
@@ -156,7 +156,7 @@ class _Pointwise(TorchFunctionMode):
             self.macs += price.macs * values.numel()
 
     def _price(self, module: nn.Module) -> Price | None:
-        for kinds, price in MODULES:
+        for kinds, price in PRICED_MODULES:
             if isinstance(module, kinds):
                 return price
         raise ValueError(

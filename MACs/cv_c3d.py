@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from MACs.method import Method, Part, describe
+from MACs.rival import CountedNetwork, Rival, count_rival
 
 NUM_FRAMES = 16
-CROP_SIZE = 112
+SIDE = 112
 # Channels of the convolutions between one pooling and the next.
 WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
@@ -28,21 +28,21 @@ def c3d(in_channels: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def parts(num_classes: int) -> list[Part]:
+def networks(num_classes: int) -> list[CountedNetwork]:
     found = []
     for name, channels in (("I-frames", 3), ("motion vectors", 2), ("residuals", 3)):
         with torch.device("meta"):
             network = c3d(channels, num_classes)
-        shape = (1, channels, NUM_FRAMES, CROP_SIZE, CROP_SIZE)
-        found.append(Part(f"{name}: C3D", network, shape))
+        shape = (1, channels, NUM_FRAMES, SIDE, SIDE)
+        found.append(CountedNetwork(f"{name}: C3D", network, shape))
     return found
 
 
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     return [
-        describe(
+        count_rival(
             "CV-C3D",
-            parts(num_classes),
+            networks(num_classes),
             clips=1,
             crops=1,
             published=25.39,

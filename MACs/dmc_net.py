@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from MACs.coviar_net import NUM_IFRAMES, NUM_PFRAMES, motion_parts, resnet_part
-from MACs.method import CROP_SIZE, Method, Part, describe
+from MACs.coviar_net import NUM_IFRAMES, NUM_PFRAMES, motion_networks, resnet_over
+from MACs.rival import CROP_SIZE, CountedNetwork, Rival, count_rival
 
 WIDTHS = (5, 32, 128, 128, 96, 64, 32, 2)  # motion vector (2) and residual (3) in, flow (2) out
 DILATIONS = (1, 2, 4, 8, 16, 1, 1)
@@ -24,22 +24,24 @@ def generator() -> nn.Sequential:
     return nn.Sequential(*layers[:-2])  # the flow itself is not normalised
 
 
-def parts(num_classes: int) -> list[Part]:
+def networks(num_classes: int) -> list[CountedNetwork]:
     with torch.device("meta"):
         refine = generator()
     return [
-        resnet_part("I-frames", "resnet152", NUM_IFRAMES, 3, num_classes),
-        *motion_parts(num_classes),
-        Part(f"generator x {NUM_PFRAMES}", refine, (NUM_PFRAMES, 5, CROP_SIZE, CROP_SIZE)),
-        resnet_part("generated flow", "resnet18", NUM_PFRAMES, 2, num_classes),
+        resnet_over("I-frames", "resnet152", NUM_IFRAMES, 3, num_classes),
+        *motion_networks(num_classes),
+        CountedNetwork(
+            f"generator x {NUM_PFRAMES}", refine, (NUM_PFRAMES, 5, CROP_SIZE, CROP_SIZE)
+        ),
+        resnet_over("generated flow", "resnet18", NUM_PFRAMES, 2, num_classes),
     ]
 
 
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     return [
-        describe(
+        count_rival(
             "DMC-Net",
-            parts(num_classes),
+            networks(num_classes),
             clips=1,
             crops=10,
             published=278.97,

@@ -6,12 +6,12 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 
-EXITS = ("exit1", "exit2", "exit3", "full")
-PUBLISHED_NETWORK = {
-    "arch": "resnet50",
-    "motion_arch": "resnet18",
-    "num_segments": "8",
-    "crop_size": "224",
+from models import PUBLISHED_NETWORK
+
+POINTS = ("exit1", "exit2", "exit3", "full")
+# The columns, as text, of the published network's rows.
+PUBLISHED = {
+    **{k: str(PUBLISHED_NETWORK[k]) for k in ("arch", "motion_arch", "num_segments", "crop_size")},
     "batch_size": "1",
 }
 # What may differ between measurements of one network.
@@ -27,21 +27,21 @@ def columns(path: str | os.PathLike) -> dict[str, dict]:
     Raises ValueError when the file is something else, or did not time the published network.
     """
     setups: dict[tuple, dict[str, float]] = {}
-    needed = [*PUBLISHED_NETWORK, *SETUP, "exit", "latency_ms"]
+    needed = [*PUBLISHED, *SETUP, "exit", "latency_ms"]
     for row in read_times(path, needed, "benchmarks.early_exit --out"):
-        if PUBLISHED_NETWORK.items() <= row.items():
+        if PUBLISHED.items() <= row.items():
             setup = tuple(row[column] for column in SETUP)
             setups.setdefault(setup, {})[row["exit"]] = float(row["latency_ms"])
-    complete = {setup: ms for setup, ms in setups.items() if {*EXITS} <= ms.keys()}
+    complete = {setup: ms for setup, ms in setups.items() if {*POINTS} <= ms.keys()}
     if not complete:
-        network = ", ".join(f"{key} {value}" for key, value in PUBLISHED_NETWORK.items())
+        network = ", ".join(f"{key} {value}" for key, value in PUBLISHED.items())
         raise ValueError(
             f"{path} holds no times of the published network ({network}) for all of "
-            f"{', '.join(EXITS)}: python -m benchmarks.early_exit --out {path}"
+            f"{', '.join(POINTS)}: python -m benchmarks.early_exit --out {path}"
         )
     (precision, threads, machine), ms = min(complete.items(), key=lambda item: item[1]["full"])
     timed = f"{precision}, {threads} threads, {machine}"
-    return {point: {**_shares(ms, point), "timed": timed} for point in EXITS}
+    return {point: {**_shares(ms, point), "timed": timed} for point in POINTS}
 
 
 def _shares(ms: Mapping[str, float], point: str) -> dict:

@@ -1,11 +1,11 @@
-"""What every method of the comparison costs, counted.
+"""What every rival in the comparison costs, counted.
 
     python MACs/main.py --data ucf101 --out results/macs.csv
     python MACs/main.py --detail
     python MACs/main.py --early-exit results/ucf101_7/policies.csv
     python MACs/main.py --times results/latency.csv
 
-Each method's network is built from its paper and counted on one pass over one view of a video,
+Each rival's network is built from its paper and counted on one pass over one view of a video,
 times the views (clips x crops) of its protocol, times the videos of the three test splits. `gmacs`
 are 1e9 MACs of convolutions and matrix products; `gmacs_1024` are MACs / 1024**3, the PKD + WISE
 paper's unit; `gmacs_1024_as_published` adds normalisation, activations and pooling, as the
@@ -27,11 +27,12 @@ if __name__ == "__main__":
 
 from coviar.command import run
 from coviar.files import whole_file
-from MACs import averages, coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
-from MACs.method import PAPER_UNIT, Method
+from dataset_team.registry import DATASETS
+from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
+from MACs.rival import PAPER_UNIT, Rival
+from study import mean_costs
 
 COUNTED = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
-CLASSES = {"ucf101": 101, "hmdb51": 51}
 TEST_VIDEOS = {"ucf101": 11213, "hmdb51": 4590}  # of the three splits together
 
 
@@ -39,8 +40,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=CLASSES, default="ucf101", help="classes and videos")
-    parser.add_argument("--detail", action="store_true", help="print the steps of each method")
+    parser.add_argument("--data", choices=TEST_VIDEOS, default="ucf101", help="classes and videos")
+    parser.add_argument("--detail", action="store_true", help="print the steps of each rival")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--out", metavar="CSV", help="write the table as CSV, too")
     parser.add_argument(
@@ -56,33 +57,33 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table_row(method: Method, data: str) -> dict:
-    """One method's columns; None where nothing was published."""
-    in_paper_unit = method.macs / PAPER_UNIT
-    as_published = (method.macs + method.pointwise) / PAPER_UNIT
-    per_video = method.macs * method.views / 1e9
-    published = method.published
+def table_row(rival: Rival, data: str) -> dict:
+    """One rival's columns; None where nothing was published."""
+    in_paper_unit = rival.macs / PAPER_UNIT
+    as_published = (rival.macs + rival.pointwise) / PAPER_UNIT
+    per_video = rival.macs * rival.views / 1e9
+    published = rival.published
     return {
-        "method": method.name,
+        "method": rival.name,
         "data": data,
-        "gmacs": round(method.macs / 1e9, 3),
+        "gmacs": round(rival.macs / 1e9, 3),
         "gmacs_1024": round(in_paper_unit, 3),
         "gmacs_1024_as_published": round(as_published, 3),
         "published_1024": published,
         "to_published_pct": published and round(100 * (as_published / published - 1), 2),
-        "clips_x_crops": f"{method.clips} x {method.crops}",
+        "clips_x_crops": f"{rival.clips} x {rival.crops}",
         "gmacs_per_video": round(per_video, 3),
-        "gmacs_1024_per_video": round(in_paper_unit * method.views, 3),
+        "gmacs_1024_per_video": round(in_paper_unit * rival.views, 3),
         "tmacs_three_test_splits": round(per_video * TEST_VIDEOS[data] / 1e3, 1),
-        "params_millions": round(method.params / 1e6, 2),
-        "source": method.source,
-        "note": method.note,
+        "params_millions": round(rival.params / 1e6, 2),
+        "source": rival.source,
+        "note": rival.note,
     }
 
 
 def add_times(rows: list[dict], times: dict[str, dict]) -> None:
     """Measured columns in the rows of TEAM-Net; None in the others, which were not timed."""
-    by_method = {team_net.name_of(point): measured for point, measured in times.items()}
+    by_method = {team_net.row_name(point): measured for point, measured in times.items()}
     empty = dict.fromkeys(times["full"])
     for row in rows:
         row.update(by_method.get(row["method"], empty))
@@ -106,38 +107,43 @@ def print_table(rows: list[dict], hidden: Collection[str] = ()) -> None:
     print()
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def print_steps(method: Method) -> None:
-    print(f"\n{method.name}")
-    for step, macs in method.steps.items():
-        print(f"  {step:34} {macs / 1e9:10.4f} gmacs  {100 * macs / method.macs:6.2f} %")
+def print_steps(rival: Rival) -> None:
+    print(f"\n{rival.name}")
+    for step, macs in rival.steps.items():
+        print(f"  {step:34} {macs / 1e9:10.4f} gmacs  {100 * macs / rival.macs:6.2f} %")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         times = latency.columns(args.times) if args.times else None
-        means = averages.over_runs(averages.read(args.early_exit)) if args.early_exit else []
+        means = (
+            mean_costs.over_runs(mean_costs.read_policies(args.early_exit))
+            if args.early_exit
+            else []
+        )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    found = [m for module in COUNTED for m in module.methods(CLASSES[args.data])]
-    rows = [table_row(method, args.data) for method in found]
+    num_classes = DATASETS[args.data].num_classes
+    found = [rival for module in COUNTED for rival in module.rivals(num_classes)]
+    rows = [table_row(rival, args.data) for rival in found]
     if times:
         add_times(rows, times)
     if args.out:
         write_csv(args.out, rows, shlex.join(["python", "MACs/main.py", *sys.argv[1:]]))
     if args.json:
-        steps = {method.name: method.steps for method in found} if args.detail else {}
+        steps = {rival.name: rival.steps for rival in found} if args.detail else {}
         print(json.dumps({"methods": rows, "steps": steps, "early_exit": means}))
         return
     print_table(rows, hidden=("data", "source", "note"))
     for row in rows:
         print(f"{row['method']}: {row['source']}" + (f"; {row['note']}" if row["note"] else ""))
     if args.detail:
-        for method in found:
-            print_steps(method)
+        for rival in found:
+            print_steps(rival)
     for protocol in dict.fromkeys(row["protocol"] for row in means):
         print(f"\nMean cost per video of early exiting, every video counted. Protocol: {protocol}")
         print_table([r for r in means if r["protocol"] == protocol], hidden=("protocol",))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from MACs.method import CROP_SIZE, Method, Part, describe
+from MACs.rival import CROP_SIZE, CountedNetwork, Rival, count_rival
 
 NUM_FRAMES = 12
 GROUPS = 16  # the fibers
 STEM_WIDTH = 16
-STAGES = ((96, 3), (192, 4), (384, 6), (768, 3))  # channels, units
+FIBER_STAGES = ((96, 3), (192, 4), (384, 6), (768, 3))  # channels, units
 
 
 def conv(in_channels: int, out_channels: int, kernel, stride=1, groups: int = 1) -> nn.Sequential:
@@ -53,7 +53,7 @@ def mfnet(num_classes: int) -> nn.Sequential:
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
     ]
     in_channels, stride = STEM_WIDTH, (2, 1, 1)  # the first stage halves time, the others space
-    for channels, units in STAGES:
+    for channels, units in FIBER_STAGES:
         for unit in range(units):
             is_first = unit == 0
             layers.append(
@@ -65,17 +65,17 @@ def mfnet(num_classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(in_channels, num_classes))
 
 
-def parts(num_classes: int) -> list[Part]:
+def networks(num_classes: int) -> list[CountedNetwork]:
     with torch.device("meta"):
         network = mfnet(num_classes)
-    return [Part("MFNet-3D", network, (1, 3, NUM_FRAMES, CROP_SIZE, CROP_SIZE))]
+    return [CountedNetwork("MFNet-3D", network, (1, 3, NUM_FRAMES, CROP_SIZE, CROP_SIZE))]
 
 
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     return [
-        describe(
+        count_rival(
             "MFCD-Net",
-            parts(num_classes),
+            networks(num_classes),
             clips=15,
             crops=1,
             published=7.903,

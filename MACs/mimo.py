@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from MACs.coviar_net import resnet_part
-from MACs.method import Method, Part, describe
+from MACs.coviar_net import resnet_over
+from MACs.rival import CountedNetwork, Rival, count_rival
 
 NUM_CHANNELS = 9
 
 
-def parts(num_classes: int) -> list[Part]:
-    return [resnet_part("all modalities", "resnet18", 1, NUM_CHANNELS, num_classes)]
+def networks(num_classes: int) -> list[CountedNetwork]:
+    return [resnet_over("all modalities", "resnet18", 1, NUM_CHANNELS, num_classes)]
 
 
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     return [
-        describe(
+        count_rival(
             "MIMO",
-            parts(num_classes),
+            networks(num_classes),
             clips=1,
             crops=1,
             published=15.4,

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from MACs.counter import count_macs, counted
-from MACs.method import CROP_SIZE, Method, count_params
+from MACs.rival import CROP_SIZE, Rival, count_params
 from models.over_time import check_fusion, exits_of, run_alone, streams_of, uses_streams
-from models.team_net import IN_CHANNELS, TeamNet
+from models.team_net import IN_CHANNELS, NUM_TEAM_BLOCKS, STAGES, TeamNet
 from models.team_net_ic import TeamNetIC
 
-STAGES = ("stem", "layer1", "layer2", "layer3")
 EXITS = (1, 2, 3)
-PUBLISHED = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
+PUBLISHED_GMACS_1024 = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
 # Streams of today's networks, and what one sees of a video: T segments and pixels.
 EFFICIENT = {"mobilenet_v2": "MobileNetV2", "efficientnet_b0": "EfficientNet-B0"}
 SIZES = ((8, 224), (4, 160))
@@ -38,10 +37,10 @@ def _stage_costs(net: TeamNetIC, crop_size: int) -> dict[str, tuple[int, int]]:
     """The steps of `stage_macs`: their MACs, and what `pointwise` of MACs.counter adds to them."""
     size, backbone = (crop_size, crop_size), net.backbone
     segments = backbone.num_segments
-    clips = [torch.empty(1, segments, c, *size, device="meta") for c in (3, 2, 3)]
+    clips = [torch.empty(1, segments, c, *size, device="meta") for c in IN_CHANNELS.values()]
     costs, squeeze = {}, None
     features, *entering = counted(backbone.enter, *clips)
-    for stage, name in enumerate(STAGES):
+    for stage, name in enumerate(STAGES[:NUM_TEAM_BLOCKS]):
         (features, squeeze), *costs[name] = counted(backbone.advance, stage, features, squeeze)
         number = stage + 1
         if number in net.exits:
@@ -98,15 +97,15 @@ def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 @functools.cache
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     """The published network, leaving at each exit, in full, and in full with temporal shift; then
     networks of EFFICIENT in all three streams."""
-    config = {"num_classes": num_classes, "num_segments": 8}
+    config = {"num_classes": num_classes}
     published = _ways_out(config, CROP_SIZE)
     shifted = _ways_out({**config, "is_shift": True}, CROP_SIZE)["full"]
     found = [
-        method._replace(name=name_of(point), published=PUBLISHED[point])
-        for point, method in published.items()
+        rival._replace(name=row_name(point), published=PUBLISHED_GMACS_1024[point])
+        for point, rival in published.items()
     ]
     note = "shifting moves data and multiplies nothing"
     found.append(shifted._replace(name="TEAM-Net with TSM", note=note))
@@ -115,21 +114,21 @@ def methods(num_classes: int) -> list[Method]:
         ways = _ways_out({**config, **network}, pixels)
         streams = f"{name} streams, T = {segments}, {pixels} pixels"
         found += [
-            method._replace(name=f"{name_of(point)}, {streams}", source="torchvision's network")
-            for point, method in ways.items()
+            rival._replace(name=f"{row_name(point)}, {streams}", source="torchvision's network")
+            for point, rival in ways.items()
         ]
     return found
 
 
-def _ways_out(config: Mapping, crop_size: int) -> dict[str, Method]:
-    """Leaving at each exit and in full, as methods without a name."""
+def _ways_out(config: Mapping, crop_size: int) -> dict[str, Rival]:
+    """Leaving at each exit and in full, as rivals without a name."""
     net = _build(config, EXITS)
     costs = _stage_costs(net, crop_size)
     plain, pointwise = (
         steps_by_exit({step: pair[n] for step, pair in costs.items()}) for n in (0, 1)
     )
     return {
-        point: Method(
+        point: Rival(
             name="",
             steps=steps,
             pointwise=sum(pointwise[point].values()),
@@ -143,7 +142,7 @@ def _ways_out(config: Mapping, crop_size: int) -> dict[str, Method]:
     }
 
 
-def name_of(point: str) -> str:
+def row_name(point: str) -> str:
     """The table's name of leaving at "exit1" ... or "full"."""
     return (
         "TEAM-Net" if point == "full" else f"TEAM-Net, leaving at {point.replace('exit', 'exit ')}"

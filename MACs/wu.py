@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from MACs.coviar_net import NUM_IFRAMES, motion_parts, resnet_part
-from MACs.method import Method, Part, describe
+from MACs.coviar_net import NUM_IFRAMES, motion_networks, resnet_over
+from MACs.rival import CountedNetwork, Rival, count_rival
 
 
-def parts(num_classes: int) -> list[Part]:
-    iframes = resnet_part("I-frames", "resnet18", NUM_IFRAMES, 3, num_classes)
-    return [iframes, *motion_parts(num_classes)]
+def networks(num_classes: int) -> list[CountedNetwork]:
+    iframes = resnet_over("I-frames", "resnet18", NUM_IFRAMES, 3, num_classes)
+    return [iframes, *motion_networks(num_classes)]
 
 
-def methods(num_classes: int) -> list[Method]:
+def rivals(num_classes: int) -> list[Rival]:
     return [
-        describe(
+        count_rival(
             "Wu et al.",
-            parts(num_classes),
+            networks(num_classes),
             clips=1,
             crops=10,
             published=42.09,

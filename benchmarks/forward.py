@@ -83,7 +83,7 @@ def measured_precisions(device: str) -> list[str]:
 
 
 def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
-    """The networks to compare, and the precision that each computes in."""
+    """The networks to compare_logits, and the precision that each computes in."""
     net = build_network(args)
     cases = {"plain": (net, "fp32")}
     for precision in measured_precisions(args.device):
@@ -94,7 +94,7 @@ def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
     return cases
 
 
-def compare(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+def compare_logits(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
     agreement = (logits.argmax(1) == reference.argmax(1)).float().mean().item()
     difference = (logits - reference).abs().max() / reference.abs().max()
     return {
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> dict:
             "ratio_to_plain": round(medians["plain"] / medians[name], 2),
             "gmacs_per_s": round(1e3 * gmacs / medians[name], 1),
             "share_of_peak": round(1e3 * gmacs / medians[name] / peaks[precision], 3),
-            **compare(logits[name], logits["plain"]),
+            **compare_logits(logits[name], logits["plain"]),
         }
     return result
 

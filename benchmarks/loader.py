@@ -33,7 +33,7 @@ from benchmarks.timing import capability
 from coviar import load_clip
 from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import Record
+from dataset_team.records import Record
 from dataset_team.sampling import segment_positions
 from training.options import non_negative_int, positive_int
 

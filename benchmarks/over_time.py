@@ -33,10 +33,11 @@ from benchmarks.probe import Probe, load_probe
 from benchmarks.table import update_rows
 from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
-from early_exit.predictor import Prediction, Predictor
+from early_exit.prediction import Prediction
+from early_exit.predictor import Predictor
 from early_exit.promise import Wish
 from early_exit.route import along, parse_route, point_names, route_gmacs
 from early_exit.wise import FULL, fit_temperature, num_exits, vanilla_weights

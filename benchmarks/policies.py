@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from dataset_team.transforms import normalise
 from early_exit.calibrate import RULES
 from early_exit.logits import LOGITS_NAME, LogitsFile
@@ -91,7 +91,7 @@ def run_all(
     return results
 
 
-def describe(
+def outcome(
     net: TeamNetIC, policy: Policy | None, clips: list, labels: torch.Tensor, crop_size: int, device
 ) -> dict:
     """top1_pct, mean gmacs and, for a policy, the shares of clips that leave at each point."""
@@ -152,7 +152,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     }
     for name in deciders:
         about = (net, policies.get(name), clips, labels, trained.crop_size, args.device)
-        result[name] = describe(*about)
+        result[name] = outcome(*about)
         for size in args.batch_sizes:
             ms, full, load = medians[name, size], medians["full", size], medians["load"]
             result[name][f"batch_{size}"] = {

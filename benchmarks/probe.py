@@ -10,7 +10,7 @@ import torch
 from coviar import read_index
 from dataset_team.dataset import load_test_iframes
 from dataset_team.transforms import normalise_iframe
-from early_exit.predictor import Prediction
+from early_exit.prediction import Prediction
 from early_exit.wise import FULL
 from models.inference import prepare_stream
 from training.checkpoint import BEST

@@ -30,11 +30,12 @@ from models import STREAMS
 from models.team_net import new_classifier
 from study.paired import paired_difference
 from study.run_tables import write_rows
-from training.bank import Features, read_banks
+from training.bank import read_banks
 from training.checkpoint import load_checkpoint
 from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
 from training.exits import make_optimizer
+from training.features import Features
 from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line, print_result
 
@@ -52,7 +53,7 @@ class Bank(NamedTuple):
     test: Features
 
 
-class Recipe(NamedTuple):
+class Trial(NamedTuple):
     """teacher(epoch, streams (n, 3, C), labels, own logits per exit) -> targets (n, C) per exit."""
 
     teacher: Callable
@@ -131,27 +132,27 @@ SCHEDULES = {
     "order I, R, mv": "iframe:3,residual:3,mv",
     **{f"{name} alone": name for name in STREAMS},
 }
-RECIPES = {
-    "CE": Recipe(labels_only),
-    **{name: Recipe(scheduled(words)) for name, words in SCHEDULES.items()},
-    "fused": Recipe(fused),
-    "fused, temperature 2": Recipe(scheduled("fused", temperature=2.0)),
-    "mean of streams": Recipe(mean),
-    "confident streams": Recipe(confident),
-    "labels + fused": Recipe(half_labels(fused)),
-    "labels + PKD": Recipe(half_labels(scheduled(PKD))),
-    "labels + confident": Recipe(half_labels(confident)),
-    "labels + deeper exit": Recipe(half_labels(deeper_exit)),
-    "CE standardised": Recipe(labels_only, "standardised"),
-    "CE pooled": Recipe(labels_only, "pooled"),
-    "CE standardised pooled": Recipe(labels_only, "standardised pooled"),
-    "CE standardised hidden": Recipe(labels_only, "standardised hidden"),
-    "CE standardised pooled hidden": Recipe(labels_only, "standardised pooled hidden"),
-    "PKD standardised": Recipe(scheduled(PKD), "standardised"),
-    "PKD pooled": Recipe(scheduled(PKD), "pooled"),
-    "PKD standardised pooled": Recipe(scheduled(PKD), "standardised pooled"),
-    "fused standardised pooled": Recipe(fused, "standardised pooled"),
-    "labels + fused, standardised pooled": Recipe(half_labels(fused), "standardised pooled"),
+TRIALS = {
+    "CE": Trial(labels_only),
+    **{name: Trial(scheduled(words)) for name, words in SCHEDULES.items()},
+    "fused": Trial(fused),
+    "fused, temperature 2": Trial(scheduled("fused", temperature=2.0)),
+    "mean of streams": Trial(mean),
+    "confident streams": Trial(confident),
+    "labels + fused": Trial(half_labels(fused)),
+    "labels + PKD": Trial(half_labels(scheduled(PKD))),
+    "labels + confident": Trial(half_labels(confident)),
+    "labels + deeper exit": Trial(half_labels(deeper_exit)),
+    "CE standardised": Trial(labels_only, "standardised"),
+    "CE pooled": Trial(labels_only, "pooled"),
+    "CE standardised pooled": Trial(labels_only, "standardised pooled"),
+    "CE standardised hidden": Trial(labels_only, "standardised hidden"),
+    "CE standardised pooled hidden": Trial(labels_only, "standardised pooled hidden"),
+    "PKD standardised": Trial(scheduled(PKD), "standardised"),
+    "PKD pooled": Trial(scheduled(PKD), "pooled"),
+    "PKD standardised pooled": Trial(scheduled(PKD), "standardised pooled"),
+    "fused standardised pooled": Trial(fused, "standardised pooled"),
+    "labels + fused, standardised pooled": Trial(half_labels(fused), "standardised pooled"),
 }
 
 
@@ -184,7 +185,7 @@ def read_bank(root: Path, split: str, digest: str | None) -> Bank:
     return Bank(loaded["train"], loaded["test"][0])
 
 
-def train(bank: Bank, recipe: Recipe, seed: int, segments: int) -> list[nn.Module]:
+def train(bank: Bank, recipe: Trial, seed: int, segments: int) -> list[nn.Module]:
     """Heads after the last epoch, in eval mode."""
     torch.manual_seed(seed)
     classes = bank.train[0].streams.shape[2]
@@ -258,7 +259,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", nargs="+", default=["split1", "split2", "split3"])
     parser.add_argument("--digests", nargs="+", help="weights digest of each split's backbone")
     parser.add_argument("--seeds", type=non_negative_int, nargs="+", default=[1, 736, 4711])
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--recipes", nargs="+", default=list(TRIALS), choices=TRIALS)
     parser.add_argument("--num_segments", type=positive_int, default=4)
     parser.add_argument("--out", type=Path, help="CSV file to write")
     return parser
@@ -278,7 +279,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         right = {
             split: np.stack(
                 [
-                    correct(train(bank, RECIPES[name], seed, args.num_segments), bank.test)
+                    correct(train(bank, TRIALS[name], seed, args.num_segments), bank.test)
                     for seed in args.seeds
                 ]
             )

@@ -85,7 +85,7 @@ def script_of(method: str) -> str:
     return f"train_{method}"
 
 
-class Sweep:
+class ScriptRuns:
     """The runs of one set of options."""
 
     def __init__(self, args: argparse.Namespace, forwarded: list[str]):
@@ -102,7 +102,7 @@ class Sweep:
     def fill(self, views: int, parts: tuple[str, ...] = ("train", "heldout", "test")) -> dict:
         """Fill the bank with all cores; the result of `python -m training.views`."""
         command = ["-m", "training.views", *self.common, "--views", str(views), "--parts", *parts]
-        return run(command, os.cpu_count())
+        return run_script(command, os.cpu_count())
 
     def train(self, views: dict[str, int], folder: str, *more: str) -> list[dict]:
         """The results of all methods x seeds, with method and seed, --jobs at a time."""
@@ -116,7 +116,7 @@ class Sweep:
             return {
                 "method": method,
                 "seed": seed,
-                **run([f"{script_of(method)}.py", *options], threads),
+                **run_script([f"{script_of(method)}.py", *options], threads),
             }
 
         with ThreadPoolExecutor(self.args.jobs) as pool:
@@ -124,7 +124,7 @@ class Sweep:
             return list(pool.map(train_one, jobs))
 
 
-def run(command: list[str], threads: int) -> dict:
+def run_script(command: list[str], threads: int) -> dict:
     """The result that a script prints last; SystemExit with its message where it fails."""
     process = subprocess.run(
         [sys.executable, *command],
@@ -139,7 +139,7 @@ def run(command: list[str], threads: int) -> dict:
     return json.loads(process.stdout.splitlines()[-1].partition("result: ")[2])
 
 
-def measure(sweep: Sweep) -> dict:
+def measure_time(sweep: ScriptRuns) -> dict:
     """Seconds with the bank and without."""
     start = time.perf_counter()
     filled = sweep.fill(sweep.args.views)
@@ -178,7 +178,7 @@ def clips_passed(recipe: argparse.Namespace, filled: dict) -> int:
     return recipe.epochs * each_epoch + clips["test"]
 
 
-def compare_views(sweep: Sweep) -> dict:
+def compare_views(sweep: ScriptRuns) -> dict:
     """Accuracy by number of views, over methods and seeds; writes views.csv."""
     epochs = {method: recipe.epochs for method, recipe in sweep.recipes.items()}
     wanted = [max(epochs.values()) if v == "fresh" else v for v in sweep.args.compare_views]
@@ -238,8 +238,8 @@ def main(args: argparse.Namespace, forwarded: list[str], parser: argparse.Argume
     args.out, args.pretrained = args.out.resolve(), args.pretrained.resolve()
     if not args.compare_views and args.out.is_dir() and any(args.out.iterdir()):
         parser.error(f"--out {args.out} is not empty: the time to fill a bank is measured too")
-    sweep = Sweep(args, forwarded)
-    result = compare_views(sweep) if args.compare_views else measure(sweep)
+    sweep = ScriptRuns(args, forwarded)
+    result = compare_views(sweep) if args.compare_views else measure_time(sweep)
     machine = {"torch": torch.__version__, "cpus": os.cpu_count(), "jobs": args.jobs}
     return {**result, **machine, "command": command_line()}
 

@@ -23,7 +23,7 @@ from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
 from benchmarks.table import update_rows
 from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from early_exit.policy import Policy
 from early_exit.predictor import Predictor
 from early_exit.route import parse_route

@@ -151,6 +151,6 @@ def main(
 
 
 if __name__ == "__main__":
-    from dataset_team.lists import read_paths
+    from dataset_team.records import read_paths
 
     run(functools.partial(main, read_paths=read_paths), get_args_parser())

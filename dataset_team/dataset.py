@@ -13,8 +13,8 @@ import torch
 
 from coviar import load_clip, read_index, read_indexes
 from coviar.source_index import read_source_index
-from dataset_team.lists import shorten
 from dataset_team.photometric import change_light
+from dataset_team.records import shorten
 from dataset_team.sampling import segment_positions
 from dataset_team.transforms import (
     MOTION_SCALES,

@@ -12,311 +12,198 @@ forms.
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import json
 import os
-import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from coviar.command import run
+from coviar.files import whole_file
+from dataset_team import folders, official_lists
+from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import film_of, group_of
-from dataset_team.identity import real_file
-from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
-from dataset_team.registry import DATASETS
-
-MAX_PROBLEMS_SHOWN = 10
-UNLABELLED = -1
+from dataset_team.list_file import ListError
+from dataset_team.records import MAX_PROBLEMS_SHOWN, Seen, shorten
 
 
-class Record(NamedTuple):
-    """One video of a list."""
+def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
+    """Write a list file; with tabs between the columns where a name or class holds blanks.
 
-    name: str  # path in the list without extension, "Class/v_Class_g01_c01": unique, joins files
-    path: str  # the existing file
-    class_name: str
-    label: int
-    group: str | None  # recording the video was cut from, None where the name does not tell
-
-
-def read_list(
-    list_path: str | os.PathLike, data_root: str | os.PathLike, data_name: str | None = None
-) -> list[Record]:
-    """Read and check a list file; return its Records in order.
-
-    Videos are looked up under `data_root` as finder.VideoFinder does. Raises ListError naming every
-    bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
-    outside `data_name`'s classes, video listed twice (one file under two names too), not found.
+    Raises ListError for a name that a line of text cannot hold.
     """
-    num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
-    return _read_records(list_path, data_root, Seen(num_classes), labelled=True)
+    lines = []
+    for entry in entries:
+        words = entry.name, entry.class_name, str(entry.label)
+        if not "".join(words).isprintable() or '"' in "".join(words):
+            raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
+        line = ("\t" if " " in "".join(words) else " ").join(words)
+        lines.append(f"{line}\n")
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def read_unlabelled(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Record]:
-    """The videos of a list as Records with the label UNLABELLED, whatever it says of their classes.
-
-    A line may be a path alone. Raises ListError naming every bad line, as `read_list`.
-    """
-    return _read_records(list_path, data_root, Seen(None), labelled=False)
-
-
-def _read_records(
-    list_path: str | os.PathLike, data_root: str | os.PathLike, seen: Seen, labelled: bool
-) -> list[Record]:
-    if not Path(data_root).is_dir():
-        raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
-    finder = VideoFinder(data_root)
-    records, problems = [], []
-    for row in read_rows(list_path, needs_class=labelled):
-        if isinstance(row, ListError):
-            problems.append(str(row))
-            continue
-        try:
-            name = relative_name(row.name, data_root)
-            path = finder.find(name)
-            if row.mark and path is None:
-                if labelled:
-                    _check_comment(row, finder)
-                continue
-            if labelled and row.label is None:
-                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
-            class_name, label = (row.class_name, row.label) if labelled else ("", UNLABELLED)
-            seen.check(name, class_name, label, row.line)
-            if path is None:
-                raise ListError(
-                    f"no video {name}.* under {data_root} (check --data-root; "
-                    "python -m coviar.reencode brings videos there)"
-                )
-            seen.check_file(name, path, row.line)
-            records.append(Record(name, path, class_name, label, group_of(name)))
-        except ListError as error:
-            problems.append(f"{list_path}:{row.line}: {error}")
-        except OSError as error:
-            problems.append(f"{list_path}:{row.line}: {row.name} cannot be looked up: {error}")
-    if problems:
-        raise ListError(shorten(problems))
-    if not records:
-        raise ListError(f"{list_path}: no videos in this list")
-    return records
-
-
-def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Path]:
-    """The videos of a list whose rows need no class; where one is not found, the path as listed.
-
-    Raises ListError naming the lines that cannot be read.
-    """
-    finder = VideoFinder(data_root)
-    paths, problems = [], []
-    for row in read_rows(list_path):
-        if isinstance(row, ListError):
-            problems.append(str(row))
-            continue
-        listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
-        found = _find_listed(finder, row.path) or listed
-        if not row.mark or os.path.exists(found):
-            paths.append(Path(found))
-    if problems:
-        raise ListError(shorten(problems))
-    return paths
-
-
-def _find_listed(finder: VideoFinder, path: str) -> str | None:
-    try:
-        if os.path.isabs(path):
-            folder, name = os.path.split(path)
-            return VideoFinder(folder).find(name)
-        return finder.find(path)
-    except OSError:
-        return None
-
-
-def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str]:
-    """Class names by label, of a list file whose videos need not be there.
-
-    A label without a video is named by its number. Raises ListError naming a line that is malformed
-    or contradicts an earlier one, or has a label outside the classes.
-    """
-    seen = Seen(num_classes)
-    for row in read_rows(list_path):
-        if isinstance(row, ListError):
-            raise row
-        if row.mark:
-            continue
-        try:
-            if row.label is None:
-                raise ListError(f"{EXPECTED}, found a path alone, {row.name!r}")
-            seen.check(row.name, row.class_name, row.label, row.line)
-        except ListError as error:
-            raise ListError(f"{list_path}:{row.line}: {error}") from error
-    return [seen.class_of.get(label, str(label)) for label in range(num_classes)]
-
-
-def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> str:
-    """16 hex digits of what a list says: videos, classes, labels and their order.
-
-    The list's path, separators and comments do not change it. Raises ListError, naming the line.
-    """
-    digest = hashlib.sha256()
-    for row in read_rows(list_path):
-        if isinstance(row, ListError):
-            raise row
-        if row.mark == "# ":
-            continue
-        try:
-            name = relative_name(row.name, data_root)
-        except ListError as error:
-            raise ListError(f"{list_path}:{row.line}: {error}") from error
-        digest.update(f"{name}\t{row.class_name}\t{row.label}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
-
-
-def _check_comment(row: Row, finder: VideoFinder) -> None:
-    """Raise ListError for a row with # in front that may name a missing video."""
-    is_comment = row.mark == "# " or row.label is None or finder.find(row.name.lstrip("#"))
-    if not is_comment:
-        raise ListError(
-            f"no video {row.name}.* under {finder.root}, nor one without the #; if the line is a "
-            "comment, begin it with # and a blank"
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_team.lists",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in sorted(official_lists.READERS):
+        command = commands.add_parser(name, help="lists of the official split files")
+        command.add_argument(
+            "splits",
+            metavar="SPLITS",
+            help="the folder of the official files: ucfTrainTestlist with classInd.txt, "
+            "testTrainMulti_7030_splits, or Kinetics-400's train.csv and val.csv",
         )
+        command.add_argument("out", metavar="OUT", help="folder for <data>_<split>_<part>.txt")
+        command.add_argument(
+            "--data-root",
+            metavar="DIR",
+            help="leave out the videos that are not in DIR, and print how many (Kinetics loses "
+            "some every year)",
+        )
+    _add_folders_command(commands)
+    command = commands.add_parser("convert", help="a list of TSN, mmaction or another machine")
+    command.add_argument("list", metavar="LIST", type=Path, help="TSN's, mmaction's, or paths")
+    command.add_argument("out", metavar="OUT", type=Path, help="the list to write")
+    command.add_argument(
+        "--data-root", metavar="DIR", type=Path, required=True, help="folder of the class folders"
+    )
+    command.add_argument(
+        "--renumber", action="store_true", help="label classes by the order of their folders' names"
+    )
+    return parser
 
 
-class Seen:
-    """What earlier lines said; its checks raise ListError for a line that contradicts them."""
-
-    def __init__(self, num_classes: int | None):
-        self.num_classes = num_classes
-        self.line_of: dict[str, int] = {}
-        self.label_of: dict[str, int] = {}
-        self.class_of: dict[int, str] = {}
-        self.first_of: dict[tuple[int, int], tuple[str, int]] = {}  # by real file: name, line
-
-    def check(self, name: str, class_name: str, label: int, line: int) -> None:
-        if self.num_classes is not None and label >= self.num_classes:
-            raise ListError(f"label {label} is outside 0..{self.num_classes - 1}")
-        if name in self.line_of:
-            raise ListError(f"{name} is listed twice, first in line {self.line_of[name]}")
-        known_label = self.label_of.setdefault(class_name, label)
-        known_class = self.class_of.setdefault(label, class_name)
-        if (known_label, known_class) != (label, class_name):
-            raise ListError(
-                f"class {class_name!r} with label {label}, but earlier lines have "
-                f"{class_name!r} with label {known_label} and label {label} for {known_class!r}"
-            )
-        self.line_of[name] = line
-
-    def check_file(self, name: str, path: str, line: int) -> None:
-        first, first_line = self.first_of.setdefault(real_file(path), (name, line))
-        if first != name:
-            raise ListError(
-                f"{name} is listed twice: it is the same file as {first} of line {first_line}"
-            )
+def _add_folders_command(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("folders", help="splits of own videos, one folder per class")
+    command.add_argument("dir", metavar="DIR", type=Path, help="holds Class/video.mp4 ...")
+    command.add_argument("out", metavar="OUT", type=Path, help="folder for split1_train.txt ...")
+    command.add_argument(
+        "--test-share", type=float, default=0.25, metavar="X", help="of the clips (default 0.25)"
+    )
+    command.add_argument("--folds", type=int, metavar="K", help="K splits; each clip tested once")
+    command.add_argument("--seed", type=int, default=0, help="another seed, other splits")
+    group = command.add_mutually_exclusive_group()
+    group.add_argument(
+        "--group-regex",
+        metavar="RE",
+        help="a recording is what RE, or its first (group), matches in Class/video",
+    )
+    group.add_argument(
+        "--group-csv", type=Path, metavar="FILE", help="two columns: Class/video, recording"
+    )
+    group.add_argument(
+        "--group-names",
+        action="store_true",
+        help="names that differ by the ending of a copy or part, such as (1) or _part2, are one "
+        "recording",
+    )
+    group.add_argument(
+        "--no-groups", action="store_true", help="every file is a recording of its own"
+    )
 
 
-def shorten(problems: Sequence[str]) -> str:
-    """The first ten of a list of problems, a line each, and how many more there are."""
-    more = len(problems) - MAX_PROBLEMS_SHOWN
-    shown = [*problems[:MAX_PROBLEMS_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
-    return "\n".join(shown)
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        if args.command == "folders":
+            result = _make_folder_lists(args)
+        elif args.command == "convert":
+            result = _convert(args)
+        else:
+            result = _make_official_lists(args)
+    except official_lists.SplitFileError as error:
+        parser.exit(1, f"{error}\n")
+    except (ListError, OSError) as error:
+        parser.error(str(error))
+    print(f"result: {json.dumps(result)}")
 
 
-def split_heldout(
-    records: Sequence[Record],
-    fraction: float = 0.15,
-    seed: int = 0,
-    copies: Iterable[Collection[str]] = (),
-) -> tuple[list[Record], list[Record]]:
-    """Split records into (training, held-out), both in list order, class by class.
-
-    A group of a class (a video, where names tell no group) is on one side whole, so clips of one
-    recording are never on both: a film with clips of several classes trains. `copies` are sets of
-    names of equal videos: where the choice would part them, their groups become one and the choice
-    is made again. Each class gives about `fraction` of its videos, and at least one group. Raises
-    ListError for a class with one group only, or with no group that holds no other class. Depends
-    on the seed and on the names of the videos, not on their order.
-    """
-    if not 0 < fraction < 1:
-        raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
-    classes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    group_named = {}
-    for record in records:
-        group_named[record.name] = record.class_name, record.group or record.name
-        classes[record.class_name][record.group or record.name].append(record.name)
-    shared = _films_of_several_classes(records)
-    heldout = _pick_heldout(classes, fraction, seed, shared)
-    copies = [[name for name in names if name in group_named] for names in copies]
-    if any(0 < len(heldout.intersection(names)) < len(names) for names in copies):
-        for names in copies:
-            _join_groups(classes, group_named, names)
-        heldout = _pick_heldout(classes, fraction, seed, shared)
-    train = [record for record in records if record.name not in heldout]
-    return train, [record for record in records if record.name in heldout]
+def _make_official_lists(args: argparse.Namespace) -> dict:
+    finder = None
+    if args.data_root is not None:
+        if not Path(args.data_root).is_dir():
+            raise ListError(f"--data-root {args.data_root}: no such folder")
+        finder = VideoFinder(args.data_root)
+    result = {}
+    for part, entries in official_lists.READERS[args.command](args.splits).items():
+        path = Path(args.out) / f"{args.command}_{part}.txt"
+        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
+        write_list(path, listed)
+        result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
+        print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
+    return result
 
 
-def _films_of_several_classes(records: Iterable[Record]) -> set[str]:
-    """The names of the videos cut from films that other classes have clips of, too."""
-    classes_of = defaultdict(set)
-    for record in records:
-        classes_of[film_of(record.name)].add(record.class_name)
-    several = {film for film, classes in classes_of.items() if film and len(classes) > 1}
-    return {record.name for record in records if film_of(record.name) in several}
+def _convert(args: argparse.Namespace) -> dict:
+    if not args.data_root.is_dir():
+        raise ListError(f"--data-root {args.data_root}: no such folder")
+    entries = convert(args.list, args.data_root, args.renumber)
+    seen = Seen(None)
+    for line, entry in enumerate(entries, 1):
+        try:
+            seen.check(entry.name, entry.class_name, entry.label, line)
+        except ListError as error:
+            raise ListError(f"{args.list}: {error}") from error
+    write_list(args.out, entries)
+    return {"list": str(args.out), "videos": len(entries), "classes": len(seen.label_of)}
 
 
-def _pick_heldout(
-    classes: dict[str, dict[str, list[str]]], fraction: float, seed: int, kept: Collection[str]
-) -> set[str]:
-    """The names of the videos held out, by class and group; no group with a video of `kept`."""
-    heldout = set()
-    for class_name, groups in classes.items():
-        if len(groups) < 2:
-            raise ListError(
-                f"class {class_name!r} has one group only: holding it out would leave nothing to "
-                "train on; add videos of another recording or use --select-on test"
-            )
-        rng = random.Random(f"{seed}/{class_name}")
-        picked = _pick_groups(groups, fraction, rng, kept)
-        if not picked:
-            raise ListError(
-                f"class {class_name!r} has only groups with clips of other classes too, and these"
-                " are not held out; add videos of another recording or use --select-on test"
-            )
-        heldout.update(picked)
-    return heldout
+def _make_folder_lists(args: argparse.Namespace) -> dict:
+    if not args.dir.is_dir():
+        raise ListError(f"{args.dir}: no such folder")
+    if not 0 < args.test_share < 1:
+        raise ListError(f"--test-share must be between 0 and 1, found {args.test_share}")
+    if args.folds is not None and args.folds < 2:
+        raise ListError(f"--folds must be 2 or more, found {args.folds}")
+    clips, left_out = folders.read_clips(args.dir)
+    groups, equal = folders.join_equal_files(clips, _choose_groups(args, clips))
+    if len(set(groups.values())) < (args.folds or 2):
+        raise ListError(f"{args.dir} holds {len(set(groups.values()))} recording(s): too few")
+    parts = folders.make_splits(clips, groups, args.test_share, args.folds, args.seed)
+    for part, entries in parts.items():
+        write_list(args.out / f"{part}.txt", entries)
+    if equal:
+        shown = "\n".join("  " + " = ".join(names) for names in equal[:MAX_PROBLEMS_SHOWN])
+        print(f"equal files, kept on one side:\n{shown}")
+    if left_out:
+        print(f"{len(left_out)} file(s) left out:\n{shorten(left_out)}")
+    print("\n".join(folders.describe(clips, groups, parts)))
+    return {
+        "lists": [str(args.out / f"{part}.txt") for part in parts],
+        "clips": {part: len(entries) for part, entries in parts.items()},
+        "groups": len(set(groups.values())),
+        "left_out": len(left_out),
+    }
 
 
-def _join_groups(
-    classes: dict[str, dict[str, list[str]]],
-    group_named: dict[str, tuple[str, str]],
-    names: Sequence[str],
-) -> None:
-    """Make one group of those that hold the videos `names`, in each class."""
-    kept: dict[str, str] = {}
-    for name in names:
-        class_name, group = group_named[name]
-        first = kept.setdefault(class_name, group)
-        if group != first:
-            moved = classes[class_name].pop(group)
-            classes[class_name][first] += moved
-            group_named.update(dict.fromkeys(moved, (class_name, first)))
-
-
-def _pick_groups(
-    groups: dict[str, list[str]], fraction: float, rng: random.Random, kept: Collection[str]
-) -> list[str]:
-    """Names of about `fraction` of the videos: whole groups in random order while they fit."""
-    order = sorted(groups)
-    rng.shuffle(order)
-    wanted = fraction * sum(len(names) for names in groups.values())
-    picked: list[str] = []
-    free = [group for group in order if not any(name in kept for name in groups[group])]
-    for group in free[:-1] if len(free) == len(order) else free:
-        if len(picked) + len(groups[group]) / 2 <= wanted:
-            picked += groups[group]
-    return picked or min((groups[group] for group in free), key=len, default=[])
+def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.Clip]) -> dict[str, str]:
+    """{name: recording}. Raises ListError when names look alike and no option says more."""
+    if args.group_regex is not None:
+        return folders.groups_by_regex(clips, args.group_regex)
+    if args.group_csv is not None:
+        return folders.groups_by_csv(clips, args.group_csv)
+    by_name = folders.groups_by_name(clips)
+    if args.group_names:
+        return by_name
+    alike = defaultdict(list)
+    for name, group in by_name.items():
+        alike[group].append(name)
+    alike = [", ".join(names) for names in alike.values() if len(names) > 1]
+    if alike and not args.no_groups:
+        raise ListError(
+            f"{len(alike)} recording(s) seem to have several clips, by their names:\n"
+            f"{shorten(alike)}\nKeep each on one side by --group-names, or say otherwise by "
+            "--group-regex, --group-csv or --no-groups"
+        )
+    if not args.no_groups:
+        print("each file is taken for a recording of its own; --group-regex, --group-csv say more")
+    return {clip.name: clip.name for clip in clips}
 
 
 if __name__ == "__main__":
-    from coviar.command import run
-    from dataset_team.make_lists import get_args_parser, main
-
     run(main, get_args_parser())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from dataset_team.lists import Record
+    from dataset_team.records import Record
 
 
 class Dataset(NamedTuple):

@@ -55,7 +55,7 @@ TEST_SHARE = 0.3  # of the groups
 
 SPEED = (1.5, 3.5)  # pixels per frame; of the rim where the pattern turns or grows
 RADIUS = (0.32, 0.45)  # of the short side
-NUM_FRAMES = (36, 48)
+FRAMES_RANGE = (36, 48)
 LIGHTS = ((1.2, 1.0, 0.8), (0.8, 1.0, 1.2))  # warm, cool: red, green, blue
 TRUE_LIGHT = 0.75
 NOISE = (2.0, 8.0)  # standard deviation, grey levels
@@ -90,10 +90,10 @@ def draw(video: Video) -> Iterator[np.ndarray]:
     """Yield the pictures of a video, (h, w, 3) uint8 RGB."""
     of_group, rng = video.rng(video.group), video.rng(video.group, video.clip)
     width, height = video.size
-    num_frames = rng.integers(NUM_FRAMES[0], NUM_FRAMES[1] + 1)
+    num_frames = rng.integers(FRAMES_RANGE[0], FRAMES_RANGE[1] + 1)
     pattern, *direction = CLASSES[video.class_name]
     colours = _two_colours(of_group)
-    background = _background(of_group, width + 2 * NUM_FRAMES[1], height + 2 * NUM_FRAMES[1])
+    background = _background(of_group, width + 2 * FRAMES_RANGE[1], height + 2 * FRAMES_RANGE[1])
     light = LIGHTS[(video.label + (rng.random() > TRUE_LIGHT)) % 2]
     pan = rng.uniform(-MAX_PAN, MAX_PAN, 2)
 
@@ -116,7 +116,7 @@ def draw(video: Video) -> Iterator[np.ndarray]:
 
     for t in range(num_frames):
         weight = paint(first - step[0] * t, second - step[1] * t)[..., None]
-        left, top = (np.round(NUM_FRAMES[1] + pan * t)).astype(int)
+        left, top = (np.round(FRAMES_RANGE[1] + pan * t)).astype(int)
         behind = background[top : top + height, left : left + width]
         picture = behind + disc * (colours[0] * weight + colours[1] * (1 - weight) - behind)
         left, top = rng.integers(0, (width, height))

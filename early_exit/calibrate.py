@@ -17,7 +17,7 @@ from early_exit.thresholds import distinct_thresholds, sweep
 RULES = ("common", "per_exit")
 # Per-exit thresholds tried at each exit, in all combinations. Finer grids look better on the videos
 # they are chosen on and keep their promise less on others.
-LEVELS = 20
+GRID_LEVELS = 20
 
 
 class Goal(NamedTuple):
@@ -84,7 +84,7 @@ def _best(top1_pct: np.ndarray, cost: np.ndarray, goal: Goal) -> tuple[int, bool
 def _grid(values: np.ndarray, common: float) -> np.ndarray:
     """Ascending thresholds for one exit: evenly over its distinct confidences, and `common`."""
     thresholds = distinct_thresholds(values)
-    evenly = np.linspace(0, len(thresholds) - 1, LEVELS).round().astype(int)
+    evenly = np.linspace(0, len(thresholds) - 1, GRID_LEVELS).round().astype(int)
     return np.unique(np.append(thresholds[evenly], common))
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from early_exit.logits import LogitsError, LogitsFile, Part
+from early_exit.logits import LogitsFile
+from early_exit.part import LogitsError, Part
 from models import STREAMS
 
 SUFFIX = ".npz"

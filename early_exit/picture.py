@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from coviar.files import whole_file
 from coviar.visualize import draw_wheel, flow_colours
-from early_exit.predictor import Prediction
+from early_exit.prediction import Prediction
 from early_exit.wise import FULL
 
 _LEFT, _PASSED = "#0072B2", "0.78"

@@ -6,8 +6,7 @@ import copy
 import functools
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -23,6 +22,7 @@ from dataset_team.sampling import reading_order
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
 from early_exit.policy import POLICY_NAME, Policy, load_policy
+from early_exit.prediction import Prediction
 from early_exit.reading import SegmentReader
 from early_exit.route import point_names
 from early_exit.wise import FULL
@@ -30,57 +30,6 @@ from models.inference import prepare_for_inference
 from models.over_time import check_route, early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
 from training.trained import Trained, load_trained
-
-
-@dataclass
-class Prediction:
-    """What became of one video.
-
-    label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
-    softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
-    those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
-    as it is, None if it could; reencode_ms: what counting its pictures took then. load_ms: reading,
-    as long as the network waited for it. clip: what the network got, I-frame, motion vectors and
-    residual as uint8 tensors (k, c, S, S). segments: the numbers of the k segments of
-    `num_segments`, from 0. wasted_segments: decoded ahead and not used. notes: warnings met while
-    loading.
-    """
-
-    video: str
-    label: str
-    probabilities: torch.Tensor
-    point: str
-    confidences: dict[str, float]
-    thresholds: dict[str, float]
-    reencoded: str | None
-    reencode_ms: float
-    load_ms: float
-    network_ms: float
-    clip: Sequence[torch.Tensor]
-    notes: list[str] = field(default_factory=list)
-    segments: Sequence[int] = ()
-    num_segments: int = 0
-    wasted_segments: int = 0
-
-    def top(self, count: int) -> list[tuple[int, float]]:
-        """(label, probability) of the likeliest classes."""
-        best = self.probabilities.topk(min(count, len(self.probabilities)))
-        return list(zip(best.indices.tolist(), best.values.tolist()))
-
-    @property
-    def reason(self) -> str:
-        """Why it left where it did."""
-        if not self.thresholds:
-            return "there is no policy"
-        passed = [
-            _compare(self.confidences[name], "<=", threshold)
-            for name, threshold in self.thresholds.items()
-            if name in self.confidences and name != self.point
-        ]
-        if self.point == FULL:
-            return f"no exit was sure enough: {', '.join(passed)}"
-        sure = _compare(self.confidences[self.point], ">", self.thresholds[self.point])
-        return f"confidence {sure}" + (f", before: {', '.join(passed)}" if passed else "")
 
 
 class Predictor:
@@ -346,43 +295,3 @@ def _check_policy(policy: Policy, trained: Trained) -> None:
             f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
             f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
         )
-
-
-def describe(
-    prediction: Prediction, class_names: Sequence[str], costs: Mapping[str, float], top: int
-) -> dict:
-    """Everything but the pictures as plain values. costs: GMACs by decision point, cumulative."""
-    likeliest = [
-        {"label": class_names[label], "index": label, "probability": probability}
-        for label, probability in prediction.top(top)
-    ]
-    gmacs = costs[prediction.point]
-    return {
-        "video": prediction.video,
-        "label": likeliest[0]["label"],
-        "probability": likeliest[0]["probability"],
-        "top": likeliest,
-        "exit": prediction.point,
-        "reason": prediction.reason,
-        "confidences": prediction.confidences,
-        "thresholds": prediction.thresholds,
-        "gmacs": gmacs,
-        "share_of_full": gmacs / costs[FULL],
-        "segments": list(prediction.segments),
-        "num_segments": prediction.num_segments,
-        "wasted_segments": prediction.wasted_segments,
-        "reencoded": prediction.reencoded,
-        "reencode_ms": round(prediction.reencode_ms, 2),
-        "load_ms": round(prediction.load_ms, 2),
-        "network_ms": round(prediction.network_ms, 2),
-        "notes": prediction.notes,
-    }
-
-
-def _compare(value: float, sign: str, other: float) -> str:
-    """As many digits, two or more, as it takes to tell the two apart."""
-    for digits in range(2, 7):
-        left, right = f"{value:.{digits}f}", f"{other:.{digits}f}"
-        if left != right:
-            break
-    return f"{left} {sign} {right}"

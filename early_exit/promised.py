@@ -31,7 +31,7 @@ FIT_SHARE = 1 / 3
 NOBODY = 1.0
 
 
-class Recipe(NamedTuple):
+class PolicySettings(NamedTuple):
     """How the decisions are made. weights (D, K), or None: learned as WISE on the fit share.
     temperature: a value, "fit" for one on all points, or "fit_per_exit"."""
 
@@ -59,7 +59,7 @@ def promise_policy(
     part: str,
     costs: Sequence[float],
     wish: Wish,
-    recipe: Recipe,
+    settings: PolicySettings,
     provenance: dict,
 ) -> Policy:
     """The cheapest policy that keeps the wish with its guarantee (for a budget the dearest), or the
@@ -72,17 +72,19 @@ def promise_policy(
     wish.check()
     rows, labels = logits.samples(part)
     names, groups = logits.part(part).names, logits.groups(part)
-    fit_on = split_off(groups, FIT_SHARE) if recipe.needs_fit else np.zeros(len(names), dtype=bool)
+    fit_on = (
+        split_off(groups, FIT_SHARE) if settings.needs_fit else np.zeros(len(names), dtype=bool)
+    )
     tested = ~fit_on
     used = [group for group, own in zip(groups, tested) if own]
     order = {group: place for place, group in enumerate(shuffled(used))}
     recordings = np.array([order[group] for group in used])
     # Too few to fit on is too few to promise anything.
-    can_fit = not recipe.needs_fit or fit_on.any()
-    plain = _policy(logits, recipe, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
+    can_fit = not settings.needs_fit or fit_on.any()
+    plain = _policy(logits, settings, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
     chosen, number = None, len(order)
     if number >= 2 and can_fit:
-        path = _path(recipe, plain, rows[fit_on], labels[fit_on], costs)
+        path = _path(settings, plain, rows[fit_on], labels[fit_on], costs)
         if wish.kind in BUDGETS:  # from the cheapest up
             path = path[::-1]
         combined = combined_logits(plain, rows[tested])
@@ -161,7 +163,7 @@ def _amount(wish: Wish, limit: float) -> str:
 
 def _policy(
     logits: LogitsFile,
-    recipe: Recipe,
+    settings: PolicySettings,
     rows: np.ndarray,
     labels: np.ndarray,
     costs: Sequence[float],
@@ -169,13 +171,13 @@ def _policy(
     can_fit: bool,
 ) -> Policy:
     """The policy without thresholds, fitted on rows (n, K, C)."""
-    weights, scales = recipe.weights, tuple(recipe.output_temperatures)
+    weights, scales = settings.weights, tuple(settings.output_temperatures)
     if not can_fit:
         weights = wise.vanilla_weights(logits.outputs) if weights is None else weights
-        recipe = recipe._replace(temperature=1.0, confidence="max", pool="logits")
+        settings = settings._replace(temperature=1.0, confidence="max", pool="logits")
         scales = ()
     elif weights is None:
-        how = {"alpha": recipe.alpha, "solver": recipe.solver, "pool": recipe.pool}
+        how = {"alpha": settings.alpha, "solver": settings.solver, "pool": settings.pool}
         if scales:
             scales = tuple(wise.fit_temperatures(rows, labels).tolist())
         weights = wise.fit(rows, labels, logits.outputs, temperatures=scales, **how).weights
@@ -185,10 +187,10 @@ def _policy(
         (NOBODY,) * len(exits),
         tuple(map(tuple, weights.tolist())),
         provenance=provenance,
-        pool=recipe.pool,
+        pool=settings.pool,
         output_temperatures=scales,
     )
-    temperature = recipe.temperature
+    temperature = settings.temperature
     if isinstance(temperature, str):
         combined = combined_logits(policy, rows)
         if temperature == "fit_per_exit":
@@ -196,9 +198,9 @@ def _policy(
         else:
             temperature = fit_temperature(combined, labels)
     gate = ()
-    if recipe.confidence == "gate":
+    if settings.confidence == "gate":
         gate = fit_gate(combined_logits(policy, rows), labels, costs, temperature)
-    return replace(policy, temperature=temperature, confidence=recipe.confidence, gate=gate)
+    return replace(policy, temperature=temperature, confidence=settings.confidence, gate=gate)
 
 
 def _vanilla(logits: LogitsFile, provenance: dict) -> Policy:
@@ -208,12 +210,16 @@ def _vanilla(logits: LogitsFile, provenance: dict) -> Policy:
 
 
 def _path(
-    recipe: Recipe, policy: Policy, rows: np.ndarray, labels: np.ndarray, costs: Sequence[float]
+    settings: PolicySettings,
+    policy: Policy,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    costs: Sequence[float],
 ) -> np.ndarray:
-    if recipe.rule == "common" and policy.confidence != "gate":
+    if settings.rule == "common" and policy.confidence != "gate":
         return common_path(policy.confidence, len(policy.exits))
     combined = combined_logits(policy, rows)
     sure = policy_confidences(policy, combined)
-    if recipe.rule == "common":
+    if settings.rule == "common":
         return quantile_path(sure)
     return pareto_path(sure, combined.argmax(axis=2) == labels[:, None], costs)

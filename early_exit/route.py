@@ -16,7 +16,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from early_exit.logits import LogitsError, LogitsFile, Part
+from early_exit.logits import LogitsFile
+from early_exit.part import LogitsError, Part
 from early_exit.wise import FULL, num_exits
 from models.over_time import (
     EVIDENCE,

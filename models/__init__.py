@@ -2,3 +2,9 @@
 
 STREAMS = ("iframe", "mv", "residual")  # in the order in which all arrays hold them
 FULL = "full"  # the decision point at the network's end; the others are exit1 ... exit4
+BACKBONE_OUTPUTS = ("fused", *STREAMS)  # fused: the sum of the streams
+# The paper's network. A new backbone has these values where nobody says otherwise.
+PUBLISHED_NETWORK = {
+    **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
+    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
+}

@@ -16,7 +16,7 @@ from models.team_net import Stream
 from models.temporal_shift import TemporalShift
 
 # oneDNN's SiLU is slower than PyTorch's.
-ACTIVATIONS = {
+FUSED_ACTIVATIONS = {
     nn.Identity: ("none", [], ""),
     nn.ReLU: ("relu", [], ""),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
@@ -34,7 +34,7 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = FUSED_ACTIVATIONS[activation]
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         if other is None:
@@ -86,7 +86,7 @@ def _fuse_row(row: nn.Sequential) -> None:
     ]
     for (name, conv), (follower, activation) in zip(named, [*named[1:], ("", nn.Identity())]):
         if isinstance(conv, nn.Conv2d):
-            kind = type(activation) if type(activation) in ACTIVATIONS else nn.Identity
+            kind = type(activation) if type(activation) in FUSED_ACTIVATIONS else nn.Identity
             setattr(row, name, FusedConv(conv, kind))
             if kind is not nn.Identity:
                 setattr(row, follower, nn.Identity())

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 import torch
 import torchvision
 
+from models import PUBLISHED_NETWORK
 from models.networks import RESNETS
 from models.team_net import NUM_TEAM_BLOCKS, TeamNet
 from models.team_net_ic import TeamNetIC
 
-DEFAULT_SEGMENTS = 8
-MODULES = {"iframe": "I_model", "mv": "MV_model", "residual": "R_model"}
+STREAM_MODULES = {"iframe": "I_model", "mv": "MV_model", "residual": "R_model"}
 STREAM_SUFFIXES = ("i", "mv", "r")
 CLASSIFIER = "I_model.new_fc.weight"
 
@@ -46,8 +46,8 @@ def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamN
         backbone = TeamNet(
             num_classes=state[CLASSIFIER].shape[0],
             num_segments=_read_num_segments(state, exits, num_segments),
-            arch=_read_arch(state, MODULES["iframe"]),
-            motion_arch=_read_arch(state, MODULES["mv"]),
+            arch=_read_arch(state, STREAM_MODULES["iframe"]),
+            motion_arch=_read_arch(state, STREAM_MODULES["mv"]),
             is_shift=any(".conv1.net." in key for key in state),
         )
         net = TeamNetIC(backbone, exits)
@@ -77,7 +77,7 @@ def _read_num_segments(state: Mapping, exits: list[int], asked: int | None) -> i
     if len(set(found.values())) > 1:
         sizes = ", ".join(f"{value} by {name}" for name, value in found.items())
         raise ValueError(f"the number of segments is contradictory: {sizes}")
-    return next(iter(found.values()), DEFAULT_SEGMENTS)
+    return next(iter(found.values()), PUBLISHED_NETWORK["num_segments"])
 
 
 def _read_arch(state: Mapping, stream: str) -> str:
@@ -176,7 +176,7 @@ def _official_keys(key: str) -> tuple[str, ...]:
             return (f"team{number}.fc_squeeze.{leaf}",)
         name = {"fc_scale": "fc", "conv_spatial": "conv_s"}[module]
         return tuple(f"team{number}.{name}_{suffix}.{leaf}" for suffix in STREAM_SUFFIXES)
-    stream, module = MODULES[part], rest.split(".", 1)
+    stream, module = STREAM_MODULES[part], rest.split(".", 1)
     if module[0] == "classifier":
         return (f"{stream}.new_fc.{module[1]}",)
     if module[0] == "input_norm":

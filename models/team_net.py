@@ -23,7 +23,8 @@ from models.temporal_shift import add_temporal_shift
 from models.weights import load_imagenet
 
 IN_CHANNELS = dict(zip(STREAMS, (3, 2, 3)))
-NUM_TEAM_BLOCKS = 4
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+NUM_TEAM_BLOCKS = len(STAGES) - 1  # between them
 # How streams answer together: by TEAM blocks as published; by TEAM blocks that change nothing until
 # they have learned to, so that streams trained alone can be joined; by the sum of their logits.
 FUSIONS = ("team", "neutral-team", "sum")
@@ -71,7 +72,7 @@ class Stream(nn.Module):
 
     @property
     def stages(self) -> tuple[nn.Module, ...]:
-        return self.stem, self.layer1, self.layer2, self.layer3, self.layer4
+        return tuple(getattr(self, name) for name in STAGES)
 
     def classify(self, x: torch.Tensor, num_segments: int) -> torch.Tensor:
         """Features of layer4 (b*t, c, h, w) to logits (b, num_classes), averaged over segments."""

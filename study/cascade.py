@@ -29,7 +29,7 @@ class Population(NamedTuple):
     costs: np.ndarray
 
 
-def load(folder: Path, data: str, split: int, costs: np.ndarray) -> Population:
+def load_population(folder: Path, data: str, split: int, costs: np.ndarray) -> Population:
     with np.load(folder / f"coviar_{data}.npz") as file:
         logits, labels, names = (
             file[f"split{split}_{key}"] for key in ("logits", "labels", "names")

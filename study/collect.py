@@ -31,25 +31,24 @@ import numpy as np
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile, file_digest
+from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
+from early_exit.part import LogitsError
 from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
 from early_exit.thresholds import leave_at
 from early_exit.wise_file import WISE_NAME, load_weights
-from models import STREAMS
+from models import BACKBONE_OUTPUTS
 from study import summary, tables
 from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS, TIMES
 from study.run_tables import write_rows
 from training.options import make_parser
 from training.provenance import print_result
 
-THRESHOLDS = 41
+MAX_THRESHOLDS = 41
 BACKBONES = ("pretrain", "streams", "team_net", "i_frame_probe")
-BACKBONE_OUTPUTS = {
-    "fused": "test_top1_pct",
-    **{stream: f"test_{stream}_pct" for stream in STREAMS},
-}
+# By output of a backbone, its field in result.json.
+TOP1_FIELDS = {name: f"test_{name}_pct" for name in BACKBONE_OUTPUTS} | {"fused": "test_top1_pct"}
 # The files of a finished run of exits, in the order in which they are made, with their scripts.
-STEPS = {
+RUN_FILES = {
     LOGITS_NAME: "save_logits.py",
     WISE_NAME: "wise_team_net_logit.py",
     **dict.fromkeys((POLICY_NAME, *RUN_COLUMNS), "team_net_wise_all_acc.py"),
@@ -128,7 +127,7 @@ def find_runs(roots: Iterable[Path]) -> list[Path]:
 
 def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     """The rows of one run of exits by CSV name; raises NotFinished, or ValueError."""
-    for name, script in STEPS.items():
+    for name, script in RUN_FILES.items():
         if not (folder / name).is_file():
             raise NotFinished(f"no {name} yet, {script} writes it")
     tables = {name: _read(folder / name, columns) for name, columns in RUN_COLUMNS.items()}
@@ -151,7 +150,7 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     return tables
 
 
-def thin(rows: Iterable[dict], number: int = THRESHOLDS) -> list[dict]:
+def thin(rows: Iterable[dict], number: int = MAX_THRESHOLDS) -> list[dict]:
     """The rows of at most `number` thresholds, evenly taken from all, first and last included."""
     rows = list(rows)
     values = sorted({row["threshold"] for row in rows}, key=float)
@@ -243,7 +242,7 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
         shared = {"gmacs": result.get("gmacs", ""), "num_videos": result["test_videos"]}
         scores = [
             {"output": output, "top1_pct": float(result[key]), **shared}
-            for output, key in BACKBONE_OUTPUTS.items()
+            for output, key in TOP1_FIELDS.items()
             if output == "fused" or run["method"] != "i_frame_probe"
         ]
     except KeyError as error:

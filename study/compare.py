@@ -36,7 +36,8 @@ from coviar.command import run
 from coviar.files import whole_file
 from early_exit import wise
 from early_exit.groups import groups_of
-from early_exit.logits import LOGITS_NAME, LogitsError, LogitsFile
+from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.part import LogitsError
 from models import STREAMS
 from study.paired import over_backbones, paired_difference
 from study.run_tables import write_rows

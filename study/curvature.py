@@ -22,7 +22,7 @@ Weights = dict[str, torch.Tensor]
 Loss = Callable[[Weights], Iterable[torch.Tensor]]
 
 
-class Estimate(NamedTuple):
+class MeanOfDraws(NamedTuple):
     """The mean of draws, its standard error (NaN of one draw), and their number."""
 
     mean: float
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
     draws: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
+    def of(cls, values: Sequence[float]) -> MeanOfDraws:
         spread = np.std(values, ddof=1) if len(values) > 1 else math.nan
         return cls(float(np.mean(values)), float(spread / math.sqrt(len(values))), len(values))
 
@@ -135,7 +135,7 @@ def worst_loss(loss: Loss, weights: Weights, radius: float, start: Weights, step
 
 def hessian_traces(
     loss: Loss, weights: Weights, vectors: int, seed: int
-) -> tuple[Estimate, Estimate]:
+) -> tuple[MeanOfDraws, MeanOfDraws]:
     """Hutchinson's estimate, with Rademacher vectors, of two traces.
 
     The first is the Hessian's. The second, relative one weighs the curvature of each weight by the
@@ -161,7 +161,7 @@ def hessian_traces(
             totals[1] += sum((scales[name] * terms[name]).sum().item() for name in weights)
         plain.append(totals[0])
         relative.append(totals[1])
-    return Estimate.of(plain), Estimate.of(relative)
+    return MeanOfDraws.of(plain), MeanOfDraws.of(relative)
 
 
 def _leaves(weights: Weights) -> Weights:

@@ -33,20 +33,13 @@ from coviar.command import run
 from models import STREAMS
 from models.team_net import TeamNet
 from study import curvature
-from study.curvature import Estimate
+from study.curvature import MeanOfDraws
 from study.run_tables import write_rows
 from study.stream_loss import StreamLoss, choose_videos
 from study.tables import to_markdown
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
 from training.checkpoint import weights_digest
-from training.loading import (
-    Batch,
-    DataSettings,
-    ViewSampler,
-    make_loader,
-    open_splits,
-    to_device,
-)
+from training.loading import Batch, ViewSampler, make_loader, to_device
 from training.options import (
     add_data_options,
     make_parser,
@@ -57,8 +50,9 @@ from training.options import (
 from training.provenance import command_line, print_result
 from training.resolve import choose_device
 from training.script import check_data, pick, refusing
+from training.splits import DataSettings, open_splits
 
-PARTS = {"train": "train_as_tested", "heldout": "heldout"}
+PART_DATASETS = {"train": "train_as_tested", "heldout": "heldout"}
 _KEY = ["data", "split", "seed", "part", "stream"]
 _MEASURE = ["measure", "radius", "draws"]
 _SETTINGS = ["num_videos", "num_segments", "draw_seed", "backbone_digest"]
@@ -86,7 +80,7 @@ class Amounts:
         ]
 
 
-def measure(loss: StreamLoss, amounts: Amounts) -> Iterator[Estimate]:
+def measure(loss: StreamLoss, amounts: Amounts) -> Iterator[MeanOfDraws]:
     """The value of each of `amounts.rows()`. Raises ValueError where a radius is too large."""
     weights, seed = loss.weights, amounts.draw_seed
     here = curvature.mean_loss(loss, weights)
@@ -94,15 +88,15 @@ def measure(loss: StreamLoss, amounts: Amounts) -> Iterator[Estimate]:
     yield _exact(here)
     for radius in amounts.radii:
         losses = curvature.random_losses(loss, weights, radius, amounts.directions, seed)
-        yield Estimate.of([found - here for found in losses])
+        yield MeanOfDraws.of([found - here for found in losses])
     for radius in amounts.worst_radii:
         start = curvature.random_direction(weights, seed, 0)
         yield _exact(curvature.worst_loss(loss, weights, radius, start, amounts.steps) - here)
     yield from curvature.hessian_traces(loss, weights, amounts.vectors, seed)
 
 
-def _exact(value: float) -> Estimate:
-    return Estimate(value, np.nan, 1)
+def _exact(value: float) -> MeanOfDraws:
+    return MeanOfDraws(value, np.nan, 1)
 
 
 def load_batches(
@@ -113,7 +107,7 @@ def load_batches(
     settings = pick(DataSettings, args)
     splits = open_splits(settings, net.num_segments, crop_size, args.draw_seed, count)
     check_classes(args.checkpoint, classes, count, splits.class_names, args.train_list)
-    dataset = getattr(splits, PARTS[args.part])
+    dataset = getattr(splits, PART_DATASETS[args.part])
     if dataset is None:
         raise ValueError("--part heldout: there is no such part with --select-on test")
     rows = choose_videos(dataset.records, args.videos, args.draw_seed)
@@ -123,7 +117,7 @@ def load_batches(
     return [to_device(sample, device) for sample in tqdm(loader, desc="clips", disable=None)]
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_flatness(path: Path) -> list[dict]:
     """The rows of a file of this script, as text; none where there is no file. Raises ValueError
     for other columns."""
     if not path.is_file():
@@ -153,7 +147,7 @@ def is_done(rows: Sequence[Mapping], wanted: Sequence[Mapping], path: Path) -> b
     return bool(there)
 
 
-def table(rows: Sequence[Mapping]) -> list[list[str]]:
+def flatness_table(rows: Sequence[Mapping]) -> list[list[str]]:
     """Header and rows: a line for each measure and radius, a column for each stream."""
     found = defaultdict(dict)
     for row in rows:
@@ -176,7 +170,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="backbone: best.pt, or a published file")
     add_data_options(parser)
     group = parser.add_argument_group("clips")
-    group.add_argument("--part", choices=PARTS, default="train", help="of the split (train)")
+    group.add_argument(
+        "--part", choices=PART_DATASETS, default="train", help="of the split (train)"
+    )
     group.add_argument(
         "--videos", type=positive_int, default=56, help="drawn, alike from all classes (56)"
     )
@@ -225,7 +221,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 def add_rows(args: argparse.Namespace) -> list[str]:
     """Measure the streams that the file lacks, and print the table; returns their names."""
     check_data(args)
-    rows = read_rows(args.out)
+    rows = read_flatness(args.out)
     asked = dict.fromkeys(READ_FROM_BACKBONE)
     checkpoint, net, crop_size = load_as_trained(args.checkpoint, asked)
     digest = weights_digest(net.state_dict())
@@ -254,7 +250,7 @@ def add_rows(args: argparse.Namespace) -> list[str]:
         rows += [{name: _text(row[name]) for name in COLUMNS} for row in wanted[stream]]
         write_rows(args.out, COLUMNS, rows)
     here = [_text(about[name]) for name in _KEY[:-1]]
-    print(to_markdown(table([r for r in rows if [r[name] for name in _KEY[:-1]] == here])))
+    print(to_markdown(flatness_table([r for r in rows if [r[name] for name in _KEY[:-1]] == here])))
     return left
 
 

@@ -50,7 +50,7 @@ COLUMNS = {
         *("gmacs", "num_videos", "protocol", "command"),
     ],
 }
-EXITS = {
+ROUTE_LABELS = {
     "time": "exits over time",
     "streams_then_time": "streams, then time",
     "streams_coarse": "streams, then time in 3 stops",
@@ -147,14 +147,16 @@ def choices_of(logits: LogitsFile) -> list[dict]:
 
 
 @drawing.styled
-def draw(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path]:
+def draw_ways(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path]:
     """Top-1 of every way against what it costs, means over the splits."""
     # The probe is some 20 points below the others, and of a promise too few videos were there.
     ways = ways[
         ~ways["way"].str.contains("read ahead|promised") & (ways["exits"] != "probe")
     ].copy()
-    ways["kind"] = ways["exits"].map(EXITS).fillna("fixed T, no exits")
-    kinds = [kind for kind in ("fixed T, no exits", *EXITS.values()) if kind in set(ways["kind"])]
+    ways["kind"] = ways["exits"].map(ROUTE_LABELS).fillna("fixed T, no exits")
+    kinds = [
+        kind for kind in ("fixed T, no exits", *ROUTE_LABELS.values()) if kind in set(ways["kind"])
+    ]
     looks = drawing.marks(kinds)
     methods = sorted(set(ways["method"]), key=list(ways["method"]).index)
     figure, axes = drawing.new_figure(drawing.TWO_COLUMNS, 2.8, 1, len(methods), sharey=True)
@@ -195,8 +197,8 @@ def main(args: argparse.Namespace) -> list[Path]:
     written = [args.out / name for name in (POINTS, CURVES, CHOICES)]
     if (args.out / "ways.csv").is_file():
         ways = pd.read_csv(args.out / "ways.csv")
-        written += draw(ways, "gmacs", "GMACs a video", args.figures)
-        written += draw(ways, "latency_ms", "reading and network, ms a video", args.figures)
+        written += draw_ways(ways, "gmacs", "GMACs a video", args.figures)
+        written += draw_ways(ways, "latency_ms", "reading and network, ms a video", args.figures)
     return written
 
 

@@ -17,7 +17,7 @@ from early_exit.logits import LogitsFile, file_digest
 from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
-from early_exit.promised import Recipe, promise_policy
+from early_exit.promised import PolicySettings, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
@@ -174,7 +174,7 @@ def make_promise(
 ) -> Policy:
     """A policy with a promise, chosen on the part `select_on`."""
     learn = combination == "wise" and tables.fitted["fit_on"] == select_on
-    how = Recipe(
+    how = PolicySettings(
         None if learn else tables.weights[combination],
         confidence,
         rule,

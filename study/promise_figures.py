@@ -10,15 +10,15 @@ import pandas as pd
 from study import drawing
 
 DATA_NAMES = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
-SHOWN = ("max", "max, clips", "gate", "threshold per exit", "today, no promise")
+DRAWN = ("max", "max, clips", "gate", "threshold per exit", "today, no promise")
 
 
 @drawing.styled
 def draw_promises(table: pd.DataFrame, folder: str | os.PathLike, guarantee: float) -> list[Path]:
     """Share of draws with the promise broken, and compute saved, by data set and drop: means over
     the splits. Returns the files written."""
-    table = table[(table["guarantee"] == guarantee) & table["method"].isin(SHOWN)]
-    drops, looks = (1.0, 2.0), drawing.marks(SHOWN)
+    table = table[(table["guarantee"] == guarantee) & table["method"].isin(DRAWN)]
+    drops, looks = (1.0, 2.0), drawing.marks(DRAWN)
     figure, axes = drawing.new_figure(drawing.TWO_COLUMNS, 3.6, 2, 2 * len(drops), sharex=True)
     columns = [(data, drop) for data in DATA_NAMES for drop in drops]
     for (data, drop), (top, bottom) in zip(columns, axes.T):
@@ -37,7 +37,7 @@ def draw_promises(table: pd.DataFrame, folder: str | os.PathLike, guarantee: flo
         bottom.set_xlabel("recordings to calibrate on")
     axes[0, 0].set_ylabel("promise broken, % of draws")
     axes[1, 0].set_ylabel("compute saved, %")
-    drawing.add_legend(figure, looks, columns=len(SHOWN))
+    drawing.add_legend(figure, looks, columns=len(DRAWN))
     drawing.add_caption(
         figure,
         f"Guarantee {guarantee:g}; means of three splits, 500 draws of recordings each.",

@@ -33,7 +33,7 @@ from early_exit.thresholds import confidences
 from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs
 from models.networks import build_network
-from study.cascade import CASCADE, DATA, SPLITS, Population, load
+from study.cascade import CASCADE, DATA, SPLITS, Population, load_population
 from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
 from study.run_tables import write_rows
@@ -43,10 +43,10 @@ DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
 # Of the recordings drawn, the share on which a method fits what it needs.
 FIT_SHARE = 1 / 3
 # Number of draws with a fit of their own; the draws between them use the last fit.
-FITS = 20
+NUM_FITS = 20
 
 
-class Method(NamedTuple):
+class Procedure(NamedTuple):
     """How thresholds are promised. make: (population, rows to fit on) -> confidences, path."""
 
     make: Callable
@@ -91,16 +91,16 @@ def per_exit(population: Population, rows: np.ndarray):
     return sure, pareto_path(sure[rows], right[rows], population.costs)
 
 
-METHODS = {
-    "max": Method(plain("max"), False),
-    "margin": Method(plain("margin"), False),
-    "entropy": Method(plain("entropy"), False),
-    "patience": Method(plain("patience"), False),
-    "max, clips": Method(plain("max"), False, count="clips"),
-    "max, Hoeffding-Bentkus": Method(plain("max"), False, test="hoeffding_bentkus"),
-    "temperature per exit": Method(with_temperatures, True),
-    "gate": Method(gated, True),
-    "threshold per exit": Method(per_exit, True),
+PROCEDURES = {
+    "max": Procedure(plain("max"), False),
+    "margin": Procedure(plain("margin"), False),
+    "entropy": Procedure(plain("entropy"), False),
+    "patience": Procedure(plain("patience"), False),
+    "max, clips": Procedure(plain("max"), False, count="clips"),
+    "max, Hoeffding-Bentkus": Procedure(plain("max"), False, test="hoeffding_bentkus"),
+    "temperature per exit": Procedure(with_temperatures, True),
+    "gate": Procedure(gated, True),
+    "threshold per exit": Procedure(per_exit, True),
 }
 TODAY = "today, no promise"
 
@@ -124,7 +124,7 @@ def family(population: Population, sure: np.ndarray, path: np.ndarray, count: st
     return Family(a, b, a.mean(axis=1) / b.mean(axis=1), loss.a.mean(axis=1), saved)
 
 
-def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
+def clips_of(population: Population, drawn: np.ndarray) -> np.ndarray:
     """The clips of the recordings drawn; those of a recording drawn twice are there twice."""
     order = np.argsort(population.recordings, kind="stable")
     ends = np.cumsum(np.bincount(population.recordings))
@@ -132,7 +132,7 @@ def rows_of(population: Population, drawn: np.ndarray) -> np.ndarray:
     return np.concatenate([order[starts[g] : ends[g]] for g in drawn])
 
 
-def promised(population: Population, method: Method, rng: np.random.Generator) -> list[dict]:
+def promised(population: Population, method: Procedure, rng: np.random.Generator) -> list[dict]:
     """The outcome of every draw of every size, for each drop and guarantee."""
     number = population.recordings.max() + 1
     fixed = (
@@ -144,8 +144,8 @@ def promised(population: Population, method: Method, rng: np.random.Generator) -
             drawn = rng.integers(0, number, size)
             if method.fits:
                 fit_on, drawn = np.split(drawn, [round(FIT_SHARE * size)])
-                if draw % (DRAWS // FITS) == 0:
-                    made = method.make(population, rows_of(population, fit_on))
+                if draw % (DRAWS // NUM_FITS) == 0:
+                    made = method.make(population, clips_of(population, fit_on))
                     found = family(population, *made, method.count)
             else:
                 found = fixed
@@ -190,7 +190,7 @@ def today(population: Population, rng: np.random.Generator) -> list[dict]:
     number, rows = population.recordings.max() + 1, []
     for size in SIZES:
         for _ in range(DRAWS):
-            drawn = rows_of(population, rng.integers(0, number, size))
+            drawn = clips_of(population, rng.integers(0, number, size))
             full = 100 * right[drawn, -1].mean()
             thresholds = []
             for drop in DROPS:
@@ -204,7 +204,7 @@ def today(population: Population, rng: np.random.Generator) -> list[dict]:
     return rows
 
 
-def best_saved(population: Population, method: Method) -> dict[float, float]:
+def best_saved(population: Population, method: Procedure) -> dict[float, float]:
     """By drop, the most that any threshold of the method could save; fitted on the population."""
     sure, path = method.make(population, np.arange(len(population.labels)))
     found = family(population, sure, path, method.count)
@@ -248,7 +248,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--figures", type=Path, default=Path("figures/promises"))
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=SPLITS)
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, TODAY], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", choices=[*PROCEDURES, TODAY], metavar="METHOD")
     return parser
 
 
@@ -257,18 +257,18 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
     done = {(row["data"], row["split"], row["method"]) for row in rows}
     wise_table = []
-    for name in args.methods or [TODAY, *METHODS]:
+    for name in args.methods or [TODAY, *PROCEDURES]:
         for data in args.data:
             for split in args.splits:
                 if (data, split, name) in done:
                     continue
-                population = load(args.scores, data, split, costs)
+                population = load_population(args.scores, data, split, costs)
                 rng = np.random.default_rng([split, len(data)])  # the same draws for all methods
                 if name == TODAY:
-                    found, best = today(population, rng), best_saved(population, METHODS["max"])
+                    found, best = today(population, rng), best_saved(population, PROCEDURES["max"])
                 else:
-                    found = promised(population, METHODS[name], rng)
-                    best = best_saved(population, METHODS[name])
+                    found = promised(population, PROCEDURES[name], rng)
+                    best = best_saved(population, PROCEDURES[name])
                 where = {"data": data, "split": split, "method": name}
                 rows += [{**where, **row} for row in summary(found, best)]
                 write_rows(table, list(rows[0]), rows)
@@ -276,7 +276,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not (args.out / "wise.csv").is_file():
         for data in args.data:
             for split in args.splits:
-                found = wise_rows(load(args.scores, data, split, costs))
+                found = wise_rows(load_population(args.scores, data, split, costs))
                 wise_table += [{"data": data, "split": split, **row} for row in found]
         write_rows(args.out / "wise.csv", list(wise_table[0]), wise_table)
     for guarantee in GUARANTEES:

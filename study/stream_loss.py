@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from dataset_team.lists import Record
+from dataset_team.records import Record
 from models import STREAMS
 from models.team_net import TeamNet
 from study import curvature

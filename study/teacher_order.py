@@ -35,15 +35,15 @@ from study.tables import spread, to_markdown
 from training.options import make_parser
 from training.provenance import command_line, print_result
 
-PUBLISHED = ("mv", "residual", "iframe")
+PUBLISHED_ORDER = ("mv", "residual", "iframe")
 # The orders of teachers, by the name of the method that trains exits so.
-ORDERS = {"_".join(order): order for order in itertools.permutations(PUBLISHED)}
+ORDERS = {"_".join(order): order for order in itertools.permutations(PUBLISHED_ORDER)}
 # Of all measures less is earlier: flatter, or weaker.
 MEASURES = ("top1_pct", "random", "worst", "hessian_trace", "relative_trace")
 MEAN = "mean"  # in the column exit: of the exits
-_MEASURE = ["measure", "part", "radius"]
+_MEASURED_BY = ["measure", "part", "radius"]
 COLUMNS = [
-    *("study", "data", "split", "backbone_digest", *_MEASURE, "exit", "order"),
+    *("study", "data", "split", "backbone_digest", *_MEASURED_BY, "exit", "order"),
     *("top1_pct", "others_top1_pct", "gain_pct", "rank", "seeds", "command"),
 ]
 _BACKBONE = ["data", "split"]
@@ -66,7 +66,7 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     files = sorted(study.glob("flatness*.csv"))
     if not files:
         raise FileNotFoundError(f"{study} has no flatness*.csv; study.flatness writes it")
-    found = [row for file in files for row in flatness.read_rows(file)]
+    found = [row for file in files for row in flatness.read_flatness(file)]
     flat = pd.DataFrame(found, columns=flatness.COLUMNS).astype({"value": float})
     measured, trained = (set(map(tuple, table[_BACKBONE].values)) for table in (flat, exits))
     if not measured | trained:
@@ -83,7 +83,7 @@ def _check(name: str, exits: pd.DataFrame, flat: pd.DataFrame) -> None:
     not of one backbone."""
     if flat.empty:
         raise ValueError(f"{name}: no flatness; python -m study.flatness measures it")
-    if flat.duplicated([*_MEASURE, "stream"]).any():
+    if flat.duplicated([*_MEASURED_BY, "stream"]).any():
         raise ValueError(f"{name}: flatness of several backbones; a study has one of each split")
     if (flat.groupby("part")["stream"].nunique() < len(STREAMS)).any():
         raise ValueError(f"{name}: flatness of some streams only; the same command goes on")
@@ -102,19 +102,19 @@ def exit_top1(exits: pd.DataFrame) -> pd.DataFrame:
 
 
 def order_by(value_of: dict[str, float]) -> str:
-    """The order of rising values; of equal ones the first of PUBLISHED is earlier."""
-    return "_".join(sorted(PUBLISHED, key=value_of.__getitem__))
+    """The order of rising values; of equal ones the first of PUBLISHED_ORDER is earlier."""
+    return "_".join(sorted(PUBLISHED_ORDER, key=value_of.__getitem__))
 
 
 def orders_of(flat: pd.DataFrame) -> Iterator[tuple[dict, str]]:
     """(measure, part, radius) and the order by it, of one backbone's rows of flatness."""
-    yield dict.fromkeys(_MEASURE, "") | {"measure": "published"}, "_".join(PUBLISHED)
+    yield dict.fromkeys(_MEASURED_BY, "") | {"measure": "published"}, "_".join(PUBLISHED_ORDER)
     for measure in MEASURES:
-        for key, rows in where(flat, measure=measure).groupby(_MEASURE, sort=False):
-            yield dict(zip(_MEASURE, key)), order_by(dict(zip(rows["stream"], rows["value"])))
+        for key, rows in where(flat, measure=measure).groupby(_MEASURED_BY, sort=False):
+            yield dict(zip(_MEASURED_BY, key)), order_by(dict(zip(rows["stream"], rows["value"])))
 
 
-def backbone_rows(exits: pd.DataFrame, flat: pd.DataFrame) -> Iterator[dict]:
+def order_rows(exits: pd.DataFrame, flat: pd.DataFrame) -> Iterator[dict]:
     """A row for each measure and exit of one backbone. Rank 1 is the best; equal ones share it."""
     top1 = exit_top1(exits)
     ranks = top1.round(9).rank(ascending=False)
@@ -140,7 +140,7 @@ def study_rows(study: Path) -> list[dict]:
             **{"backbone_digest": found["backbone_digest"].iloc[0], "command": command_line()},
             "seeds": own["seed"].nunique(),
         }
-        rows += [{**about, **row} for row in backbone_rows(own, found)]
+        rows += [{**about, **row} for row in order_rows(own, found)]
     return rows
 
 
@@ -149,8 +149,8 @@ def summary_table(rows: Sequence[dict]) -> list[list[str]]:
     table = pd.DataFrame(rows)
     exits = list(dict.fromkeys(table["exit"]))
     heads = [f"gain, {name}" if name == MEAN else f"gain at {name}" for name in exits]
-    lines = [[*_MEASURE, "backbones", *heads, "rank", "best order"]]
-    for key, found in table.groupby(_MEASURE, sort=False):
+    lines = [[*_MEASURED_BY, "backbones", *heads, "rank", "best order"]]
+    for key, found in table.groupby(_MEASURED_BY, sort=False):
         gains = [spread(where(found, exit=name)["gain_pct"]) for name in exits]
         ranks = where(found, exit=MEAN)["rank"]
         best = f"{(ranks == 1).sum()} of {len(ranks)}"

@@ -18,13 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.command import run
-from models import STREAMS
+from models import BACKBONE_OUTPUTS
 from study import tables
 from study.run_tables import write_rows
 from training.options import make_parser
 from training.provenance import print_result
 
-OUTPUTS = ("fused", *STREAMS)
 BASE = "base"
 COLUMNS = ["data", "split", "seed", "variant", "output", "heldout_top1_pct", "epochs", "command"]
 
@@ -50,7 +49,7 @@ def _rows(root: Path, path: Path) -> Iterator[dict]:
             f"{path.parent} has chosen its epoch on the videos that it is judged by here: train it"
             " with --select-on last"
         )
-    for output in OUTPUTS:
+    for output in BACKBONE_OUTPUTS:
         yield {
             **{"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]},
             **{"variant": path.relative_to(root).parts[0], "output": output},
@@ -65,15 +64,22 @@ def difference_table(rows: list[Mapping]) -> list[list[str]]:
         index=["variant", "data", "split", "seed"], columns="output", values="heldout_top1_pct"
     )
     variants = list(dict.fromkeys(found.index.get_level_values("variant")))
-    table = [["variant", "runs", *OUTPUTS, *(f"{output} - {BASE}" for output in OUTPUTS)]]
+    table = [
+        [
+            "variant",
+            "runs",
+            *BACKBONE_OUTPUTS,
+            *(f"{output} - {BASE}" for output in BACKBONE_OUTPUTS),
+        ]
+    ]
     for variant in sorted(variants, key=lambda name: name != BASE):
         own = found.loc[variant]
-        cells = [tables.spread(own[output], 1) for output in OUTPUTS]
+        cells = [tables.spread(own[output], 1) for output in BACKBONE_OUTPUTS]
         if BASE in variants and variant != BASE:
             gains = (own - found.loc[BASE]).dropna()
-            cells += [tables.spread(gains[output], 1) for output in OUTPUTS]
+            cells += [tables.spread(gains[output], 1) for output in BACKBONE_OUTPUTS]
         else:
-            cells += [""] * len(OUTPUTS)
+            cells += [""] * len(BACKBONE_OUTPUTS)
         table.append([variant, str(len(own)), *cells])
     return table
 

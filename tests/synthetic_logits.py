@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from early_exit.logits import PARTS, LogitsFile, Part
+from early_exit.logits import LogitsFile
+from early_exit.part import PARTS, Part
 from models import STREAMS
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import train_i_frame
 import train_team_net
-from training.loading import DataSettings, open_splits
+from training.splits import DataSettings, open_splits
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from early_exit import wise
-from early_exit.logits import Part
+from early_exit.part import Part
 from study import compare
 from study.compare import Side
 from study.paired import over_backbones, paired_difference

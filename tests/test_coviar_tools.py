@@ -13,7 +13,7 @@ import pytest
 import coviar
 from coviar import check, visualize
 from coviar.index_cache import read_indexes
-from dataset_team.lists import read_paths
+from dataset_team.records import read_paths
 from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 

@@ -132,7 +132,7 @@ def test_relative_trace_foretells_the_rise_of_a_small_random_perturbation(proble
             curvature.mean_loss(loss, curvature.moved(weights, direction, r)) for r in (0.03, -0.03)
         ]
         rises.append(sum(both) / 2 - here)
-    rise = curvature.Estimate.of(rises)
+    rise = curvature.MeanOfDraws.of(rises)
     relative = curvature.hessian_traces(loss, weights, 200, SEED)[1]
     assert rise.mean == pytest.approx(0.03**2 / 2 * relative.mean, rel=0.1)
 

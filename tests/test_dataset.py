@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from coviar import load_clip, read_index
 from dataset_team.dataset import Sample, VideoDataset
-from dataset_team.lists import Record
+from dataset_team.records import Record
 from dataset_team.toy import Video, draw, encode
 from dataset_team.transforms import MOTION_SCALES, SCALES, fixed_boxes, resize
 

@@ -14,7 +14,6 @@ PAGES = ["README.md", "CONTRIBUTING.md", "results/README.md"]
 PAGES += sorted(str(path.relative_to(REPO)) for path in (REPO / "docs").glob("*.md"))
 PARSER_AT = {
     "study.report": "study.report.__main__",
-    "dataset_team.lists": "dataset_team.make_lists",
 }
 HANDS_ON = {"-m benchmarks.sweep": "train_team_ce.py"}  # options it does not know
 OF_OTHERS = {"--citation", "--extra-index-url"}  # GNU parallel, pip

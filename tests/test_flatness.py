@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from synthetic_study import run_main
 
 from dataset_team import toy
-from dataset_team.lists import Record
+from dataset_team.records import Record
 from models import STREAMS
 from models.team_net import FUSIONS, TeamNet
 from study import flatness, stream_loss

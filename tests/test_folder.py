@@ -7,7 +7,7 @@ import pytest
 
 from coviar import check, reencode
 from coviar.folder import describe, list_folder
-from dataset_team.lists import read_paths
+from dataset_team.records import read_paths
 from tests.coviar_videos import pictures, write_video
 
 

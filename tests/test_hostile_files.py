@@ -10,7 +10,8 @@ import torch
 
 from coviar.index import read_index
 from coviar.index_cache import read_indexes
-from dataset_team.lists import ListError, read_list
+from dataset_team.list_file import ListError
+from dataset_team.records import read_list
 from early_exit.logits import LogitsFile
 from early_exit.policy import load_policy
 from early_exit.wise_file import load_weights

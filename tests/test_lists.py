@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from dataset_team.groups import film_of, group_of
-from dataset_team.lists import ListError, Record, read_list, split_heldout
+from dataset_team.heldout import split_heldout
+from dataset_team.list_file import ListError
+from dataset_team.records import Record, read_list
 from dataset_team.registry import class_names
 
 REPO = Path(__file__).resolve().parent.parent

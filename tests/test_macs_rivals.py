@@ -12,11 +12,12 @@ import thop
 import torch
 from torch import nn
 
-from MACs import averages, coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
+from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.counter import count_macs
 from MACs.main import add_times, get_args_parser, main, table_row
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from study import mean_costs
 
 REPO = Path(__file__).resolve().parent.parent
 RIVALS = (coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
@@ -46,7 +47,7 @@ def assert_same(ours, theirs, norms):
 
 @pytest.mark.parametrize("rival", RIVALS, ids=lambda module: module.__name__.split(".")[1])
 def test_rivals_against_thop(rival):
-    for part in rival.parts(num_classes=101):
+    for part in rival.networks(num_classes=101):
         x = torch.empty(part.shape, device="meta")
         assert_same(count_macs(part.network, x), *thop_macs(part.network, x))
 
@@ -63,7 +64,7 @@ def test_team_net_against_thop():
 @functools.cache
 def found_methods():
     modules = (team_net, *RIVALS)
-    return {method.name: method for module in modules for method in module.methods(101)}
+    return {method.name: method for module in modules for method in module.rivals(101)}
 
 
 # MACs / 1024**3 with normalisation, activations and pooling, and the published number.
@@ -114,7 +115,7 @@ def test_c3d_by_hand():
     layers += [(256, 512, 4, 14), (512, 512, 4, 14), (512, 512, 2, 7), (512, 512, 2, 7)]
     macs = sum(27 * c_in * c_out * t * side**2 for c_in, c_out, t, side in layers)
     macs += 8192 * 4096 + 4096 * 4096 + 4096 * 101
-    part = cv_c3d.parts(101)[0]
+    part = cv_c3d.networks(101)[0]
     assert count_macs(part.network, torch.empty(part.shape, device="meta")) == macs
 
 
@@ -122,10 +123,10 @@ def write_policies(path, *runs):
     """A policies.csv with one policy for each of the runs, {exit: (share_pct, gmacs)}."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        names = ("split", "seed", *averages.POLICY_COLUMNS)
+        names = ("split", "seed", *mean_costs.POLICY_COLUMNS)
         writer.writerow([*names, "exit", "top1_pct", "share_pct", "gmacs"])
         for seed, shares in enumerate(runs):
-            run = ["split1", seed, *("x" * len(averages.POLICY_COLUMNS))]
+            run = ["split1", seed, *("x" * len(mean_costs.POLICY_COLUMNS))]
             writer.writerow([*run, "all", 81.5 + seed, 100, ""])
             writer.writerows([*run, point, 80, *score] for point, score in shares.items())
 
@@ -158,10 +159,10 @@ def test_main_prints_json(tmp_path, capsys):
     options = ["--json", "--early-exit", str(policies), "--times", str(times)]
     main(parser.parse_args(options), parser)
     content = json.loads(capsys.readouterr().out)
-    methods = {row["method"]: row for row in content["methods"]}
-    assert list(methods) == list(found_methods())
-    assert methods["TEAM-Net"]["network_ms"] == 400
-    assert methods["TEAM-Net"]["load_ms_share_pct"] == 12.5
+    rivals = {row["method"]: row for row in content["methods"]}
+    assert list(rivals) == list(found_methods())
+    assert rivals["TEAM-Net"]["network_ms"] == 400
+    assert rivals["TEAM-Net"]["load_ms_share_pct"] == 12.5
     (mean,) = content["early_exit"]
     assert mean["gmacs"] == 8.0 and mean["top1_pct"] == 81.5
     assert mean["gmacs_1024"] == pytest.approx(8e9 / 1024**3, abs=1e-3)
@@ -169,8 +170,8 @@ def test_main_prints_json(tmp_path, capsys):
 
 def write_times(path, scale=1.0, precision="fp32", load=50, **changes):
     """Rows of benchmarks.early_exit --out, appended: 20, 100, 200 and 400 ms, and loading."""
-    about = {**latency.PUBLISHED_NETWORK, "precision": precision, "threads": 2, "machine": "m"}
-    ms = dict(zip(latency.EXITS, (20, 100, 200, 400)))
+    about = {**latency.PUBLISHED, "precision": precision, "threads": 2, "machine": "m"}
+    ms = dict(zip(latency.POINTS, (20, 100, 200, 400)))
     new = not path.exists()
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, [*about, "exit", "latency_ms"])
@@ -222,8 +223,8 @@ def test_costs_are_averaged_over_the_runs_of_a_study(tmp_path):
         {"exit1": (25, 2.0), "full": (75, 10.0)},  # 8 gmacs
         {"exit1": (75, 2.0), "full": (25, 10.0)},  # 4 gmacs
     )
-    assert [row["gmacs"] for row in averages.read(path)] == [8, 4]
-    (row,) = averages.over_runs(averages.read(path))
+    assert [row["gmacs"] for row in mean_costs.read_policies(path)] == [8, 4]
+    (row,) = mean_costs.over_runs(mean_costs.read_policies(path))
     assert (row["runs"], row["gmacs"], row["top1_pct"]) == (2, 6, 82)
     assert row["gmacs_std"] == pytest.approx(8**0.5, abs=1e-3)  # three decimals
     assert row["gmacs_1024"] == pytest.approx(6e9 / 1024**3, abs=1e-3)
@@ -233,24 +234,24 @@ def test_costs_of_a_collected_study_are_those_of_its_rows(synthetic_study):
     """Shares times costs, summed here, against the mean over videos the sweep wrote."""
     with open(synthetic_study / "policies.csv", newline="") as file:
         written = [row for row in csv.DictReader(file) if row["exit"] == "all"]
-    policies = averages.read(synthetic_study / "policies.csv")
+    policies = mean_costs.read_policies(synthetic_study / "policies.csv")
     wise = {policy["protocol"] for policy in policies if policy["combination"] == "wise"}
     assert wise == {"8 segments, selected on heldout; WISE (exact) fitted on heldout"}
     assert len(policies) == len(written)
     for policy, row in zip(policies, written):
         assert policy["gmacs"] == pytest.approx(float(row["gmacs"]), abs=6e-4)  # three decimals
-    assert {row["runs"] for row in averages.over_runs(policies)} == {4}
+    assert {row["runs"] for row in mean_costs.over_runs(policies)} == {4}
 
 
 def test_shares_that_do_not_add_up_are_refused(tmp_path):
     path = tmp_path / "policies.csv"
     write_policies(path, {"exit1": (25, 2.0), "full": (70, 10.0)})
     with pytest.raises(ValueError, match="hold 95.00 % of the videos"):
-        averages.read(path)
+        mean_costs.read_policies(path)
 
 
 def test_other_tables_are_refused_with_the_line(tmp_path):
     path = tmp_path / "trade_off.csv"
     path.write_text("data,split\nucf101,split1\n")
     with pytest.raises(ValueError, match="trade_off.csv, line 2: not a row of a policies.csv"):
-        averages.read(path)
+        mean_costs.read_policies(path)

@@ -8,7 +8,7 @@ import torch
 from benchmarks import early_exit, forward, policies
 from benchmarks.timing import interleaved_medians
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise, wise_file

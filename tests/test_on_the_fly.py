@@ -5,7 +5,7 @@ import torch
 
 from coviar.reencode import GOP, QUANTISER, SIZE, reencode
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import Record
+from dataset_team.records import Record
 from tests.coviar_videos import pictures, write_video
 
 FILES = {

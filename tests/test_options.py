@@ -199,8 +199,7 @@ def parser_of(command):
     module = f"{name}.__main__" if name == "study.report" else name
     module = importlib.import_module(module.removesuffix(".py").replace("/", "."))
     if name == "dataset_team.lists":
-        commands = importlib.import_module("dataset_team.make_lists").get_args_parser()._actions[-1]
-        return commands.choices[more[0]]
+        return module.get_args_parser()._actions[-1].choices[more[0]]
     if name == "training.views":
         return module.get_prune_parser() if more else module.get_fill_parser()
     return module.get_args_parser()

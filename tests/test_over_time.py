@@ -12,8 +12,9 @@ from coviar import read_index
 from dataset_team.dataset import load_test_segment, load_test_view
 from dataset_team.sampling import reading_order
 from early_exit import wise
-from early_exit.logits import LogitsError, LogitsFile, Part
+from early_exit.logits import LogitsFile
 from early_exit.outside import load_outside
+from early_exit.part import LogitsError, Part
 from early_exit.policy import decide, load_policy, save_policy
 from early_exit.route import along, check_route, named_route, parse_route, point_names, route_gmacs
 from MACs.team_net import exit_gmacs, segment_gmacs

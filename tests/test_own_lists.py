@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 from dataset_team import folders
+from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
-from dataset_team.lists import list_digest, read_list, read_paths, split_heldout
-from dataset_team.make_lists import get_args_parser, main
+from dataset_team.lists import get_args_parser, main
+from dataset_team.records import list_digest, read_list, read_paths
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
 
@@ -124,7 +125,7 @@ def test_equal_files(tmp_path):
 
 
 def test_equal_videos_are_held_out_together(root):
-    from dataset_team.lists import Record
+    from dataset_team.records import Record
 
     records = [Record(f"A/{n}", "", "A", 0, None) for n in range(12)]
     for seed in range(8):
@@ -138,7 +139,7 @@ def test_equal_videos_are_held_out_together(root):
     [([1, 2], "label 0: labels count from 0"), ([0, 5], "no gaps"), ([0, 10_000_000], "no gaps")],
 )
 def test_labels_that_are_no_classes(labels, message):
-    from dataset_team.lists import Record
+    from dataset_team.records import Record
 
     records = [Record(f"{n}", "", f"C{n}", n, None) for n in labels]
     with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ from coviar import read_index
 from coviar.convert import FITS
 from coviar.reencode import reencode
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import Record, read_list
+from dataset_team.records import Record, read_list
 from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise

@@ -8,7 +8,7 @@ import torch
 from training_server import run_script
 
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from training.checkpoint import load_checkpoint
 from training.loading import to_device
 from training.probe import (

@@ -12,8 +12,8 @@ import wise_team_net_logit
 from early_exit import promise, wise, wise_file
 from early_exit.confidence import CONFIDENCES
 from early_exit.groups import groups_of, split_off
-from early_exit.logits import LogitsError
 from early_exit.outside import load_outside
+from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along

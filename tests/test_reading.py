@@ -20,7 +20,7 @@ from benchmarks import timings
 from coviar import read_index
 from coviar.source_index import CannotSeek
 from dataset_team.dataset import load_test_view
-from dataset_team.lists import read_list
+from dataset_team.records import read_list
 from dataset_team.sampling import reading_order
 from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise_iframe

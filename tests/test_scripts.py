@@ -12,9 +12,9 @@ from synthetic_study import run_main
 
 import team_net_wise_all_acc
 import wise_team_net_logit
+from models import PUBLISHED_NETWORK
 from training.checkpoint import load_checkpoint
 from training.resolve import resolve_recipe
-from training.script import NETWORK_DEFAULTS
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
 SMALL += ["--ema", "0.5", "--label-smoothing", "0.1", "--mixup", "0.4"]
@@ -273,7 +273,7 @@ def test_published_commands_say_our_defaults(command):
         assert getattr(given, key) == getattr(defaults, key), key
     if script != "train_team_ce.py":  # its network is the backbone's
         for key in ("arch", "num_segments", "dropout"):
-            assert getattr(given, key) == NETWORK_DEFAULTS[key], key
+            assert getattr(given, key) == PUBLISHED_NETWORK[key], key
 
 
 def test_unlabelled_videos_teach_by_their_teachers_alone(run, toy, toy_data, backbone, tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from coviar import load_clip, read_index
-from dataset_team.lists import read_list, split_heldout
+from dataset_team.heldout import split_heldout
+from dataset_team.records import read_list
 from dataset_team.toy import CLASSES, GOP, NUM_FRAMES, Video, draw, encode
 
 REPO = Path(__file__).resolve().parent.parent

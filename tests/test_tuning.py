@@ -9,8 +9,8 @@ from torch import nn
 from training_server import run_script
 
 from dataset_team.dataset import VideoDataset
-from dataset_team.lists import read_list
 from dataset_team.photometric import BY_FACTOR, WHOLE, change_light
+from dataset_team.records import read_list
 from early_exit.policy import Policy
 from models import STREAMS
 from models.inference import prepare_for_inference
@@ -18,8 +18,8 @@ from models.team_net import FUSIONS, TeamNet
 from models.team_net_ic import TeamNetIC
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import clip_loss, make_optimizer
-from training.loading import DataSettings, open_splits
 from training.pretrained import build_backbone
+from training.splits import DataSettings, open_splits
 from training.tuning import FREEZABLE, STAGES, keep_frozen, lr_scales
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")

@@ -16,8 +16,9 @@ from dataset_team.transforms import normalise
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import views as command
-from training.bank import FrozenNetwork, Views, compute_view
+from training.bank import FrozenNetwork, Views
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.features import compute_view
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 SIZE = 32

@@ -11,7 +11,8 @@ from synthetic_logits import make_logits_file
 from training_server import run_script
 
 from early_exit import wise, wise_file
-from early_exit.logits import PARTS, LogitsFile, file_digest
+from early_exit.logits import LogitsFile, file_digest
+from early_exit.part import PARTS
 from wise_team_net_logit import get_args_parser, main
 
 OUTPUTS = ["exit1", "exit2", "iframe", "mv", "residual"]

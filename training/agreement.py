@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset_team.finder import alike
+from models import PUBLISHED_NETWORK
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
 
 # What a backbone says of itself; an option of these names may only repeat it.
-READ_FROM_BACKBONE = (
-    *("arch", "motion_arch", "num_segments", "is_shift", "dropout", "fusion", "crop_size"),
-)
-CROP_SIZE = 224  # of published files and of runs that record none
+READ_FROM_BACKBONE = tuple(PUBLISHED_NETWORK)
 
 
 def load_as_trained(path: Path, asked: Mapping[str, object]) -> tuple[dict, TeamNet, int]:
@@ -24,7 +22,7 @@ def load_as_trained(path: Path, asked: Mapping[str, object]) -> tuple[dict, Team
     """
     checkpoint = load_checkpoint(path)
     backbone = backbone_from(checkpoint, path, asked["num_segments"])
-    crop_size = checkpoint.get("crop_size") or asked["crop_size"] or CROP_SIZE
+    crop_size = checkpoint.get("crop_size") or asked["crop_size"] or PUBLISHED_NETWORK["crop_size"]
     known = {**backbone.config, "crop_size": crop_size}
     if "model" not in checkpoint:  # published files do not tell their dropout
         known.pop("dropout")

@@ -12,11 +12,10 @@ import torch
 
 from dataset_team.dataset import VideoDataset
 from MACs.team_net import exit_gmacs
-from models import STREAMS
+from models import BACKBONE_OUTPUTS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
-from training.bank import compute_view
 from training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from training.engine import (
     clip_loss,
@@ -28,14 +27,14 @@ from training.engine import (
     step_lr,
     train_one_epoch,
 )
-from training.loading import Splits, TrainBatches, make_loader
+from training.features import compute_view
+from training.loading import TrainBatches, make_loader
 from training.run_folder import RunFolder
+from training.splits import Splits
 from training.state import TrainingState
 from training.stopping import Stopped, StopSignals
 from training.synced_norm import use_synced_norm
 from training.tuning import keep_frozen
-
-OUTPUTS = ("fused", *STREAMS)
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def select_best(
             content = describe_model(model, splits, progress.epoch)
             save_checkpoint(folder.path / BEST, content)
         progress.best = {"epoch": progress.epoch, "top1_pct": top1["fused"]}
-    return {f"{splits.selection_name}_{output}": top1[output] for output in OUTPUTS}
+    return {f"{splits.selection_name}_{output}": top1[output] for output in BACKBONE_OUTPUTS}
 
 
 def evaluate(
@@ -253,7 +252,7 @@ def evaluate(
         logits = logits + features.streams
     own = (logits, features.labels) if len(rows) else ()
     logits, labels = distributed.gather_rows(own, torch.from_numpy(rows), len(dataset))
-    by_output = dict(zip(OUTPUTS, (logits.sum(1), *logits.unbind(1))))
+    by_output = dict(zip(BACKBONE_OUTPUTS, (logits.sum(1), *logits.unbind(1))))
     return {
         output: 100 * (scores.argmax(1) == labels).float().mean().item()
         for output, scores in by_output.items()

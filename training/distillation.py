@@ -7,7 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from dataset_team.lists import UNLABELLED
+from dataset_team.records import UNLABELLED
 from models import STREAMS
 
 RANKS = ("weakest", "middle", "strongest")

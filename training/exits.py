@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from models.team_net_ic import CONCAT, MEAN, TeamNetIC
-from training.bank import Features, Views
+from training.bank import Views
 from training.checkpoint import BEST, load_last, save_checkpoint, save_last
 from training.distillation import Schedule, exit_loss
 from training.engine import set_lr, step_lr
+from training.features import Features
 from training.frozen import Frozen
 from training.loading import epoch_order
 from training.run_folder import RunFolder

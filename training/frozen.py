@@ -11,7 +11,7 @@ from models.team_net_ic import TeamNetIC
 from training.agreement import check_classes, load_as_trained
 from training.bank import BANK_DTYPES, FrozenNetwork, Views
 from training.checkpoint import load_checkpoint
-from training.loading import DataSettings, open_splits
+from training.splits import DataSettings, open_splits
 from training.trained import put_exits_on
 
 VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,79 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dataset_team.dataset import VideoDataset
-from dataset_team.identity import equal_files, real_file
-from dataset_team.lists import read_list, read_unlabelled, split_heldout
-from dataset_team.registry import DATASETS, class_names
 from dataset_team.transforms import normalise
 from training import distributed
 from training.stopping import ignore_in_worker
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which videos a run trains on and is tested on, and how they are cut; see the options."""
-
-    data_name: str
-    data_root: Path
-    train_list: Path
-    test_list: Path
-    split: str
-    heldout: float
-    select_on: str  # heldout, test or last
-    independent_crops: bool
-    no_flip: bool
-    clips: int
-    crops: int
-    on_bad_video: str  # error or skip
-    index_dir: Path | None
-    on_the_fly: bool = False
-    unlabelled: Path | None = None  # a list of videos that only teachers speak about
-
-
-@dataclass
-class Splits:
-    """The data sets of one run. `heldout` is None where models are chosen on test, `unlabelled`
-    where there are no videos without labels."""
-
-    settings: DataSettings
-    train: VideoDataset
-    heldout: VideoDataset | None
-    test: VideoDataset
-    class_names: list
-    unlabelled: VideoDataset | None = None
-
-    @property
-    def skipped(self) -> int:
-        """How many unreadable videos --on-bad-video skip left out, of all lists."""
-        datasets = (self.train, self.heldout, self.test, self.unlabelled)
-        return sum(len(dataset.skipped) for dataset in datasets if dataset is not None)
-
-    @property
-    def train_as_tested(self) -> VideoDataset:
-        """The training videos without augmentation: one clip, centre crop."""
-        dataset = copy.copy(self.train)
-        dataset.train, dataset.num_segments = False, self.test.num_segments
-        return dataset
-
-    @property
-    def selection(self) -> VideoDataset:
-        """The videos on which models are chosen, and epochs evaluated."""
-        return self.test if self.heldout is None else self.heldout
-
-    @property
-    def selection_name(self) -> str:
-        return "test" if self.heldout is None else "heldout"
-
-    @property
-    def protocol(self) -> str:
-        """The evaluation protocol in words, for every table a number ends up in."""
-        views = f"{self.settings.clips} clip x {self.settings.crops} crop"
-        crops = f"{views} of {self.test.crop_size} pixels"
-        select_on = self.settings.select_on
-        chosen = "last epoch kept" if select_on == "last" else f"selected on {select_on}"
-        words = f"{crops}, {self.test.num_segments} segments, {chosen}"
-        left_out = len(self.test.skipped)
-        return f"{words}, {left_out} unreadable test videos left out" if left_out else words
 
 
 class Batch(NamedTuple):
@@ -97,161 +23,6 @@ class Batch(NamedTuple):
     inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     labels: torch.Tensor
     indices: torch.Tensor
-
-
-def open_splits(
-    settings: DataSettings,
-    num_segments: int,
-    crop_size: int,
-    data_seed: int,
-    num_classes: int | None = None,
-    *,
-    train_segments: int | None = None,
-    photometric: float = 0.0,
-) -> Splits:
-    """Read the lists and index the videos. num_classes: of a trained network, where there is one.
-    train_segments, photometric: of the training views alone.
-
-    Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
-    video stands in both lists: under one name or two, as a link or as a copy.
-    """
-    splits = distributed.main_first(
-        _open_splits, settings, num_segments, crop_size, data_seed, num_classes
-    )
-    splits.train.num_segments = train_segments or num_segments
-    splits.train.photometric = photometric
-    return splits
-
-
-def _open_splits(
-    settings: DataSettings,
-    num_segments: int,
-    crop_size: int,
-    data_seed: int,
-    num_classes: int | None,
-) -> Splits:
-    train_records = read_list(settings.train_list, settings.data_root, settings.data_name)
-    test_records = read_list(settings.test_list, settings.data_root, settings.data_name)
-    copies = _check_leaks(settings, train_records, test_records)
-    _check_labels_agree(train_records, test_records, settings.test_list)
-    names = class_names(settings.data_name, train_records + test_records, num_classes)
-    _note_untrained_classes(train_records, test_records)
-    unlabelled = _read_unlabelled(settings, train_records + test_records)
-    heldout_records = None
-    if settings.select_on != "test":
-        if not settings.heldout:
-            raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
-        train_records, heldout_records = split_heldout(
-            train_records, settings.heldout, copies=copies
-        )
-
-    common = {
-        "num_segments": num_segments,
-        "crop_size": crop_size,
-        "data_seed": data_seed,
-        "flip": not settings.no_flip,
-        "independent_crops": settings.independent_crops,
-        "index_cache": index_cache(settings),
-        "on_bad_video": settings.on_bad_video,
-        "on_the_fly": settings.on_the_fly,
-    }
-    views = {"clips": settings.clips, "crops": settings.crops}
-    return Splits(
-        settings=settings,
-        train=VideoDataset(train_records, train=True, **common),
-        heldout=heldout_records and VideoDataset(heldout_records, train=False, **common),
-        test=VideoDataset(test_records, train=False, **views, **common),
-        class_names=names,
-        unlabelled=unlabelled and VideoDataset(unlabelled, train=True, **common),
-    )
-
-
-def _read_unlabelled(settings: DataSettings, labelled: list) -> list | None:
-    """Raises ValueError where a video of the other lists, or a copy of one, is in this one too."""
-    if settings.unlabelled is None:
-        return None
-    records = read_unlabelled(settings.unlabelled, settings.data_root)
-    name_of = {record.path: record.name for record in labelled + records}
-    files = {real_file(record.path): record.name for record in labelled}
-    shared = [(files[key], r.name) for r in records if (key := real_file(r.path)) in files]
-    ours = {record.path for record in records}
-    for paths in equal_files(name_of):
-        theirs = [path for path in paths if path not in ours]
-        shared += [(name_of[p], name_of[q]) for p in theirs[:1] for q in paths if q in ours]
-    if shared:
-        raise ValueError(
-            f"--unlabelled {settings.unlabelled}: {len(shared)} video(s) stand in the training or"
-            f" the test list too, first {_pair(*min(shared))}; take them out of one of the lists"
-        )
-    return records
-
-
-def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[str]]:
-    """Raise ValueError where a test video trains; returns the names of equal training videos.
-
-    One file is one video, whatever its names. Equal copies on both sides are an error too, but for
-    data sets whose splits are published: there they are a warning.
-    """
-    files = {real_file(record.path): record.name for record in train}
-    shared = [(files[key], r.name) for r in test if (key := real_file(r.path)) in files]
-    lists = f"{settings.train_list} and {settings.test_list}"
-    if shared:
-        raise ValueError(
-            f"{len(shared)} video(s) stand in both {lists}, first {_pair(*min(shared))};"
-            " a test video must not train"
-        )
-    name_of = {record.path: record.name for record in train + test}
-    groups = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
-    trained = {record.name for record in train}
-    leaks = [(n, m) for g in groups for n in g if n in trained for m in g if m not in trained]
-    if leaks:
-        message = (
-            f"{len(leaks)} test video(s) are copies of training videos in {lists}, equal byte for"
-            f" byte: a leak, first {_pair(*leaks[0])}"
-        )
-        if settings.data_name not in DATASETS:
-            raise ValueError(f"{message}; take one of each pair out of its list")
-        warnings.warn(f"{message}; the published split is kept", stacklevel=2)
-    copies = [[name for name in group if name in trained] for group in groups]
-    copies = [group for group in copies if len(group) > 1]
-    if copies:
-        warnings.warn(
-            f"{settings.train_list} holds {sum(map(len, copies)) - len(copies)} equal copies of"
-            f" other videos in it, first {_pair(*copies[0][:2])}; they are held out together",
-            stacklevel=2,
-        )
-    return copies
-
-
-def _pair(first: str, second: str) -> str:
-    return first if first == second else f"{first}, which is {second}"
-
-
-def _note_untrained_classes(train_records: list, test_records: list) -> None:
-    trained = {record.label for record in train_records}
-    untrained = {r.label: r.class_name for r in test_records if r.label not in trained}
-    if untrained and distributed.is_main():
-        words = ", ".join(f"{name} ({label})" for label, name in sorted(untrained.items())[:10])
-        print(f"note: {len(untrained)} class(es) have no training video: {words}", flush=True)
-
-
-def _check_labels_agree(train_records: list, test_records: list, test_list: Path) -> None:
-    label_of = {record.class_name: record.label for record in train_records}
-    for record in test_records:
-        known = label_of.get(record.class_name, record.label)
-        if known != record.label:
-            raise ValueError(
-                f"{test_list}: class {record.class_name!r} has label {record.label}, in the"
-                f" training list it has {known}; make both lists from the same classes"
-            )
-
-
-def index_cache(settings: DataSettings) -> Path:
-    """The file of picture positions: beside the data, or in --index-dir."""
-    if settings.index_dir is None:
-        return settings.data_root / ".coviar_index.npz"
-    name = str(settings.data_root.resolve()).strip("/").replace("/", "_")
-    return settings.index_dir / f"{name}.npz"
 
 
 class ViewSampler(Sampler):

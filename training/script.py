@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from coviar.files import NO_ROOM
-from dataset_team.lists import list_digest
+from dataset_team.records import list_digest
+from models import PUBLISHED_NETWORK
 from training import distributed
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
 from training.backbone import (
@@ -28,7 +29,6 @@ from training.checkpoint import BEST, CheckpointError
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
-from training.loading import DataSettings, open_splits
 from training.pretrained import build_backbone
 from training.provenance import print_result
 from training.resolve import (
@@ -42,8 +42,8 @@ from training.resolve import (
     stream_sources,
 )
 from training.run_folder import LISTS, RunFolder
+from training.splits import DataSettings, open_splits
 from training.stopping import REQUEUE, Stopped, StopSignals
-from training.train_options import NETWORK_DEFAULTS
 
 Settings = TypeVar("Settings")
 BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
@@ -126,7 +126,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
         check_data(args)
         device = choose_device(args.gpus)
         asked = {name: getattr(args, name) for name in READ_FROM_BACKBONE}
-        for name, value in NETWORK_DEFAULTS.items() if not args.evaluate else ():
+        for name, value in PUBLISHED_NETWORK.items() if not args.evaluate else ():
             setattr(args, name, value if asked[name] is None else asked[name])
     distributed.start(device)
     resolve_precision(args)
@@ -159,7 +159,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
                 num_segments=splits.train.num_segments,
                 **{name: getattr(args, name) for name in BATCH_OPTIONS},
             )
-            config = {name: getattr(args, name) for name in NETWORK_DEFAULTS}
+            config = {name: getattr(args, name) for name in PUBLISHED_NETWORK}
             config.pop("crop_size")
             config["num_classes"] = len(splits.class_names)
             model = build_backbone(

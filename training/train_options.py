@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from models import STREAMS
+from models import PUBLISHED_NETWORK, STREAMS
 from models.team_net import FUSIONS
 from models.team_net_ic import CONCAT, POOLS
 from training.options import (
@@ -16,12 +16,6 @@ from training.options import (
     positive_int,
 )
 from training.recipes import ANY, RECIPES
-
-# Of a new backbone, where the user gave nothing: the paper's.
-NETWORK_DEFAULTS = {
-    **{"num_segments": 8, "arch": "resnet50", "motion_arch": "resnet18"},
-    **{"is_shift": False, "dropout": 0.5, "fusion": "team", "crop_size": 224},
-}
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, script: str) -> None:
@@ -51,7 +45,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, script: str) -> None:
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     def default(name: str) -> str:
-        return f"(default {NETWORK_DEFAULTS[name]})"
+        return f"(default {PUBLISHED_NETWORK[name]})"
 
     group = parser.add_argument_group("network (with --evaluate, the checkpoint's)")
     group.add_argument(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coviar.reencode import GOP, SIZE
+from models import PUBLISHED_NETWORK
 from models.official import from_official, is_official
 from models.team_net import TeamNet
 from models.team_net_ic import CONCAT, TeamNetIC
-from training.agreement import CROP_SIZE
 from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
 
 
@@ -59,7 +59,7 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
         path=file,
         digest=digest,
         class_names=facts.get("class_names") or [str(label) for label in range(num_classes)],
-        crop_size=facts.get("crop_size") or CROP_SIZE,
+        crop_size=facts.get("crop_size") or PUBLISHED_NETWORK["crop_size"],
         picture_size=tuple(encoding["size"]),
         gop=encoding["gop"],
     )

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from models import STREAMS
-from models.team_net import Stream, TeamNet
+from models.team_net import STAGES, Stream, TeamNet
 
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 # A stage of all streams, all stages of a stream, one stage of one stream, or the TEAM blocks.
 STREAM_STAGES = tuple(f"{name}.{stage}" for name in STREAMS for stage in STAGES)
 FREEZABLE = (*STAGES, *STREAMS, *STREAM_STAGES, "team")

@@ -21,11 +21,11 @@ WIDTH, QUALITY = 200, 80
 # Pixels of motion at full colour, at least: noise in a still clip stays pale.
 LONGEST = 4.0
 EACH = 3
-KINDS = {"early": "right, early", "late": "right, late", "wrong": "wrong"}
+EXAMPLE_KINDS = {"early": "right, early", "late": "right, late", "wrong": "wrong"}
 
 
 class Example(NamedTuple):
-    """A test video. kind: of KINDS; points: its rows of decisions.csv, in order; left: where."""
+    """A test video: its kind, its rows of decisions.csv in order (points), where it left."""
 
     kind: str
     video: str
@@ -40,7 +40,7 @@ def choose(decisions: pd.DataFrame, number: int = EACH) -> list[Example]:
     Early is the first half of the decision points. Among the right ones, the earliest exits and the
     latest come first; among the wrong ones the most confident, which no threshold catches.
     """
-    found: dict[str, list] = {kind: [] for kind in KINDS}
+    found: dict[str, list] = {kind: [] for kind in EXAMPLE_KINDS}
     for video, rows in decisions.groupby("video", sort=True):
         points = rows.to_dict("records")
         left = next(d for d, row in enumerate(points) if row["left"])
@@ -50,7 +50,7 @@ def choose(decisions: pd.DataFrame, number: int = EACH) -> list[Example]:
         before = sum(not row["correct"] for row in points[:left])
         rank = {"early": (left, -sure), "late": (-before, -sure), "wrong": (-sure,)}[kind]
         found[kind].append((rank, Example(kind, video, points[0]["class_name"], points, left)))
-    return [example for kind in KINDS for example in _varied(found[kind], number)]
+    return [example for kind in EXAMPLE_KINDS for example in _varied(found[kind], number)]
 
 
 def _varied(ranked: list, number: int) -> list[Example]:

@@ -12,12 +12,12 @@ from string import Template
 from dataset_team.finder import VideoFinder
 from study import summary, tables
 from study.report.data import MAX_MISTAKES, first_method
-from study.report.examples import KINDS, Example, choose, pictures
+from study.report.examples import EXAMPLE_KINDS, Example, choose, pictures
 from study.summary import COMBINATION_LABELS, Study
 
 PAGE = Path(__file__).with_name("static")
 TIMES_HTML = '<p><b data-live="ms"></b><span>ms per video: decoding + network</span></p>'
-DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
+STROKE_DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
 
 
 def table(rows: Sequence[Sequence[str]], name: str) -> str:
@@ -115,7 +115,7 @@ def examples(study: Study, finders: Sequence[VideoFinder]) -> tuple[str, str, in
     split, seed = min(zip(decisions["split"], decisions["seed"]))
     chosen = choose(decisions[(decisions["split"] == split) & (decisions["seed"] == seed)])
     html, with_pictures = [], 0
-    for kind, name in KINDS.items():
+    for kind, name in EXAMPLE_KINDS.items():
         own = [example for example in chosen if example.kind == kind]
         if own:
             html.append(f'<h4>{name.capitalize()}</h4><div class="examples">')
@@ -162,7 +162,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
     lines = "".join(
         f'<label><input type="checkbox" value="{name}" checked><svg viewBox="0 0 28 8" '
         f'aria-hidden="true"><path d="M0 4h28" stroke="#1b2330" stroke-width="2" '
-        f'stroke-dasharray="{DASHES[name]}"/></svg>{text}</label>'
+        f'stroke-dasharray="{STROKE_DASHES[name]}"/></svg>{text}</label>'
         for name, text in COMBINATION_LABELS.items()
     )
     backbone = ""

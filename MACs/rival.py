@@ -1,4 +1,4 @@
-"""How a method is described and counted: its networks, what one pass runs, and the protocol."""
+"""A rival in the comparison of costs: its networks, what one pass runs, and the protocol."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from MACs.counter import count_macs
+from models import PUBLISHED_NETWORK
 
-CROP_SIZE = 224
+CROP_SIZE = PUBLISHED_NETWORK["crop_size"]
 PAPER_UNIT = 1024**3  # the paper's tables print MACs / 1024**3 as "GMACs"
 
 
-class Part(NamedTuple):
+class CountedNetwork(NamedTuple):
     """A network, on the meta device, and the shape of all that one pass gives it."""
 
     name: str
@@ -21,7 +22,7 @@ class Part(NamedTuple):
     shape: tuple[int, ...]  # the batch dimension counts the pictures or clips of one pass
 
 
-class Method(NamedTuple):
+class Rival(NamedTuple):
     """One row of the table: what one pass over a view of a video costs, and how many it takes."""
 
     name: str
@@ -43,15 +44,15 @@ class Method(NamedTuple):
         return self.clips * self.crops
 
 
-def describe(name: str, parts: list[Part], **fields) -> Method:
-    """A method that runs each of its parts once per pass."""
+def count_rival(name: str, networks: list[CountedNetwork], **fields) -> Rival:
+    """A rival that runs each of its networks once per pass."""
     steps, pointwise = {}, 0
-    for part in parts:
-        x = torch.empty(part.shape, device="meta")
-        steps[part.name] = count_macs(part.network, x)
-        pointwise += count_macs(part.network, x, pointwise=True) - steps[part.name]
-    params = sum(count_params(part.network) for part in parts)
-    return Method(name=name, steps=steps, pointwise=pointwise, params=params, **fields)
+    for counted in networks:
+        x = torch.empty(counted.shape, device="meta")
+        steps[counted.name] = count_macs(counted.network, x)
+        pointwise += count_macs(counted.network, x, pointwise=True) - steps[counted.name]
+    params = sum(count_params(counted.network) for counted in networks)
+    return Rival(name=name, steps=steps, pointwise=pointwise, params=params, **fields)
 
 
 def count_params(network: nn.Module) -> int:

@@ -12,14 +12,14 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from MACs.method import PAPER_UNIT
+from MACs.rival import PAPER_UNIT
+from study.columns import ALL, RUN
 
 REPEATS = ("split", "seed")  # a mean is over these
-RUN = ("data", "split", "seed", "method")
 POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")
 
 
-def read(path: str | os.PathLike) -> list[dict]:
+def read_policies(path: str | os.PathLike) -> list[dict]:
     """One row per run and policy of a policies.csv: top-1 and mean gmacs per video, in both units.
 
     The file is one run's, or a study's (`python -m study.collect`) with many, whose protocols are
@@ -37,7 +37,7 @@ def read(path: str | os.PathLike) -> list[dict]:
                     row["protocol"] = protocol[row["combination"] == "wise"]
                 key = tuple(row[column] for column in (*REPEATS, *POLICY_COLUMNS))
                 policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
-                if row["exit"] == "all":
+                if row["exit"] == ALL:
                     policy["top1_pct"] = float(row["top1_pct"])
                 else:
                     share = float(row["share_pct"])

@@ -1,0 +1,106 @@
+"""Which training videos are held out: whole groups, class by class."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from dataset_team.groups import film_of
+from dataset_team.list_file import ListError
+from dataset_team.records import Record
+
+
+def split_heldout(
+    records: Sequence[Record],
+    fraction: float = 0.15,
+    seed: int = 0,
+    copies: Iterable[Collection[str]] = (),
+) -> tuple[list[Record], list[Record]]:
+    """Split records into (training, held-out), both in list order, class by class.
+
+    A group of a class (a video, where names tell no group) is on one side whole, so clips of one
+    recording are never on both: a film with clips of several classes trains. `copies` are sets of
+    names of equal videos: where the choice would part them, their groups become one and the choice
+    is made again. Each class gives about `fraction` of its videos, and at least one group. Raises
+    ListError for a class with one group only, or with no group that holds no other class. Depends
+    on the seed and on the names of the videos, not on their order.
+    """
+    if not 0 < fraction < 1:
+        raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
+    classes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    group_named = {}
+    for record in records:
+        group_named[record.name] = record.class_name, record.group or record.name
+        classes[record.class_name][record.group or record.name].append(record.name)
+    shared = _films_of_several_classes(records)
+    heldout = _pick_heldout(classes, fraction, seed, shared)
+    copies = [[name for name in names if name in group_named] for names in copies]
+    if any(0 < len(heldout.intersection(names)) < len(names) for names in copies):
+        for names in copies:
+            _join_groups(classes, group_named, names)
+        heldout = _pick_heldout(classes, fraction, seed, shared)
+    train = [record for record in records if record.name not in heldout]
+    return train, [record for record in records if record.name in heldout]
+
+
+def _films_of_several_classes(records: Iterable[Record]) -> set[str]:
+    """The names of the videos cut from films that other classes have clips of, too."""
+    classes_of = defaultdict(set)
+    for record in records:
+        classes_of[film_of(record.name)].add(record.class_name)
+    several = {film for film, classes in classes_of.items() if film and len(classes) > 1}
+    return {record.name for record in records if film_of(record.name) in several}
+
+
+def _pick_heldout(
+    classes: dict[str, dict[str, list[str]]], fraction: float, seed: int, kept: Collection[str]
+) -> set[str]:
+    """The names of the videos held out, by class and group; no group with a video of `kept`."""
+    heldout = set()
+    for class_name, groups in classes.items():
+        if len(groups) < 2:
+            raise ListError(
+                f"class {class_name!r} has one group only: holding it out would leave nothing to "
+                "train on; add videos of another recording or use --select-on test"
+            )
+        rng = random.Random(f"{seed}/{class_name}")
+        picked = _pick_groups(groups, fraction, rng, kept)
+        if not picked:
+            raise ListError(
+                f"class {class_name!r} has only groups with clips of other classes too, and these"
+                " are not held out; add videos of another recording or use --select-on test"
+            )
+        heldout.update(picked)
+    return heldout
+
+
+def _join_groups(
+    classes: dict[str, dict[str, list[str]]],
+    group_named: dict[str, tuple[str, str]],
+    names: Sequence[str],
+) -> None:
+    """Make one group of those that hold the videos `names`, in each class."""
+    kept: dict[str, str] = {}
+    for name in names:
+        class_name, group = group_named[name]
+        first = kept.setdefault(class_name, group)
+        if group != first:
+            moved = classes[class_name].pop(group)
+            classes[class_name][first] += moved
+            group_named.update(dict.fromkeys(moved, (class_name, first)))
+
+
+def _pick_groups(
+    groups: dict[str, list[str]], fraction: float, rng: random.Random, kept: Collection[str]
+) -> list[str]:
+    """Names of about `fraction` of the videos: whole groups in random order while they fit."""
+    order = sorted(groups)
+    rng.shuffle(order)
+    wanted = fraction * sum(len(names) for names in groups.values())
+    picked: list[str] = []
+    free = [group for group in order if not any(name in kept for name in groups[group])]
+    for group in free[:-1] if len(free) == len(order) else free:
+        if len(picked) + len(groups[group]) / 2 <= wanted:
+            picked += groups[group]
+    return picked or min((groups[group] for group in free), key=len, default=[])
