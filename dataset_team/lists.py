@@ -3,11 +3,12 @@
     python -m dataset_team.lists ucf101 ucfTrainTestlist lists
     python -m dataset_team.lists folders clips lists
     python -m dataset_team.lists convert tsn_train.txt lists/train.txt --data-root clips
+    python -m dataset_team.lists pools lists/train.txt lists --data-root clips
 
 make three-column lists: from the official split files of a data set, from own videos in one folder
-per class, from a list of another program. A line holds `Class/video.avi ClassName label`. Blank
-lines are skipped, and so are comments, which start with # and a blank. list_file.py has the other
-forms.
+per class, from a list of another program; and two lists that share no recording, with half of the
+videos each. A line holds `Class/video.avi ClassName label`. Blank lines are skipped, and so are
+comments, which start with # and a blank. list_file.py has the other forms.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from coviar.files import whole_file
 from dataset_team import folders, official_lists
 from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
+from dataset_team.heldout import split_heldout
+from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError
-from dataset_team.records import MAX_PROBLEMS_SHOWN, Seen, shorten
+from dataset_team.records import MAX_PROBLEMS_SHOWN, Seen, read_list, shorten
 
 
 def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
@@ -76,6 +79,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--renumber", action="store_true", help="label classes by the order of their folders' names"
     )
+    command = commands.add_parser(
+        "pools", help="two lists of half of each class, by recording: one to label, one without"
+    )
+    command.add_argument("list", metavar="LIST", type=Path, help="three columns")
+    command.add_argument("out", metavar="OUT", type=Path, help="folder for LIST_pool1, LIST_pool2")
+    command.add_argument(
+        "--data-root", metavar="DIR", type=Path, required=True, help="folder of the class folders"
+    )
+    command.add_argument("--seed", type=int, default=0, help="another seed, other halves")
     return parser
 
 
@@ -114,6 +126,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             result = _make_folder_lists(args)
         elif args.command == "convert":
             result = _convert(args)
+        elif args.command == "pools":
+            result = _make_pools(args)
         else:
             result = _make_official_lists(args)
     except official_lists.SplitFileError as error:
@@ -151,6 +165,19 @@ def _convert(args: argparse.Namespace) -> dict:
             raise ListError(f"{args.list}: {error}") from error
     write_list(args.out, entries)
     return {"list": str(args.out), "videos": len(entries), "classes": len(seen.label_of)}
+
+
+def _make_pools(args: argparse.Namespace) -> dict:
+    """A film with clips of several classes is in the first pool."""
+    records = read_list(args.list, args.data_root)
+    name_of = {record.path: record.name for record in records}
+    copies = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
+    result = {}
+    for number, pool in enumerate(split_heldout(records, 0.5, args.seed, copies), 1):
+        path = args.out / f"{args.list.stem}_pool{number}.txt"
+        write_list(path, pool)
+        result[str(path)] = len(pool)
+    return result
 
 
 def _make_folder_lists(args: argparse.Namespace) -> dict:

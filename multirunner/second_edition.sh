@@ -4,8 +4,10 @@
 #
 #     VIDEOS=../shared/videos sh multirunner/second_edition.sh --prepare     # needs the command ffmpeg
 #     WEIGHTS=folder sh multirunner/second_edition.sh [--dry-run] [--keep-going]
-#     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all, for hosts or for one row
+#     WEIGHTS=folder sh multirunner/second_edition.sh --pools [--dry-run] [--keep-going]
+#     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for hosts or for one row
 #
+# --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
 # VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
 # (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
 # part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
@@ -57,6 +59,9 @@ prepare() {
     for list in "$DATA"/jhmdb_21/split?_*.txt; do
         mv "$list" "$DATA/jhmdb_21/jhmdb_21_${list##*/}"
     done
+    for list in "$DATA"/ucf101_13/*_train.txt "$DATA"/jhmdb_21/*_train.txt; do
+        "$PYTHON" -m dataset_team.lists pools "$list" "$(dirname "$list")" --data-root "$(dirname "$list")"
+    done
 }
 
 # T and pixels of a data set.
@@ -95,12 +100,27 @@ probe() { # once for a split
         "--precision auto --arch mobilenet_v2 $(size_of "$set")$WEIGHTS${FLAGS:+ $FLAGS} --resume"
 }
 
-jobs() {
+# Of one $set, $split and $backbone, whose seed its exits do not have.
+pools() {
+    runs=$RUNS/pools/backbone$backbone list=$DATA/$set/${set}_${split}
+    streams | sed "1,/job.sh\$/d; s,$RUNS/backbone$backbone,$runs,g; s,_train.txt,_train_pool1.txt,"
+    echo "job - python -m study.few_labels --data-name $set --data-root $DATA/$set --split $split" \
+        "--train-list ${list}_train_pool1.txt --unlabelled ${list}_train_pool2.txt --test-list ${list}_test.txt" \
+        "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
+        "--precision auto --views 4 --select-on last --exits 1 2 3 4 --ic-pool mean${FLAGS:+ $FLAGS}" \
+        "--out $RESULTS/few_labels/$set"
+}
+
+jobs() { # [pools]
     echo '. multirunner/job.sh'
     for backbone in $BACKBONES; do
         for set in $SETS; do
             for split in $SPLITS; do
                 echo "# $set $split backbone $backbone"
+                if [ "${1-}" = pools ]; then
+                    pools
+                    continue
+                fi
                 streams | sed '1,/job.sh$/d'
                 [ "$backbone" != 1 ] || probe
                 exits
@@ -111,5 +131,9 @@ jobs() {
 case ${1-} in
     --prepare) prepare ;;
     --jobs) jobs ;;
+    --pools)
+        shift
+        jobs pools | sh -s -- "$@"
+        ;;
     *) jobs | sh -s -- "$@" ;;
 esac

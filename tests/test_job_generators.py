@@ -116,6 +116,12 @@ def commands_of(script, **environment):
     return [(result, *parse(command)) for result, _, *command in words]
 
 
+def would_run(script, *options, **environment):
+    """[(script, its parsed options)] of what a job file says that it would run."""
+    lines = run(MULTIRUNNER / script, *options, "--dry-run", **environment).splitlines()
+    return [parse(shlex.split(line)[2:]) for line in lines if line.startswith("+ ")]
+
+
 @pytest.mark.parametrize("script", ["ucf101_7_mobilenet.sh", "ucf101_7_tuning.sh"])
 def test_pretrained_streams_are_trained_alone_and_then_joined(script):
     jobs = commands_of(script, WEIGHTS="w")
@@ -266,3 +272,18 @@ def test_second_edition_is_the_one_of_its_protocol():
     fitted = {args.fit_on for _, module, args in jobs if module == "wise_team_net_logit"}
     assert fitted == {"train_views"}, "held-out videos are for thresholds"
     assert sum(module == "train_i_frame_probe" for _, module, _ in jobs) == 2
+
+
+def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labels():
+    jobs = would_run("second_edition.sh", "--pools", WEIGHTS="w", SPLITS="split2")
+    assert [module for module, _ in jobs] == ["train_team_net", "study.few_labels"] * 6
+    for (_, backbone), (_, exits) in zip(jobs[::2], jobs[1::2]):
+        for args in (backbone, exits):
+            assert args.train_list.name == f"{args.data_name}_split2_train_pool1.txt"
+            assert args.select_on == "last" and "pools" in args.checkpoint_dir.parts
+        assert exits.unlabelled.name == f"{exits.data_name}_split2_train_pool2.txt"
+        folder = f"{backbone.checkpoint_dir}/{backbone.data_name}/streams/split2"
+        assert exits.pretrained == f"{folder}_seed{backbone.random_seed}/best.pt"
+        assert exits.out.name == exits.data_name
+        assert exits.exits == [1, 2, 3, 4] and exits.ic_pool == "mean"
+    assert len({args.pretrained for module, args in jobs[1::2]}) == 6

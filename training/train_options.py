@@ -249,13 +249,7 @@ def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | No
             " iframe, fused, labels, and of weakest, middle, strongest, which are the streams by"
             f" their top-1 where epochs are chosen (default {schedule})",
         )
-    group.add_argument(
-        "--unlabelled",
-        type=Path,
-        metavar="LIST",
-        help="further videos, under --data-root, that the exits learn from the teachers; a line is"
-        " a path, and what else it says is not read. The teacher `labels` says nothing of them",
-    )
+    add_unlabelled_option(group)
     group.add_argument(
         "--T",
         "--temperature",
@@ -263,4 +257,15 @@ def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | No
         type=positive_float,
         default=1.0,
         help="softmax temperature of student and teacher (default 1)",
+    )
+
+
+def add_unlabelled_option(group: argparse._ActionsContainer, required: bool = False) -> None:
+    group.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="LIST",
+        required=required,
+        help="further videos, under --data-root, that the exits learn from the teachers; a line is"
+        " a path, and what else it says is not read. The teacher `labels` says nothing of them",
     )

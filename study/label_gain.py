@@ -1,0 +1,124 @@
+"""What teachers gain over labels, by the number of labels: the cases of study.few_labels compared.
+
+    python -m study.label_gain results/few_labels/ucf101_13 results/few_labels/jhmdb_21 \\
+        --out results/few_labels/gains.csv
+
+Every case of a teacher is compared with the labels it stands beside: beside unlabelled videos with
+as many labelled clips a class; on the first list alone with each share of wrong labels, and with
+none. The difference is of the mean top-1 of the exits, paired by video, seeds averaged; its
+interval is a bootstrap over backbones, then over recordings of their test videos (study.paired).
+One row for each folder, teacher and comparison, and Markdown tables on standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from coviar.command import run
+from study.few_labels import ALL, BACKBONE, CASE, LABELS, RECORDINGS, TEACHERS
+from study.paired import over_backbones
+from study.run_tables import write_rows
+from study.tables import to_markdown
+from training.options import make_parser
+from training.provenance import command_line, print_result
+
+COLUMNS = ["study", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
+COLUMNS += ["low_pct", "high_pct", "std_over_backbones_pct", "backbones", "command"]
+
+
+def read_recordings(folder: Path) -> pd.DataFrame:
+    """recordings.csv with a column `right`: the share of right answers, a mean over the exits.
+
+    Raises FileNotFoundError, and ValueError for another file.
+    """
+    path = folder / "recordings.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; python -m study.few_labels writes it")
+    table = pd.read_csv(path, dtype=dict.fromkeys([*BACKBONE, *CASE, "recording"], str))
+    exits = [name for name in table if name not in RECORDINGS]
+    if list(table) != [*RECORDINGS, *exits] or not exits:
+        raise ValueError(f"{path} is no file of study.few_labels")
+    return table.assign(right=table[exits].mean(axis=1) / table["num_videos"])
+
+
+def pairs(table: pd.DataFrame) -> Iterator[tuple[dict, dict]]:
+    """A case of a teacher, and the one of labels that it is compared with, as in CASE."""
+    cases = table[CASE].drop_duplicates().to_dict("records")
+    for case in cases:
+        for other in cases:
+            beside = case["unlabelled"] == "1" and other["wrong_pct"] == "0"
+            alone = case["unlabelled"] == "0" and other["per_class"] == ALL
+            same = case["per_class"] == other["per_class"] and (beside or alone)
+            if case["teacher"] in TEACHERS and other["teacher"] == LABELS and same:
+                yield case, other
+
+
+def of_case(table: pd.DataFrame, case: dict) -> dict[tuple, pd.DataFrame]:
+    """The rows of a case by backbone, recordings as index."""
+    rows = table[(table[CASE] == pd.Series(case)).all(axis=1)]
+    return {key: found.set_index("recording") for key, found in rows.groupby(BACKBONE)}
+
+
+def gains(folder: Path) -> Iterator[dict]:
+    """The rows of one folder. Raises ValueError where a backbone lacks one of two cases."""
+    table = read_recordings(folder)
+    for case, other in pairs(table):
+        first, second = of_case(table, case), of_case(table, other)
+        if first.keys() != second.keys():
+            raise ValueError(f"{folder}: {case} and {other} are of different backbones")
+        differences, units, shares = [], [], []
+        for key in first:
+            both = first[key].join(second[key]["right"].rename("right_labels"))
+            videos = both["num_videos"].to_numpy()
+            shares.append([np.average(both[c], weights=videos) for c in ("right", "right_labels")])
+            of_video = np.repeat((both["right"] - both["right_labels"]).to_numpy(), videos)
+            differences.append(of_video[None, :, None])
+            units.append(np.repeat(both.index.to_numpy(), videos))
+        found = over_backbones(differences, units)
+        top1, labels = 100 * np.mean(shares, axis=0)
+        yield {
+            **{"study": folder.name, **case, "wrong_pct": other["wrong_pct"]},
+            **{"top1_pct": top1, "labels_top1_pct": labels, "difference_pct": found.mean[0]},
+            **{"low_pct": found.low[0], "high_pct": found.high[0]},
+            "std_over_backbones_pct": found.std_over_runs[0],
+            **{"backbones": len(first), "command": command_line()},
+        }
+
+
+def tables(rows: Sequence[dict]) -> Iterator[str]:
+    for unlabelled, words in (("1", "beside unlabelled videos"), ("0", "on labelled videos alone")):
+        lines = [["study", "labelled a class", "wrong %", "teacher", "labels", "teacher's", "gain"]]
+        for row in rows:
+            if row["unlabelled"] == unlabelled:
+                interval = f"[{row['low_pct']:+.1f}, {row['high_pct']:+.1f}]"
+                numbers = f"{row['labels_top1_pct']:.1f}", f"{row['top1_pct']:.1f}"
+                gain = f"{row['difference_pct']:+.1f} {interval} (n = {row['backbones']})"
+                name = [row["study"], row["per_class"], row["wrong_pct"], row["teacher"]]
+                lines.append([*name, *numbers, gain])
+        yield f"Top-1 %, mean of the exits, {words}\n\n{to_markdown(lines)}"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    parser.add_argument("studies", nargs="+", type=Path, metavar="FOLDER", help="of few_labels")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    return parser
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        rows = [row for folder in args.studies for row in gains(folder)]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print("\n\n".join(tables(rows)))
+    write_rows(args.out, COLUMNS, rows)
+    print_result({"out": str(args.out), "rows": len(rows)})
+
+
+if __name__ == "__main__":
+    run(main, get_args_parser())

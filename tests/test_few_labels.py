@@ -1,0 +1,121 @@
+"""The study of exits with few or wrong labels: which clips, which labels, what is compared."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from synthetic_study import run_main
+
+from dataset_team import lists
+from study import few_labels, label_gain
+from study.few_labels import Case, all_cases, choose_clips, wrong_labels
+from training.features import Features
+
+
+def features(labels, first=0):
+    rows = torch.arange(first, first + len(labels))
+    squeezes = (rows[:, None].float(), rows[:, None].float() * 2)
+    streams = torch.zeros(len(labels), 3, 4)
+    names = [f"video{row}" for row in rows.tolist()]
+    return Features(squeezes, streams, torch.tensor(labels), names)
+
+
+LABELS = [0, 1, 2, 3] * 10 + [0] * 5
+
+
+def test_so_many_clips_of_each_class_are_chosen_and_more_hold_fewer():
+    labels = torch.tensor(LABELS)
+    chosen = {number: choose_clips(labels, number, 7) for number in (1, 3, 12)}
+    for number, rows in chosen.items():
+        assert np.bincount(labels[rows]).tolist() == [number, *[min(number, 10)] * 3]
+    assert set(chosen[1]) < set(chosen[3]) < set(chosen[12])
+    assert choose_clips(labels, "all", 7).tolist() == list(range(45))
+    assert set(choose_clips(labels, 1, 8)) != set(chosen[1])
+
+
+def test_wrong_labels_are_so_many_other_and_all_of_them():
+    train = features([1] * 300)
+    for pct in (0, 20, 60):
+        labels = wrong_labels(train, pct, 7)
+        assert (labels != 1).sum() == 3 * pct
+        assert set(labels.tolist()) == ({1} if pct == 0 else {0, 1, 2, 3})
+    assert train.labels.tolist() == [1] * 300
+
+
+@pytest.mark.parametrize("case", list(all_cases([1, 4], [20])), ids=lambda case: str(case.key))
+def test_every_case_has_as_many_clips_as_both_lists(case):
+    train, unlabelled = features(LABELS), features([-1] * 30, first=45)
+    seen = case.features(train, unlabelled, 7)
+    assert len(seen.labels) == len(seen.names) == len(seen.streams) == 75
+    once = set(seen.names)
+    labelled = {name for name in once if int(name[5:]) < 45}
+    assert len(once - labelled) == (30 if case.unlabelled else 0)
+    assert len(labelled) == (45 if case.per_class == "all" else 4 * case.per_class)
+    for name, *squeezes in zip(seen.names, *(s[:, 0].tolist() for s in seen.squeezes)):
+        assert squeezes == [int(name[5:]), 2 * int(name[5:])]
+    given = {int(name[5:]): label for name, label in zip(seen.names, seen.labels.tolist())}
+    wrong = sum(given[row] != LABELS[row] for row in given if row < 45)
+    assert wrong == round(case.wrong_pct / 100 * 45)
+
+
+def test_a_teacher_never_reads_labels():
+    assert not [c for c in all_cases([1], [20]) if c.wrong_pct and c.teacher != "labels"]
+    assert Case("fused", "all", 0, True) in all_cases([1], [20])
+
+
+@pytest.mark.usefixtures("tiny_resnets")
+def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path, capsys):
+    options, backbone = frozen_toy
+    words = list(map(str, options))
+    listed = words[words.index("--train-list") + 1]
+    root = words[words.index("--data-root") + 1]
+    run_main(lists, "pools", listed, tmp_path, "--data-root", root)
+    pools = [tmp_path / f"train_pool{number}.txt" for number in (1, 2)]
+    names = [[line.split()[0] for line in pool.read_text().splitlines()] for pool in pools]
+    everyone = [line.split()[0].rsplit(".", 1)[0] for line in Path(listed).read_text().splitlines()]
+    assert sorted(names[0] + names[1]) == sorted(everyone) and not set(names[0]) & set(names[1])
+    recordings = [{name.rsplit("_c", 1)[0] for name in pool} for pool in names]
+    assert not recordings[0] & recordings[1]
+
+    words = [*words, "--train-list", pools[0], "--unlabelled", pools[1], "--select-on", "test"]
+    words += ["--pretrained", backbone, "--cache-dir", tmp_path / "bank", "--views", 1]
+    words += ["--exits", 1, 3, "--seeds", 1, 2, "--per-class", 1, "--wrong-pct", 40]
+    out = tmp_path / "study"
+    run_main(few_labels, *words, "--out", out)
+    assert '"trained": 9' in capsys.readouterr().out
+    with open(out / "cases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18 and {row["exit"] for row in rows} == {"exit1", "exit3"}
+    table = pd.read_csv(out / "recordings.csv")
+    for row in rows:
+        of_case = table.astype(str)[few_labels.CASE] == pd.Series(
+            {k: row[k] for k in few_labels.CASE}
+        )
+        found = table[of_case.all(axis=1)]
+        right = 100 * found[row["exit"]].sum() / found["num_videos"].sum()
+        assert right == pytest.approx(float(row["top1_pct"]), abs=1e-3)
+    before = (out / "cases.csv").read_bytes()
+    run_main(few_labels, *words, "--out", out)
+    assert '"trained": 0' in capsys.readouterr().out
+    assert (out / "cases.csv").read_bytes() == before
+    (out / "cases.csv").write_text("a,b\n")
+    with pytest.raises(SystemExit):
+        run_main(few_labels, *words, "--out", out)
+    assert "name another --out" in capsys.readouterr().err
+    (out / "cases.csv").write_bytes(before)
+
+    run_main(label_gain, out, "--out", tmp_path / "gains.csv")
+    gains = pd.read_csv(tmp_path / "gains.csv")
+    top1 = (
+        pd.DataFrame(rows).astype({"top1_pct": float}).groupby(few_labels.CASE)["top1_pct"].mean()
+    )
+    assert len(gains) == 2 * 2 + 2 * 2  # 1 and all labels; 0 and 40 % of wrong ones
+    for gain in gains.to_dict("records"):
+        own = 0 if gain["unlabelled"] else gain["wrong_pct"]
+        theirs = top1[gain["teacher"], str(gain["per_class"]), "0", str(gain["unlabelled"])]
+        labels = top1["labels", str(gain["per_class"]), str(own), "0"]
+        assert gain["difference_pct"] == pytest.approx(theirs - labels, abs=1e-3)
+        assert gain["low_pct"] <= gain["difference_pct"] <= gain["high_pct"]
