@@ -36,7 +36,7 @@ from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
 from training.exits import make_optimizer
 from training.features import Features
-from training.options import make_parser, non_negative_int, positive_int
+from training.options import make_parser, non_negative_int, positive_int, refusing
 from training.provenance import command_line, print_result
 
 BUDGET = training.recipes.RECIPES["train_prog_kd"][training.recipes.ANY]
@@ -268,10 +268,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)
     digests = args.digests or [None] * len(args.splits)
-    try:
+    with refusing(parser):
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
-    except ValueError as error:
-        parser.error(str(error))
     for split, bank in banks.items():
         print_teachers(split, bank)
     rows, base = [], {}

@@ -62,7 +62,7 @@ def whole_clip(
     return BackboneOutput(squeezes, *means, sum(means)), torch.stack(streams, 2)
 
 
-def check_route(net: TeamNetIC, route: Sequence[tuple[int, str]]) -> None:
+def check_network(net: TeamNetIC, route: Sequence[tuple[int, str]]) -> None:
     """Raises ValueError, with the reason, when this network cannot decide along the route."""
     last = route[-1]
     if last != (net.backbone.num_segments, FULL):
@@ -114,7 +114,7 @@ def check_depths(net: TeamNetIC, exits: Sequence[int]) -> None:
     missing = sorted(set(exits) - set(net.exits))
     if missing:
         raise ValueError(f"the route uses exits {missing}, the network has {net.exits}")
-    if exits and net.pool != MEAN:
+    if exits and net.ic_pool != MEAN:
         raise ValueError(
             "the exits read the squeeze vectors of all segments side by side, so they have no"
             f" answer before the last one is read; train them with --ic-pool {MEAN}"
@@ -225,11 +225,9 @@ class _Reading:
             chunk.stages = stage + 1
 
 
-def run_alone(stream: Stream, features: torch.Tensor) -> torch.Tensor:
+def run_alone(stream: Stream, pictures: torch.Tensor) -> torch.Tensor:
     """(n, C) logits of n segments, of what enters a stream's stem, (n, c, h, w)."""
-    for stage in stream.stages:
-        features = stage(features)
-    return stream.classify(features, 1)
+    return stream.classify(stream.features(pictures), 1)
 
 
 @torch.no_grad()
@@ -237,9 +235,9 @@ def early_exit_over_time(net: TeamNetIC, read: Read, clips: int, policy: Policy)
     """Decide every one of `clips` clips as early as the policy's route lets it.
 
     Segments are read, and stages run, only for clips that are undecided. Whatever `read` raises
-    ends it. Raises ValueError as `check_route`.
+    ends it. Raises ValueError as `check_network`.
     """
-    check_route(net, policy.route)
+    check_network(net, policy.route)
     device = next(net.parameters()).device
     decided = Deciding(policy, clips, net.backbone.config["num_classes"], device)
     reading = _Reading(net, read, policy.evidence, bool(exits_of(policy.route)))

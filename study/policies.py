@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_team.identity import file_digest
 from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.expected import expected_right
 from early_exit.learn_wise import learn_wise
-from early_exit.logits import LogitsFile, file_digest
+from early_exit.logits import LogitsFile
 from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.promised import PolicySettings, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
-from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
+from early_exit.wise_file import WISE_NAME, load_weights
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.over_time import uses_streams
 from study.run_tables import RunTables
@@ -72,7 +73,7 @@ def load_run_tables(
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
         learn_wise(path, logits, folder=wise_path.parent)
     try:
-        betas, fitted = load_weights(wise_path, logits.outputs)
+        betas, fitted, *pooling = load_weights(wise_path, logits.outputs)
     except ValueError as error:
         raise ValueError(
             f"{error}: run wise_team_net_logit.py again, with the same --route if there is one"
@@ -93,7 +94,6 @@ def load_run_tables(
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    pooling = load_pooling(wise_path)
     times = load_times(timings, logits) if timings else None
     return RunTables(logits, betas, costs, fitted, command_line(), *pooling, times=times)
 

@@ -98,7 +98,7 @@ def train_exits(
         {
             "heads": net.heads.state_dict(),
             "exits": list(net.exits),
-            "ic_pool": net.pool,
+            "ic_pool": net.ic_pool,
             "best_epochs": {k: exit_best["epoch"] for k, exit_best in best.items()},
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
@@ -148,7 +148,7 @@ def train_one_epoch(
     for rows in order.split(recipe.batch_size):
         squeezes = features.exit_inputs(device, rows)
         weights = None
-        if net.pool == MEAN:
+        if net.ic_pool == MEAN:
             weights = segment_weights(len(rows), net.backbone.num_segments, generator).to(device)
         streams, labels = features.streams[rows].to(device), features.labels[rows].to(device)
         losses = torch.stack(
