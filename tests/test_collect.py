@@ -14,7 +14,7 @@ from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
 from study import collect, summary, tables
-from study.collect import THRESHOLDS, gather, thin
+from study.collect import MAX_THRESHOLDS, gather, thin
 from study.columns import RUN, STUDY_COLUMNS
 from study.run_tables import write_rows
 
@@ -65,11 +65,11 @@ def test_trade_off_keeps_test_videos_and_even_thresholds(synthetic_runs, synthet
     ] == kept
     thresholds = sorted({float(row["threshold"]) for row in kept})
     every = sorted({float(row["threshold"]) for row in whole})
-    assert len(thresholds) == THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
+    assert len(thresholds) == MAX_THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
     gaps = np.diff([every.index(threshold) for threshold in thresholds])
     assert gaps.max() - gaps.min() <= 1
     # 3 combinations, 5 rows a threshold: all, three exits, full
-    assert len(kept) == THRESHOLDS * 3 * 5
+    assert len(kept) == MAX_THRESHOLDS * 3 * 5
 
 
 def test_a_short_sweep_is_kept_whole():

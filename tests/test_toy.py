@@ -12,7 +12,7 @@ import pytest
 from coviar import load_clip, read_index
 from dataset_team.heldout import split_heldout
 from dataset_team.records import read_list
-from dataset_team.toy import CLASSES, GOP, NUM_FRAMES, Video, draw, encode
+from dataset_team.toy import CLASSES, GOP, FRAMES_RANGE, Video, draw, encode
 
 REPO = Path(__file__).resolve().parent.parent
 SIZE = (128, 96)
@@ -50,7 +50,7 @@ def test_streams(toy):
     for record in read_list(result["train_list"], out):
         index = read_index(record.path)
         assert (index.width, index.height) == SIZE
-        assert NUM_FRAMES[0] <= index.num_frames <= NUM_FRAMES[1]
+        assert FRAMES_RANGE[0] <= index.num_frames <= FRAMES_RANGE[1]
         assert set(index.gop_lengths[:-1]) == {GOP} and 1 <= index.gop_lengths[-1] <= GOP
         lengths.add(index.num_frames)
     assert len(lengths) > 5
