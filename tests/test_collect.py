@@ -3,12 +3,9 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPO
 from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
 
 from early_exit.logits import LogitsFile
@@ -250,14 +247,9 @@ def test_a_study_that_lacks_something_names_the_command(
     assert f"python -m study.collect RUNS --out {study} writes" in str(error.value)
 
 
-def run_collect(*arguments):
-    command = [sys.executable, "-m", "study.collect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
-
-
-def test_the_command_prints_tables_and_what_it_left_out(runs, tmp_path):
+def test_the_command_prints_tables_and_what_it_left_out(server, runs, tmp_path):
     without_weights(runs / "toy" / "prog_kd" / "split1_seed1")
-    done = run_collect(runs, "--out", tmp_path / "study")
+    done = server.call("-m", "study.collect", runs, "--out", tmp_path / "study")
     assert done.returncode == 0, done.stderr
     assert f"left out: {runs}/toy/prog_kd/split1_seed1: no wise.json yet" in done.stdout
     assert "n = 3 to 4 runs per method" in done.stdout

@@ -81,7 +81,7 @@ def test_latencies_of_the_same_setting_are_replaced(tmp_path):
 
 
 @pytest.fixture
-def study(tmp_path, toy_data):
+def study(tmp_path, toy_data, tiny_resnets):
     """Toy videos, and a run of random exits with made-up logits and WISE weights."""
     (tmp_path / "data").symlink_to(toy_data)
     torch.manual_seed(0)
