@@ -32,7 +32,7 @@ from coviar.convert import FITS
 from dataset_team.records import read_class_names
 from early_exit.picture import draw_prediction
 from early_exit.policy import POLICY_NAME, Policy, load_policy, vanilla_policy
-from early_exit.prediction import describe, sentences
+from early_exit.prediction import prediction_values, sentences
 from early_exit.predictor import Predictor, policy_beside
 from early_exit.sources import Source, list_sources, picture_paths
 from early_exit.timeline import Timeline
@@ -291,7 +291,7 @@ def predict_videos(
             if args.json:
                 tqdm.write(json.dumps({"video": str(video), "error": reason}), file=sys.stdout)
             continue
-        found = describe(prediction, class_names, costs, args.top)
+        found = prediction_values(prediction, class_names, costs, args.top)
         tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)
         exits[found["exit"]] += 1
         gmacs += found["gmacs"]

@@ -70,7 +70,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(
+def score_combinations(
     logits: LogitsFile, weights: np.ndarray, pool: str = "logits", scales: Sequence[float] = ()
 ) -> dict[str, dict[str, dict[str, list]]]:
     """{part: {combination: {"top1_pct": [D], "ce": [D]}}} with `weights` (D, K) for WISE, pooled
@@ -129,7 +129,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on")
     except ValueError as error:
         parser.error(str(error))
-    scores = evaluate(logits, weights, args.pool, scales)
+    scores = score_combinations(logits, weights, args.pool, scales)
     print_scores(logits, scores)
     print_weights(logits, weights)
     points = wise.decision_points(logits.outputs)
