@@ -15,40 +15,46 @@ published TEAM-Net (+ IC) file. A file or window that cannot be read is reported
 and the exit code is 1.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from coviar.command import run
 from coviar.convert import FITS
-from coviar.folder import list_folder
-from coviar.live import STDIN, is_live
 from dataset_team.records import read_class_names
 from early_exit.picture import draw_prediction
-from early_exit.policy import POLICY_NAME, Policy, load_policy
-from early_exit.prediction import describe, sentences
+from early_exit.policy import POLICY_NAME, Policy, load_policy, vanilla_policy
+from early_exit.prediction import prediction_values, sentences
 from early_exit.predictor import Predictor, policy_beside
-from early_exit.route import point_names, route_gmacs
+from early_exit.sources import Source, list_sources, picture_paths
 from early_exit.timeline import Timeline
 from early_exit.timeline_lines import Tally, header, write_timeline
-from early_exit.wise import vanilla_weights
-from MACs.team_net import exit_gmacs, segment_gmacs
-from models import STREAMS
+from early_exit.wise import output_names
 from training.agreement import check_classes
-from training.options import add_device_options, make_parser, positive_int, probability
+from training.options import (
+    add_device_options,
+    make_parser,
+    positive_float,
+    positive_int,
+    probability,
+    refusing,
+)
 from training.provenance import print_result
 from training.resolve import choose_device, resolve_precision
-from training.trained import load_trained
+from training.trained import Trained, load_trained
 
 WINDOW_SECONDS = 10  # about what a clip of the data sets lasts
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument(
         "videos",
@@ -128,13 +134,13 @@ def get_args_parser():
     group = parser.add_argument_group("timeline")
     group.add_argument(
         "--every",
-        type=positive_seconds,
+        type=positive_float,
         metavar="S",
         help="a line for each window of time, begun every S seconds (default: as --window)",
     )
     group.add_argument(
         "--window",
-        type=positive_seconds,
+        type=positive_float,
         metavar="S",
         help=f"the length of a window in seconds (default {WINDOW_SECONDS})",
     )
@@ -152,53 +158,20 @@ def get_args_parser():
     return parser
 
 
-def positive_seconds(text):
-    """For argparse: a number above 0."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
-def list_videos(names, parser):
-    """The files named and those in the folders named; live sources stay text."""
-    videos = []
-    for name in names:
-        path = Path(name)
-        try:
-            is_source = is_live(name)
-        except ValueError as error:
-            parser.error(str(error))
-        if is_source:
-            videos.append(name)
-        elif path.is_dir():
-            found = list_folder(path).videos
-            if not found:
-                parser.error(f"{path} holds no video; name the files themselves")
-            videos += [path / name for name in found]
-        else:
-            videos.append(path)
-    return videos
-
-
-def choose_policy(args, parser, trained):
-    """The policy the options ask for, None for the full network."""
+def choose_policy(args: argparse.Namespace, trained: Trained) -> Policy | None:
+    """The policy the options ask for, None for the full network. Raises ValueError."""
     exits = trained.net.exits
     if not exits and args.policy and load_policy(args.policy).route:
         return load_policy(args.policy)
     if not exits:
         if args.policy or args.threshold is not None:
-            parser.error(
+            raise ValueError(
                 f"{trained.path} has no exits to leave at, by --policy or --threshold; name a run"
                 " of exits"
             )
         return None
     if args.threshold is not None:
-        weights = vanilla_weights([f"exit{k}" for k in exits] + list(STREAMS))
-        return Policy(exits, (args.threshold,) * len(exits), tuple(map(tuple, weights.tolist())))
+        return vanilla_policy(output_names(exits), [args.threshold] * len(exits), exits)
     policy = load_policy(args.policy) if args.policy else policy_beside(trained)
     if policy is None:
         print(
@@ -209,86 +182,51 @@ def choose_policy(args, parser, trained):
     return policy
 
 
-def picture_paths(show, videos, parser):
-    """{video: where to draw it}, each name once."""
-    if show is None:
-        return {}
-    is_file = show.suffix.lower() == ".png"
-    if is_file and len(videos) > 1:
-        parser.error(f"--show {show}: {len(videos)} videos need a folder, not a file")
-    if is_file:
-        return {videos[0]: show}
-    if show.exists() and not show.is_dir():
-        parser.error(f"--show {show} is neither a .png file nor a folder")
-    paths, taken = {}, set()
-    for video in videos:
-        stem = "stdin" if str(video) == STDIN else Path(video).stem
-        name, number = stem, 1
-        while name.casefold() in taken:  # some file systems have no letter case
-            number += 1
-            name = f"{stem}_{number}"
-        taken.add(name.casefold())
-        paths[video] = show / f"{name}.png"
-    return paths
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """The network with its policy and class names. Raises ValueError when they do not fit."""
+    with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
+        device = choose_device(args.gpus)
+        resolve_precision(args)
+    trained = load_trained(args.checkpoint, args.pretrained)
+    if args.classes:
+        num_classes = trained.net.backbone.config["num_classes"]
+        names = read_class_names(args.classes, num_classes)
+        check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
+        trained.class_names = names
+    policy = choose_policy(args, trained)
+    return Predictor(
+        trained,
+        policy,
+        precision=args.precision,
+        device=device,
+        as_is=args.as_is,
+        fit=args.fit,
+        read_ahead=args.read_ahead,
+    )
 
 
-def load(args, parser):
-    """The network with its policy and class names; ends in parser.error when they do not fit."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # its notes are not part of --json
-            device = choose_device(args.gpus)
-            resolve_precision(args)
-        trained = load_trained(args.checkpoint, args.pretrained)
-        if args.classes:
-            num_classes = trained.net.backbone.config["num_classes"]
-            names = read_class_names(args.classes, num_classes)
-            check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
-            trained.class_names = names
-        policy = choose_policy(args, parser, trained)
-        return Predictor(
-            trained,
-            policy,
-            precision=args.precision,
-            device=device,
-            as_is=args.as_is,
-            fit=args.fit,
-            read_ahead=args.read_ahead,
-        )
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
-def point_gmacs(config, policy, crop_size):
-    """{decision point: 1e9 MACs of leaving there}."""
-    if policy is None or not policy.route:
-        return exit_gmacs(config, policy.exits if policy else (), crop_size)
-    costs = segment_gmacs(config, policy.route, crop_size)
-    return dict(zip(point_names(policy.route), route_gmacs(policy.route, costs)))
-
-
-def reason_of(error, video):
+def reason_of(error: Exception, video: Source) -> str:
     """What went wrong, without the name of the video."""
     return str(error).replace(f"{video}: ", "").replace(f": {str(video)!r}", "")
 
 
-def is_timeline(args, videos, parser):
-    """Whether windows of time are asked for."""
+def is_timeline(args: argparse.Namespace, videos: Sequence[Source]) -> bool:
+    """Whether windows of time are asked for. Raises ValueError for options that exclude others."""
     wanted = bool(args.every or args.window or any(isinstance(video, str) for video in videos))
     if args.csv and args.json:
-        parser.error("--csv and --json are two forms of the same lines; choose one")
+        raise ValueError("--csv and --json are two forms of the same lines; choose one")
     if not wanted and (args.merge or args.csv or args.smooth > 1):
-        parser.error("--merge, --smooth and --csv are for a timeline: add --every SECONDS")
+        raise ValueError("--merge, --smooth and --csv are for a timeline: add --every SECONDS")
     return wanted
 
 
-def main(args, parser):
-    videos = list_videos(args.videos, parser)
-    in_time = is_timeline(args, videos, parser)
-    pictures = picture_paths(args.show, videos, parser)
-    predictor = load(args, parser)
-    policy = predictor.policy
-    config, crop_size = predictor.net.backbone.config, predictor.trained.crop_size
-    costs = point_gmacs(config, policy, crop_size)
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    with refusing(parser):
+        videos = list_sources(args.videos)
+        in_time = is_timeline(args, videos)
+        pictures = picture_paths(args.show, videos)
+        predictor = load_predictor(args)
+    policy, costs = predictor.policy, predictor.costs
     predictor.warm_up()
     if policy and policy.promise:
         is_plain = not (args.json or args.csv)
@@ -297,7 +235,13 @@ def main(args, parser):
     return predict(args, videos, pictures, predictor, costs)
 
 
-def predict_timelines(args, videos, pictures, predictor, costs):
+def predict_timelines(
+    args: argparse.Namespace,
+    videos: Sequence[Source],
+    pictures: Mapping[Source, Path],
+    predictor: Predictor,
+    costs: Mapping[str, float],
+) -> int:
     """The lines of each source, one after the other; the exit code."""
     form = "json" if args.json else "csv" if args.csv else "text"
     seconds = args.window or args.every or WINDOW_SECONDS
@@ -325,7 +269,13 @@ def predict_timelines(args, videos, pictures, predictor, costs):
     return code or (1 if tally.failed else 0)
 
 
-def predict_videos(args, videos, pictures, predictor, costs):
+def predict_videos(
+    args: argparse.Namespace,
+    videos: Sequence[Source],
+    pictures: Mapping[Source, Path],
+    predictor: Predictor,
+    costs: Mapping[str, float],
+) -> int:
     """A prediction for each video; the exit code."""
     class_names = predictor.trained.class_names
     failed, exits, gmacs = 0, Counter(), 0.0
@@ -341,7 +291,7 @@ def predict_videos(args, videos, pictures, predictor, costs):
             if args.json:
                 tqdm.write(json.dumps({"video": str(video), "error": reason}), file=sys.stdout)
             continue
-        found = describe(prediction, class_names, costs, args.top)
+        found = prediction_values(prediction, class_names, costs, args.top)
         tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)
         exits[found["exit"]] += 1
         gmacs += found["gmacs"]

@@ -7,6 +7,10 @@ The loop is that of train_team_net.py, the recipe is the published one for Kinet
 is <checkpoint_dir>/<data>/pretrain/<split>_seed<k>/; give its best.pt to train_team_net.py.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
 from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
@@ -14,7 +18,7 @@ from training.train_options import add_backbone_options, add_recipe_options
 from training.tuning_options import add_tuning_options
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_data_options(parser, data_name="kinetic400")
     add_backbone_options(parser)
@@ -24,7 +28,7 @@ def get_args_parser():
     return parser
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_backbone(args, parser, method="pretrain")
 
 

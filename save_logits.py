@@ -11,13 +11,17 @@ leave before the last one is read (docs/over_time.md); --method team_net then ne
 Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them over N processes.
 """
 
+from __future__ import annotations
+
+import argparse
+
 import torch
 
 from coviar.command import run
 from dataset_team.sampling import reading_order
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.part import PARTS, Part
-from models import STREAMS
+from early_exit.wise import output_names
 from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
 from training import distributed
@@ -29,18 +33,19 @@ from training.options import (
     add_location_options,
     folder_name,
     make_parser,
+    refusing,
 )
 from training.provenance import command_line, print_result
 from training.recipes import METHODS
 from training.resolve import run_path
-from training.script import check_data, open_frozen, refusing
+from training.script import check_data, open_frozen
 from training.train_options import add_frozen_options
 
 # Of the bank's parts in the file.
 NAMES = {"train_as_tested": "train", "train": "train_views"}
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_data_options(parser)
     add_frozen_options(parser, no_views="no part train_views")
@@ -108,7 +113,7 @@ def open_exits(args, frozen, folder):
     return net
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     folder = run_path(args, args.method)
     with refusing(parser):
         check_data(args)
@@ -149,13 +154,13 @@ def save(args, frozen, net, folder, counts, banks):
             "model": frozen.backbone.config,
             "crop_size": frozen.crop_size,
             "exits": list(net.exits),
-            "ic_pool": net.pool,
+            "ic_pool": net.ic_pool,
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
             "precision": args.precision,
             "data_seed": args.data_seed,
         },
-        outputs=[f"exit{k}" for k in net.exits] + list(STREAMS),
+        outputs=output_names(net.exits),
         class_names=frozen.class_names,
         parts=parts,
     )

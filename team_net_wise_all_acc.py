@@ -43,6 +43,7 @@ from training.options import (
     non_negative_float,
     open_fraction,
     positive_float,
+    refusing,
 )
 from training.provenance import print_result
 from training.resolve import logits_path
@@ -207,7 +208,7 @@ def print_policies(rows: list[dict], points: list[str]) -> None:
         )
 
 
-def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not all(0 <= threshold < float("inf") for threshold in args.thresholds):
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
@@ -221,10 +222,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.guarantee is not None:
         if args.estimate != "counted":
             parser.error(f"--estimate {args.estimate} promises nothing: leave out --guarantee")
-        try:
+        with refusing(parser):
             wish_of(args).check()
-        except ValueError as error:
-            parser.error(str(error))
         return
     for flag in ("max_disagreement", "max_exit_error"):
         if getattr(args, flag) is not None:
@@ -234,19 +233,17 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    check(args, parser)
-    try:
+    check_options(args, parser)
+    with refusing(parser):
         path = logits_path(args, LOGITS_NAME)
         logits, folder = open_logits(path, args.test_logits, args.route, args.evidence)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     if args.select_on not in logits.parts:
         parser.error(
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "
             f"{', '.join(logits.parts)}; save it with save_logits.py or change --select-on"
         )
     policies, temperatures = {}, {}
-    try:
+    with refusing(parser):
         tables = load_run_tables(path, logits, folder, args.timings)
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
@@ -278,8 +275,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                     unit="ms" if args.budget_ms else "gmacs",
                     is_expected=args.estimate == "expected",
                 )
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     saved = policies[args.policy_combination, args.policy_rule]
     save_policy(folder / POLICY_NAME, saved)
     policy_rows = [row for policy in policies.values() for row in tables.policy_rows(policy)]

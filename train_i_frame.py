@@ -7,30 +7,23 @@ This is knowledge distillation without a curriculum. The run folder is
 <checkpoint_dir>/<data>/i_frame/<split>_seed<k>/.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
-from training.options import add_data_options, add_run_options, make_parser
 from training.recipes import ANY, RECIPES
 from training.script import run_exits
-from training.train_options import (
-    add_distillation_options,
-    add_exit_options,
-    add_recipe_options,
-)
+from training.train_options import exit_parser
 
 SCHEDULE = RECIPES["train_i_frame"][ANY].schedule
 
 
-def get_args_parser():
-    parser = make_parser(__doc__)
-    add_data_options(parser)
-    add_exit_options(parser)
-    add_distillation_options(parser)
-    add_recipe_options(parser, "train_i_frame")
-    add_run_options(parser)
-    return parser
+def get_args_parser() -> argparse.ArgumentParser:
+    return exit_parser(__doc__, "train_i_frame")
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_exits(args, parser, method="i_frame", schedule=SCHEDULE)
 
 

@@ -11,6 +11,9 @@ weight decay is chosen on the held-out videos. The run folder is
 <checkpoint_dir>/<data>/i_frame_probe/<split>_seed<k>/.
 """
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
 from coviar.command import run
@@ -23,6 +26,7 @@ from training.options import (
     make_parser,
     non_negative_float,
     positive_int,
+    refusing,
 )
 from training.probe import (
     DECAYS,
@@ -36,13 +40,13 @@ from training.probe import (
 )
 from training.provenance import print_result
 from training.resolve import choose_device, resolve_precision
-from training.script import check_data, pick, refusing, run_folder, running
+from training.script import check_data, pick, run_folder, running
 from training.splits import DataSettings, open_splits
 
 METHOD = "i_frame_probe"
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_data_options(parser)
     group = parser.add_argument_group("network")
@@ -77,7 +81,7 @@ def get_args_parser():
     return parser
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
         if args.select_on == "last" and args.wd is None:
             raise ValueError("--select-on last chooses nothing, so it needs a --wd")

@@ -9,33 +9,25 @@ mv_then_fused. With --schedule weakest:3,middle:3,strongest, top-1 on held-out v
 order. The run folder is <checkpoint_dir>/<data>/<method>/<split>_seed<k>/.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
-from training.options import add_data_options, add_run_options, folder_name, make_parser
-from training.recipes import ANY, RECIPES
+from training.options import folder_name
 from training.script import run_exits
-from training.train_options import (
-    add_distillation_options,
-    add_exit_options,
-    add_recipe_options,
-)
-
-SCHEDULE = RECIPES["train_prog_kd"][ANY].schedule
+from training.train_options import exit_parser
 
 
-def get_args_parser():
-    parser = make_parser(__doc__)
-    add_data_options(parser)
-    add_exit_options(parser)
-    add_distillation_options(parser, SCHEDULE)
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = exit_parser(__doc__, "train_prog_kd", has_schedule=True)
     parser.add_argument(
         "--method", type=folder_name, default="prog_kd", help="name of the run folder (prog_kd)"
     )
-    add_recipe_options(parser, "train_prog_kd")
-    add_run_options(parser)
     return parser
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_exits(args, parser, method=args.method, schedule=args.schedule)
 
 

@@ -7,30 +7,20 @@ The anti-curriculum of the PKD paper: I-frames, then residuals, then motion vect
 is <checkpoint_dir>/<data>/prog_kd_anti/<split>_seed<k>/.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
-from training.options import add_data_options, add_run_options, make_parser
-from training.recipes import ANY, RECIPES
 from training.script import run_exits
-from training.train_options import (
-    add_distillation_options,
-    add_exit_options,
-    add_recipe_options,
-)
-
-SCHEDULE = RECIPES["train_prog_kd_anti"][ANY].schedule
+from training.train_options import exit_parser
 
 
-def get_args_parser():
-    parser = make_parser(__doc__)
-    add_data_options(parser)
-    add_exit_options(parser)
-    add_distillation_options(parser, SCHEDULE)
-    add_recipe_options(parser, "train_prog_kd_anti")
-    add_run_options(parser)
-    return parser
+def get_args_parser() -> argparse.ArgumentParser:
+    return exit_parser(__doc__, "train_prog_kd_anti", has_schedule=True)
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_exits(args, parser, method="prog_kd_anti", schedule=args.schedule)
 
 

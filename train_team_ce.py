@@ -7,26 +7,23 @@ The frozen backbone is the run of the same data and split, or --pretrained FILE.
 <checkpoint_dir>/<data>/team_ce/<split>_seed<k>/.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
-from training.options import add_data_options, add_run_options, make_parser
 from training.recipes import ANY, RECIPES
 from training.script import run_exits
-from training.train_options import add_exit_options, add_recipe_options
+from training.train_options import exit_parser
 
 SCHEDULE = RECIPES["train_team_ce"][ANY].schedule
 
 
-def get_args_parser():
-    parser = make_parser(__doc__)
-    add_data_options(parser)
-    add_exit_options(parser)
-    parser.set_defaults(temperature=1.0)
-    add_recipe_options(parser, "train_team_ce")
-    add_run_options(parser)
-    return parser
+def get_args_parser() -> argparse.ArgumentParser:
+    return exit_parser(__doc__, "train_team_ce")
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_exits(args, parser, method="team_ce", schedule=SCHEDULE)
 
 

@@ -14,6 +14,10 @@ is <checkpoint_dir>/<data>/team_net/<split>_seed<k>/, or streams/ where they are
 The first trains each stream alone, the second joins them and fine-tunes.
 """
 
+from __future__ import annotations
+
+import argparse
+
 from coviar.command import run
 from training.options import add_data_options, add_run_options, make_parser
 from training.script import run_backbone
@@ -21,7 +25,7 @@ from training.train_options import add_backbone_options, add_recipe_options
 from training.tuning_options import add_tuning_options
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_data_options(parser)
     add_backbone_options(parser)
@@ -31,7 +35,7 @@ def get_args_parser():
     return parser
 
 
-def main(args, parser):
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     run_backbone(args, parser, method="streams" if args.fusion == "sum" else "team_net")
 
 

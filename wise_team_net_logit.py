@@ -21,7 +21,13 @@ from early_exit.learn_wise import learn_wise
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.part import LogitsError
 from study.policies import open_logits
-from training.options import add_logits_options, add_route_options, make_parser, non_negative_float
+from training.options import (
+    add_logits_options,
+    add_route_options,
+    make_parser,
+    non_negative_float,
+    refusing,
+)
 from training.provenance import print_result
 from training.resolve import logits_path
 
@@ -64,7 +70,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(
+def score_combinations(
     logits: LogitsFile, weights: np.ndarray, pool: str = "logits", scales: Sequence[float] = ()
 ) -> dict[str, dict[str, dict[str, list]]]:
     """{part: {combination: {"top1_pct": [D], "ce": [D]}}} with `weights` (D, K) for WISE, pooled
@@ -113,11 +119,9 @@ def print_weights(logits: LogitsFile, weights: np.ndarray) -> None:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
         path = logits_path(args, LOGITS_NAME)
         logits, folder = open_logits(path, None, args.route, args.evidence)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     how = (args.fit_on, args.alpha, args.solver, args.pool, args.temperature, folder)
     try:
         target, weights, scales = learn_wise(path, logits, *how)
@@ -125,7 +129,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on")
     except ValueError as error:
         parser.error(str(error))
-    scores = evaluate(logits, weights, args.pool, scales)
+    scores = score_combinations(logits, weights, args.pool, scales)
     print_scores(logits, scores)
     print_weights(logits, weights)
     points = wise.decision_points(logits.outputs)

@@ -31,15 +31,14 @@ from dataset_team.registry import DATASETS
 from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.rival import PAPER_UNIT, Rival
 from study import mean_costs
+from training.options import make_parser, refusing
 
 COUNTED = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
 TEST_VIDEOS = {"ucf101": 11213, "hmdb51": 4590}  # of the three splits together
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--data", choices=TEST_VIDEOS, default="ucf101", help="classes and videos")
     parser.add_argument("--detail", action="store_true", help="print the steps of each rival")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -118,15 +117,13 @@ def print_steps(rival: Rival) -> None:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
         times = latency.columns(args.times) if args.times else None
         means = (
             mean_costs.over_runs(mean_costs.read_policies(args.early_exit))
             if args.early_exit
             else []
         )
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     num_classes = DATASETS[args.data].num_classes
     found = [rival for module in COUNTED for rival in module.rivals(num_classes)]
     rows = [table_row(rival, args.data) for rival in found]

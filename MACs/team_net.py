@@ -10,7 +10,8 @@ import torch
 
 from MACs.counter import count_macs, counted
 from MACs.rival import CROP_SIZE, Rival, count_params
-from models.over_time import check_fusion, exits_of, run_alone, streams_of, uses_streams
+from models.over_time import check_fusion, run_alone
+from models.points import exits_of, streams_of, uses_streams
 from models.team_net import IN_CHANNELS, NUM_TEAM_BLOCKS, STAGES, TeamNet
 from models.team_net_ic import TeamNetIC
 

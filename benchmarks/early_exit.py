@@ -25,19 +25,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.forward import build_network, random_clips
+from benchmarks.measuring import capability, interleaved_medians
+from benchmarks.random_network import add_network_options, random_clips, random_network
 from benchmarks.table import update_rows
-from benchmarks.timing import capability, device_name, interleaved_medians
 from coviar import read_index
 from coviar.command import quiet_pipe
 from dataset_team.dataset import load_test_view
-from early_exit.policy import Policy
+from early_exit.policy import Policy, vanilla_policy
+from early_exit.wise import decision_points, output_names
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
 from models.networks import ARCHS
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
-from training.options import positive_int
+from training.options import make_parser, positive_int
 from training.provenance import command_line
 
 NOBODY, EVERYBODY = 2.0, -1.0  # thresholds for a confidence in [0, 1]
@@ -47,30 +48,21 @@ COLUMNS += ["command"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", default="resnet50", choices=ARCHS)
+    parser = make_parser(__doc__)
+    add_network_options(parser)
     parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
-    parser.add_argument("--crop-size", type=positive_int, default=224)
-    parser.add_argument("--num_segments", type=positive_int, default=8)
     parser.add_argument("--exits", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 3])
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=positive_int, default=9)
     parser.add_argument("--precision", choices=CHOICES, default="auto")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
-    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, metavar="CSV", help="table to put the latencies into")
     parser.add_argument("--videos", nargs="+", default=[], metavar="VIDEO", help="to time loading")
     return parser
 
 
-def build_policy(exits: list[int], thresholds: list[float]) -> Policy:
-    """Each exit decides alone, the end by the sum of the streams."""
-    number = len(exits)
-    rows = [[float(k == j) for j in range(number + 3)] for k in range(number)]
-    rows.append([0.0] * number + [1.0] * 3)
-    return Policy(tuple(exits), tuple(thresholds), tuple(map(tuple, rows)))
+def build_policy(exits: Sequence[int], thresholds: Sequence[float]) -> Policy:
+    return vanilla_policy(output_names(exits), thresholds, exits)
 
 
 def mixed_thresholds(net: TeamNetIC, clips: list[torch.Tensor]) -> list[float]:
@@ -88,7 +80,7 @@ def mixed_thresholds(net: TeamNetIC, clips: list[torch.Tensor]) -> list[float]:
 
 def time_exits(net: TeamNetIC, args: argparse.Namespace, batch_size: int) -> dict[str, dict]:
     """Milliseconds per batch and cost ratios of every way out."""
-    clips = random_clips(args, batch_size)
+    clips = random_clips(batch_size, args.num_segments, args.crop_size, args.device)
     policies = {}
     for point, k in enumerate(args.exits):
         thresholds = [EVERYBODY if j == point else NOBODY for j in range(len(args.exits))]
@@ -99,7 +91,7 @@ def time_exits(net: TeamNetIC, args: argparse.Namespace, batch_size: int) -> dic
     cases = {name: lambda p=p: net.early_exit(*clips, p) for name, p in policies.items()}
     medians = interleaved_medians({"full": lambda: net.backbone(*clips), **cases}, args.repeats)
     gmacs = exit_gmacs(net.backbone.config, args.exits, args.crop_size)
-    points = torch.tensor([gmacs[name] for name in [f"exit{k}" for k in args.exits] + ["full"]])
+    points = torch.tensor([gmacs[name] for name in decision_points(output_names(args.exits))])
     result = {"full": {"ms": round(medians["full"], 2)}}
     for name, policy in policies.items():
         mean_gmacs = points[net.early_exit(*clips, policy).point.cpu()].mean().item()
@@ -150,8 +142,10 @@ def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
 
 @torch.inference_mode()
 def main(args: argparse.Namespace) -> dict:
+    args.exits = sorted(set(args.exits))
     args.precision = resolve(args.precision, args.device)
-    net = TeamNetIC(build_network(args), args.exits).to(args.device)
+    backbone = random_network(args.num_segments, args.arch, args.motion_arch, args.device)
+    net = TeamNetIC(backbone, args.exits).to(args.device)
     for head in net.heads.values():
         nn.init.normal_(head.weight, std=0.01)  # clips must differ in confidence
     net = prepare_for_inference(net, args.precision, args.compiled)

@@ -16,50 +16,26 @@ import json
 import torch
 from torch import nn
 
-from benchmarks.timing import capability, device_name, interleaved_medians
+from benchmarks.measuring import capability, interleaved_medians, measured_precisions
+from benchmarks.random_network import add_network_options, random_clips, random_network
 from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
 from models.networks import ARCHS
-from models.precision import PRECISIONS, has_bf16
-from models.team_net import TeamNet
-from training.options import positive_int
-
-NUM_CLASSES = 101
+from models.precision import PRECISIONS
+from training.options import make_parser, positive_int
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", default="resnet50", choices=ARCHS)
+    parser = make_parser(__doc__)
+    add_network_options(parser)
     parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
-    parser.add_argument("--crop-size", type=positive_int, default=224)
-    parser.add_argument("--num_segments", type=positive_int, default=8)
     parser.add_argument("--batch-size", type=positive_int, default=1)
     parser.add_argument(
         "--repeats", type=positive_int, default=9, help="timed rounds, and batches compared"
     )
     parser.add_argument("--compiled", action="store_true", help="measure torch.compile as well")
-    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     return parser
-
-
-def build_network(args: argparse.Namespace) -> TeamNet:
-    """Random weights, but classifiers that tell clips apart (new ones answer all alike)."""
-    torch.manual_seed(0)
-    net = (
-        TeamNet(NUM_CLASSES, args.num_segments, args.arch, args.motion_arch).to(args.device).eval()
-    )
-    for stream in net.streams:
-        nn.init.normal_(stream.classifier.weight)
-    return net
-
-
-def random_clips(args: argparse.Namespace, batch_size: int) -> list[torch.Tensor]:
-    size = (args.crop_size, args.crop_size)
-    shape = (batch_size, args.num_segments)
-    return [torch.randn(*shape, c, *size, device=args.device) for c in (3, 2, 3)]
 
 
 def peak_gmacs_per_s(precision: str, device: str, repeats: int) -> float:
@@ -77,14 +53,9 @@ def peak_gmacs_per_s(precision: str, device: str, repeats: int) -> float:
     return max(1e3 * gmacs[name] / ms for name, ms in medians.items())
 
 
-def measured_precisions(device: str) -> list[str]:
-    """Without bf16 where it would be emulated; the line then says `bf16_arithmetic: false`."""
-    return [name for name in PRECISIONS if name != "bf16" or has_bf16(device)]
-
-
 def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
     """The networks to compare_logits, and the precision that each computes in."""
-    net = build_network(args)
+    net = random_network(args.num_segments, args.arch, args.motion_arch, args.device)
     cases = {"plain": (net, "fp32")}
     for precision in measured_precisions(args.device):
         cases[precision] = prepare_for_inference(net, precision), precision
@@ -106,14 +77,15 @@ def compare_logits(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, f
 @torch.inference_mode()
 def main(args: argparse.Namespace) -> dict:
     cases = build_cases(args)
-    clips = random_clips(args, args.batch_size)
+    shape = (args.batch_size, args.num_segments, args.crop_size, args.device)
+    clips = random_clips(*shape)
     medians = interleaved_medians(
         {name: lambda net=net: net(*clips) for name, (net, _) in cases.items()}, args.repeats
     )
     peaks = {
         p: peak_gmacs_per_s(p, args.device, args.repeats) for p in measured_precisions(args.device)
     }
-    batches = [random_clips(args, args.batch_size) for _ in range(args.repeats)]
+    batches = [random_clips(*shape) for _ in range(args.repeats)]
     logits = {
         name: torch.cat([net(*batch).fused for batch in batches])
         for name, (net, _) in cases.items()

@@ -29,7 +29,7 @@ import av
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import capability
+from benchmarks.measuring import capability
 from coviar import load_clip
 from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset

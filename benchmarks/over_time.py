@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.measuring import CLOCKS, machine
 from benchmarks.probe import Probe, load_probe
 from benchmarks.table import update_rows
-from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
 from dataset_team.records import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
@@ -46,7 +46,7 @@ from models.team_net_ic import TeamNetIC
 from study.columns import RUN
 from study.over_time import routes_of
 from study.policies import make_policy, make_promise, tables_along
-from training.options import non_negative_float, positive_int
+from training.options import make_parser, non_negative_float, positive_int
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
@@ -60,9 +60,7 @@ KEY = [*RUN, *WAY, "threads", "machine"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--run", required=True, type=Path, help="a run folder with logits.pt")
     parser.add_argument("--data-root", required=True, type=Path)
     parser.add_argument("--test-list", required=True, type=Path)

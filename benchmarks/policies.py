@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import capability, device_name, interleaved_medians
+from benchmarks.measuring import capability, device_name, interleaved_medians
 from coviar.command import quiet_pipe
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import read_list
@@ -34,7 +34,7 @@ from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
 from study.policies import load_run_tables, make_policy
-from training.options import make_parser, non_negative_float, positive_int
+from training.options import make_parser, non_negative_float, positive_int, refusing
 from training.trained import load_trained
 
 
@@ -119,12 +119,10 @@ def outcome(
 
 @torch.inference_mode()
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
-    try:
+    with refusing(parser):
         policies = calibrated_policies(args.run, args.max_drop, args.combination, args.rule)
         trained = load_trained(args.run, args.pretrained)
         dataset = open_videos(args, trained.net, trained.crop_size)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     args.precision = resolve(args.precision, args.device)
     net = prepare_for_inference(trained.net.to(args.device), args.precision, args.compiled)
     clips = [dataset[i][:3] for i in tqdm(range(len(dataset)), desc="loading", disable=None)]

@@ -34,9 +34,9 @@ from training.bank import read_banks
 from training.checkpoint import load_checkpoint
 from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
-from training.exits import make_optimizer
+from training.exits import make_exit_optimizer
 from training.features import Features
-from training.options import make_parser, non_negative_int, positive_int
+from training.options import make_parser, non_negative_int, positive_int, refusing
 from training.provenance import command_line, print_result
 
 BUDGET = training.recipes.RECIPES["train_prog_kd"][training.recipes.ANY]
@@ -192,7 +192,7 @@ def train(bank: Bank, recipe: Trial, seed: int, segments: int) -> list[nn.Module
     heads = nn.ModuleList(
         Head(recipe.head, squeeze.shape[1], classes, segments) for squeeze in bank.train[0].squeezes
     )
-    optimizer = make_optimizer(heads, BUDGET.lr, BUDGET.wd)
+    optimizer = make_exit_optimizer(heads, BUDGET.lr, BUDGET.wd)
     for epoch in range(BUDGET.epochs):
         view = bank.train[epoch % len(bank.train)]
         set_lr(optimizer, step_lr(BUDGET.lr, BUDGET.lr_steps, epoch))
@@ -268,10 +268,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)
     digests = args.digests or [None] * len(args.splits)
-    try:
+    with refusing(parser):
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
-    except ValueError as error:
-        parser.error(str(error))
     for split, bank in banks.items():
         print_teachers(split, bank)
     rows, base = [], {}

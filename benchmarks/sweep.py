@@ -22,7 +22,6 @@ Options that this program does not know go to the scripts: data, precision, work
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import statistics
@@ -40,6 +39,7 @@ from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line
 from training.recipes import METHODS
 from training.resolve import resolve_recipe
+from training.train_options import exit_parser
 
 COLUMNS = ["data", "split", "seed", "method", "views", "exit", "part", "top1_pct"]
 COLUMNS += ["protocol", "command"]
@@ -95,7 +95,8 @@ class ScriptRuns:
         self.epochs = ["--epochs", str(args.epochs)] if args.epochs else []
         self.recipes = {}
         for method in args.methods:
-            parser = importlib.import_module(script_of(method)).get_args_parser()
+            parser = exit_parser("", script_of(method))
+            parser.prog = f"{script_of(method)}.py"
             self.recipes[method] = parser.parse_args([*self.common, *self.epochs])
             resolve_recipe(self.recipes[method])
 

@@ -20,25 +20,23 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
+from benchmarks.measuring import CLOCKS, machine
 from benchmarks.table import update_rows
-from benchmarks.timing import CLOCKS, machine
 from coviar.command import quiet_pipe
 from dataset_team.records import read_list
-from early_exit.policy import Policy
+from early_exit.policy import Policy, vanilla_policy
 from early_exit.predictor import Predictor
-from early_exit.route import parse_route
+from early_exit.route import parse_route, point_names
 from early_exit.wise import FULL
 from models.precision import CHOICES, resolve
 from study.timings import COLUMNS, KEY, network_of
-from training.options import add_route_options, positive_int
+from training.options import add_route_options, make_parser, positive_int, refusing
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--run", required=True, type=Path)
     parser.add_argument("--data-root", required=True, type=Path)
     parser.add_argument("--test-list", required=True, type=Path)
@@ -67,22 +65,23 @@ def policies_of(trained: Trained, words: list[str] | None, evidence: str) -> lis
     for point in range(number + 1):
         thresholds = [EVERYBODY if k == point else NOBODY for k in range(number)]
         if route:
-            rows = tuple(map(tuple, np.eye(len(route)).tolist()))
-            numbers = tuple(range(1, number + 1))
-            policy = Policy(numbers, tuple(thresholds), rows, route=route, evidence=evidence)
+            names = point_names(route)
+            policy = vanilla_policy(names, thresholds, route=route, evidence=evidence)
         else:
             policy = build_policy(exits, thresholds)
         found.append(policy)
     return found
 
 
-def main(args: argparse.Namespace) -> dict:
-    trained = load_trained(args.run)
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     precision = resolve(args.precision)
-    policies = policies_of(trained, args.route, args.evidence)
-    first = Predictor(trained, policies[0], precision=precision, clock=CLOCKS[args.clock])
-    predictors = [first.with_policy(policy) for policy in policies]
-    videos = [record.path for record in read_list(args.test_list, args.data_root, args.data_name)]
+    with refusing(parser):
+        trained = load_trained(args.run)
+        policies = policies_of(trained, args.route, args.evidence)
+        first = Predictor(trained, policies[0], precision=precision, clock=CLOCKS[args.clock])
+        predictors = [first.with_policy(policy) for policy in policies]
+        records = read_list(args.test_list, args.data_root, args.data_name)
+    videos = [record.path for record in records]
     videos = videos[:: args.every]
     first.warm_up()
     points = predictors[0].points
@@ -127,5 +126,6 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
+    parser = get_args_parser()
     with quiet_pipe():
-        print(json.dumps(main(get_args_parser().parse_args())))
+        print(json.dumps(main(parser.parse_args(), parser)))

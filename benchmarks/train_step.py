@@ -22,13 +22,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from benchmarks.forward import NUM_CLASSES, measured_precisions, random_clips
-from benchmarks.timing import capability, device_name, interleaved_medians
+from benchmarks.measuring import capability, interleaved_medians, measured_precisions
+from benchmarks.random_network import NUM_CLASSES, add_network_options, random_clips
 from coviar.command import quiet_pipe
-from models.networks import ARCHS
 from models.team_net import TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
-from training.options import non_negative_int, positive_int
+from training.options import make_parser, non_negative_int, positive_int
 
 LR = 0.01
 TOY_RUN = ["--arch", "resnet18", "--num_segments", "3", "--crop-size", "64", "--batch-size", "8"]
@@ -37,15 +36,10 @@ TOY_RUN += ["--data-name", "toy", "--no-flip"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", default="resnet18", choices=ARCHS)
-    parser.add_argument("--crop-size", type=positive_int, default=112)
-    parser.add_argument("--num_segments", type=positive_int, default=4)
+    parser = make_parser(__doc__)
+    add_network_options(parser, "resnet18", crop_size=112, num_segments=4)
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed rounds")
-    parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")
     parser.add_argument("--toy", type=Path, help="folder of toy data: compare the losses as well")
     parser.add_argument("--epochs", type=positive_int, default=6, help="of the runs on toy data")
     parser.add_argument(
@@ -59,7 +53,7 @@ def make_step(args: argparse.Namespace, precision: str, plain: bool) -> Callable
     torch.manual_seed(0)
     device = torch.device(args.device)
     net = TeamNet(NUM_CLASSES, args.num_segments, args.arch).to(device).train()
-    clips = random_clips(args, args.batch_size)
+    clips = random_clips(args.batch_size, args.num_segments, args.crop_size, args.device)
     labels = torch.randint(NUM_CLASSES, (args.batch_size,), device=device)
     if plain:
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9)

@@ -30,7 +30,7 @@ from pathlib import Path
 import av
 from tqdm import tqdm
 
-from benchmarks.timing import machine
+from benchmarks.measuring import machine
 from coviar import read_vectors
 from coviar.command import quiet_pipe
 from coviar.exported import DECODER_OPTIONS

@@ -68,7 +68,7 @@ def main(args, parser):
     if args.windows_of:
         print(json.dumps(time_windows(args.windows_of)))
         return 0
-    from benchmarks.timing import machine  # needs torch, which the measured processes do without
+    from benchmarks.measuring import machine  # needs torch, which the measured processes do without
 
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder, "short.mp4"), Path(folder, "long.mp4")

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import warnings
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Union
 
 import numpy as np
 import torch
 
-from coviar import load_clip, read_index, read_indexes
-from coviar.source_index import read_source_index
+from coviar import VideoIndex, load_clip, read_index, read_indexes
+from coviar.source_index import SourceIndex, read_source_index
 from dataset_team.photometric import change_light
-from dataset_team.records import shorten
+from dataset_team.records import Record, shorten
 from dataset_team.sampling import segment_positions
 from dataset_team.transforms import (
     MOTION_SCALES,
     SCALES,
     TEST_SCALE,
+    Box,
     fixed_boxes,
     random_box,
     resize,
 )
+
+Index = Union[VideoIndex, SourceIndex]
+Positions = Sequence[tuple[int, int]]  # (gop, position) of each segment
+Modalities = Sequence[torch.Tensor]  # I-frame, motion vectors, residual: uint8 (T, c, S, S)
 
 
 class Sample(NamedTuple):
@@ -59,20 +66,20 @@ class VideoDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        records,
+        records: Iterable[Record],
         *,
-        num_segments=8,
-        crop_size=224,
-        train,
-        data_seed=0,
-        clips=1,
-        crops=1,
-        flip=True,
-        independent_crops=False,
-        photometric=0.0,
-        index_cache=None,
-        on_bad_video="error",
-        on_the_fly=False,
+        num_segments: int = 8,
+        crop_size: int = 224,
+        train: bool,
+        data_seed: int = 0,
+        clips: int = 1,
+        crops: int = 1,
+        flip: bool = True,
+        independent_crops: bool = False,
+        photometric: float = 0.0,
+        index_cache: str | os.PathLike | None = None,
+        on_bad_video: str = "error",
+        on_the_fly: bool = False,
     ):
         if train and (clips, crops) != (1, 1):
             raise ValueError("clips and crops are for testing: a training view has one of each")
@@ -96,12 +103,12 @@ class VideoDataset(torch.utils.data.Dataset):
             self._leave_out_bad_videos(on_bad_video)
             self.indexes = self._read_indexes(index_cache)
 
-    def _read_indexes(self, index_cache):
+    def _read_indexes(self, index_cache: str | os.PathLike | None) -> list[Index]:
         if self.on_the_fly:
             return [read_source_index(record.path) for record in self.records]
         return read_indexes([record.path for record in self.records], index_cache)
 
-    def _leave_out_bad_videos(self, on_bad_video):
+    def _leave_out_bad_videos(self, on_bad_video: str) -> None:
         read = read_source_index if self.on_the_fly else read_index
         self.skipped = _bad_videos(self.records, read)
         total = len(self.records)
@@ -115,22 +122,22 @@ class VideoDataset(torch.utils.data.Dataset):
             )
         warnings.warn(message, stacklevel=3)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
     @property
-    def num_test_views(self):
+    def num_test_views(self) -> int:
         """Views of a video to average at test: clips times crops."""
         return self.clips * self.crops
 
     @property
-    def encoding(self):
+    def encoding(self) -> dict:
         """How most videos are encoded: picture size, as [width, height], and longest GOP."""
         sizes = Counter((index.width, index.height) for index in self.indexes)
         gops = Counter(max(index.gop_lengths) for index in self.indexes)
         return {"size": list(sizes.most_common(1)[0][0]), "gop": gops.most_common(1)[0][0]}
 
-    def describe(self):
+    def describe(self) -> dict:
         """Everything a view depends on, as plain values: for digests and protocol columns."""
         videos = hashlib.sha256()
         for record, index in zip(self.records, self.indexes):
@@ -154,7 +161,7 @@ class VideoDataset(torch.utils.data.Dataset):
             "scales": list(SCALES),
         }
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         number, view = key if isinstance(key, tuple) else (key, 0)
         views = self._training_view if self.train else self._test_view
         record = self.records[number]
@@ -167,7 +174,7 @@ class VideoDataset(torch.utils.data.Dataset):
             ) from error
         return Sample(*modalities, record.label, number)
 
-    def _training_view(self, record, index, view):
+    def _training_view(self, record: Record, index: Index, view: int) -> Modalities:
         rng = random.Random(f"{self.data_seed}/{view}/{record.name}")
         positions = segment_positions(index.gop_lengths, self.num_segments, rng)
         if self.independent_crops:
@@ -181,16 +188,18 @@ class VideoDataset(torch.utils.data.Dataset):
             iframe = change_light(iframe, self.photometric, rng)
         return iframe, *others
 
-    def _draw_flip(self, rng):
+    def _draw_flip(self, rng: random.Random) -> bool:
         return self.flip and rng.random() < 0.5
 
-    def _test_view(self, record, index, view):
+    def _test_view(self, record: Record, index: Index, view: int) -> Modalities:
         if not 0 <= view < self.num_test_views:
             raise IndexError(f"test view {view} is outside 0..{self.num_test_views - 1}")
         shape = (self.num_segments, self.crop_size)
         return load_test_view(index, *shape, view, self.clips, self.crops, threads=1)
 
-    def _independent_crops(self, record, index, positions, rng):
+    def _independent_crops(
+        self, record: Record, index: Index, positions: Positions, rng: random.Random
+    ) -> Modalities:
         """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
         flips = [self._draw_flip(rng) for _ in range(3)]
         # Motion vectors must be flipped by the loader, which negates x before it quantises.
@@ -205,7 +214,15 @@ class VideoDataset(torch.utils.data.Dataset):
         return modalities
 
 
-def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1, threads=None):
+def load_test_view(
+    index: Index,
+    num_segments: int,
+    crop_size: int,
+    view: int = 0,
+    clips: int = 1,
+    crops: int = 1,
+    threads: int | None = None,
+) -> Modalities:
     """I-frame, motion vectors and residual of a video as tested, uint8 tensors as in a Sample.
 
     view = clip * crops + crop. threads, errors and warnings as `coviar.load_clip`.
@@ -216,14 +233,14 @@ def load_test_view(index, num_segments, crop_size, view=0, clips=1, crops=1, thr
     return _load_window(index, positions, box, crop_size, flip=False, threads=threads)
 
 
-def load_test_segment(index, num_segments, crop_size, segment):
+def load_test_segment(index: Index, num_segments: int, crop_size: int, segment: int) -> Modalities:
     """`load_test_view` of the segment of that number alone: (1, c, S, S) each."""
     position = segment_positions(index.gop_lengths, num_segments)[segment]
     box = fixed_boxes(index.width, index.height, 1)[0]
     return _load_window(index, [position], box, crop_size, flip=False, threads=1)
 
 
-def load_test_iframes(index, num_segments, crop_size):
+def load_test_iframes(index: Index, num_segments: int, crop_size: int) -> torch.Tensor:
     """The I-frames of `load_test_view`, without decoding anything else: (T, 3, S, S) uint8."""
     positions = [(gop, 0) for gop, _ in segment_positions(index.gop_lengths, num_segments)]
     box = fixed_boxes(index.width, index.height, 1)[0]
@@ -232,14 +249,16 @@ def load_test_iframes(index, num_segments, crop_size):
     )
 
 
-def _load_window(index, positions, box, crop_size, flip, threads):
+def _load_window(
+    index: Index, positions: Positions, box: Box, crop_size: int, flip: bool, threads: int | None
+) -> Modalities:
     clip = load_clip(
         index.path, positions, encode=True, crop=box, flip=flip, index=index, threads=threads
     )
     return [resize(pictures, crop_size) for pictures in clip]
 
 
-def _bad_videos(records, read):
+def _bad_videos(records: Iterable[Record], read: Callable[[str], object]) -> dict[str, str]:
     """{name: reason} of the videos that cannot be indexed."""
     reasons = {}
     for record in records:

@@ -30,10 +30,10 @@ COPY_ENDING = re.compile(
     r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
     re.IGNORECASE,
 )
-FEW_TEST_CLIPS = 5  # one clip more or less is 20 points or more
+FEW_TEST_CLIPS = 5  # one video more or less is 20 points or more
 
 
-class Clip(NamedTuple):
+class ClassVideo(NamedTuple):
     """One video in a class folder."""
 
     name: str  # Class/video.mp4
@@ -42,12 +42,12 @@ class Clip(NamedTuple):
     seconds: float
 
 
-def read_clips(folder: Path) -> tuple[list[Clip], list[str]]:
+def read_videos(folder: Path) -> tuple[list[ClassVideo], list[str]]:
     """The videos below `folder`'s class folders, and a line for each that is left out.
 
     Raises ListError when there are fewer than two classes.
     """
-    finder, clips, left_out = VideoFinder(folder), [], []
+    finder, videos, left_out = VideoFinder(folder), [], []
     for path in list_folder(folder).videos:
         name = path.as_posix()
         if len(path.parts) < 2:
@@ -58,16 +58,16 @@ def read_clips(folder: Path) -> tuple[list[Clip], list[str]]:
             left_out.append(f"{name}: {taken} has the same name and is taken")
             continue
         try:
-            clips.append(Clip(name, taken, path.parts[0], _seconds(taken)))
+            videos.append(ClassVideo(name, taken, path.parts[0], _seconds(taken)))
         except (OSError, ValueError) as error:
             left_out.append(f"{name}: cannot be opened: {error}")
-    classes = {clip.class_name for clip in clips}
+    classes = {video.class_name for video in videos}
     if len(classes) < 2:
         raise ListError(
             f"{folder} holds videos of {len(classes)} class(es); put them into one folder per"
             f" class: {folder}/Class/video.mp4"
         )
-    return clips, left_out
+    return videos, left_out
 
 
 def _seconds(path: str) -> float:
@@ -78,13 +78,13 @@ def _seconds(path: str) -> float:
         return count / float(stream.average_rate or 25)
 
 
-def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
+def groups_by_regex(videos: Sequence[ClassVideo], pattern: str) -> dict[str, str]:
     """{name: recording}: in Class/video the first group of `pattern`, or all that it matches.
 
     Raises ListError for a wrong pattern, and for names without a match.
     """
     try:
-        found = {clip.name: re.search(pattern, without_extension(clip.name)) for clip in clips}
+        found = {video.name: re.search(pattern, without_extension(video.name)) for video in videos}
     except re.error as error:
         raise ListError(f"--group-regex {pattern!r} is no regular expression: {error}") from error
     bad = [name for name, match in found.items() if match is None]
@@ -98,7 +98,7 @@ def groups_by_regex(clips: Sequence[Clip], pattern: str) -> dict[str, str]:
     }
 
 
-def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
+def groups_by_csv(videos: Sequence[ClassVideo], path: Path) -> dict[str, str]:
     """{name: recording} of a file with the columns Class/video, recording. Raises ListError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -114,30 +114,30 @@ def groups_by_csv(clips: Sequence[Clip], path: Path) -> dict[str, str]:
     group_of = {
         without_extension(row[0].strip().replace("\\", "/")): row[1].strip() for row in rows
     }
-    missing = [clip.name for clip in clips if without_extension(clip.name) not in group_of]
+    missing = [video.name for video in videos if without_extension(video.name) not in group_of]
     if missing:
         raise ListError(f"--group-csv {path} lacks {len(missing)} videos, first {missing[0]}")
-    return {clip.name: group_of[without_extension(clip.name)] for clip in clips}
+    return {video.name: group_of[without_extension(video.name)] for video in videos}
 
 
-def groups_by_name(clips: Sequence[Clip]) -> dict[str, str]:
+def groups_by_name(videos: Sequence[ClassVideo]) -> dict[str, str]:
     """{name: recording}: names that are equal without the ending of a copy or part are one.
 
     Names of UCF-101 and HMDB-51 hold their recording.
     """
     groups = {}
-    for clip in clips:
-        stem = without_extension(clip.name).rsplit("/", 1)[-1]
+    for video in videos:
+        stem = without_extension(video.name).rsplit("/", 1)[-1]
         known = group_of(stem)
-        groups[clip.name] = (
-            f"{clip.class_name}/{known}" if known else COPY_ENDING.sub("", stem).casefold()
+        groups[video.name] = (
+            f"{video.class_name}/{known}" if known else COPY_ENDING.sub("", stem).casefold()
         )
     return groups
 
 
-def join_equal_files(clips: Sequence[Clip], groups: Mapping[str, str]) -> tuple[dict, list]:
+def join_equal_files(videos: Sequence[ClassVideo], groups: Mapping[str, str]) -> tuple[dict, list]:
     """(groups, those with equal files joined; the names of equal files)."""
-    joined, name_of = dict(groups), {clip.path: clip.name for clip in clips}
+    joined, name_of = dict(groups), {video.path: video.name for video in videos}
     equal = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
     for names in equal:
         others = {joined[name] for name in names}
@@ -146,25 +146,25 @@ def join_equal_files(clips: Sequence[Clip], groups: Mapping[str, str]) -> tuple[
 
 
 def divide(
-    clips: Sequence[Clip], groups: Mapping[str, str], shares: Sequence[float], seed: int
-) -> list[list[Clip]]:
+    videos: Sequence[ClassVideo], groups: Mapping[str, str], shares: Sequence[float], seed: int
+) -> list[list[ClassVideo]]:
     """Clips in parts of about these shares of each class; a group is in one part.
 
     The largest groups go first, each to the part that lacks most of its classes. A class whose
-    groups hold no other class has clips in every part, where it has enough groups.
+    groups hold no other class has videos in every part, where it has enough groups.
     """
     members = defaultdict(list)
-    for clip in clips:
-        members[groups[clip.name]].append(clip)
+    for video in videos:
+        members[groups[video.name]].append(video)
     order = sorted(members)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda group: -len(members[group]))
-    totals = Counter(clip.class_name for clip in clips)
-    left = Counter(c for group in order for c in {clip.class_name for clip in members[group]})
+    totals = Counter(video.class_name for video in videos)
+    left = Counter(c for group in order for c in {video.class_name for video in members[group]})
     counts = [Counter() for _ in shares]
     parts = [[] for _ in shares]
     for group in order:
-        own = Counter(clip.class_name for clip in members[group])
+        own = Counter(video.class_name for video in members[group])
         empty = {c: sum(not count[c] for count in counts) for c in own}
 
         def gain(part: int, own: Counter = own, empty: Mapping = empty) -> tuple[int, float]:
@@ -179,34 +179,38 @@ def divide(
 
 
 def make_splits(
-    clips: Sequence[Clip], groups: Mapping[str, str], share: float, folds: int | None, seed: int
+    videos: Sequence[ClassVideo],
+    groups: Mapping[str, str],
+    share: float,
+    folds: int | None,
+    seed: int,
 ) -> dict[str, list[Entry]]:
     """{"split1_train": entries, "split1_test": ...}, a split per fold; labels in name order."""
-    labels = {name: label for label, name in enumerate(sorted({c.class_name for c in clips}))}
+    labels = {name: label for label, name in enumerate(sorted({c.class_name for c in videos}))}
     shares = [1 / folds] * folds if folds else [1 - share, share]
-    parts = divide(clips, groups, shares, seed)
+    parts = divide(videos, groups, shares, seed)
     lists = {}
     for number, test in enumerate(parts if folds else parts[1:], 1):
-        names = {clip.name for clip in test}
-        train = [clip for clip in sorted(clips) if clip.name not in names]
+        names = {video.name for video in test}
+        train = [video for video in sorted(videos) if video.name not in names]
         for part, chosen in (("train", train), ("test", test)):
             lists[f"split{number}_{part}"] = [
-                Entry(clip.name, clip.class_name, labels[clip.class_name]) for clip in chosen
+                Entry(video.name, video.class_name, labels[video.class_name]) for video in chosen
             ]
     return lists
 
 
-def describe(
-    clips: Sequence[Clip], groups: Mapping[str, str], lists: Mapping[str, Sequence[Entry]]
+def class_table(
+    videos: Sequence[ClassVideo], groups: Mapping[str, str], lists: Mapping[str, Sequence[Entry]]
 ) -> list[str]:
     """A table of the classes, and a warning for each class too small to train or test."""
     test = Counter(e.class_name for key, part in lists.items() if "test" in key for e in part)
     lines = [f"{'class':24}{'clips':>7}{'groups':>8}{'minutes':>9}{'test':>6}"]
     warnings = []
-    for name in sorted({clip.class_name for clip in clips}):
-        own = [clip for clip in clips if clip.class_name == name]
-        number = len({groups[clip.name] for clip in own})
-        minutes = sum(clip.seconds for clip in own) / 60
+    for name in sorted({video.class_name for video in videos}):
+        own = [video for video in videos if video.class_name == name]
+        number = len({groups[video.name] for video in own})
+        minutes = sum(video.seconds for video in own) / 60
         lines.append(f"{name:24}{len(own):7}{number:8}{minutes:9.1f}{test[name]:6}")
         for part in ("train", "test"):
             empty = [k for k, e in lists.items() if part in k and name not in {x[1] for x in e}]

@@ -22,9 +22,18 @@ def equal_files(paths: Iterable[str]) -> list[list[str]]:
     Only files of equal size are read, and read whole only where their middles are equal.
     """
     groups = [list(paths)]
-    for key in (os.path.getsize, _middle, _digest):
+    for key in (os.path.getsize, _middle, file_digest):
         groups = [part for group in groups for part in _divide(group, key)]
     return groups
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _divide(paths: list[str], key: Callable[[str], Hashable]) -> list[list[str]]:
@@ -38,11 +47,3 @@ def _middle(path: str) -> bytes:
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - SAMPLE_BYTES) // 2)
         return hashlib.sha256(file.read(SAMPLE_BYTES)).digest()
-
-
-def _digest(path: str) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.digest()

@@ -187,7 +187,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
         raise ListError(f"--test-share must be between 0 and 1, found {args.test_share}")
     if args.folds is not None and args.folds < 2:
         raise ListError(f"--folds must be 2 or more, found {args.folds}")
-    clips, left_out = folders.read_clips(args.dir)
+    clips, left_out = folders.read_videos(args.dir)
     groups, equal = folders.join_equal_files(clips, _choose_groups(args, clips))
     if len(set(groups.values())) < (args.folds or 2):
         raise ListError(f"{args.dir} holds {len(set(groups.values()))} recording(s): too few")
@@ -199,7 +199,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
         print(f"equal files, kept on one side:\n{shown}")
     if left_out:
         print(f"{len(left_out)} file(s) left out:\n{shorten(left_out)}")
-    print("\n".join(folders.describe(clips, groups, parts)))
+    print("\n".join(folders.class_table(clips, groups, parts)))
     return {
         "lists": [str(args.out / f"{part}.txt") for part in parts],
         "clips": {part: len(entries) for part, entries in parts.items()},
@@ -208,7 +208,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
     }
 
 
-def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.Clip]) -> dict[str, str]:
+def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.ClassVideo]) -> dict[str, str]:
     """{name: recording}. Raises ListError when names look alike and no option says more."""
     if args.group_regex is not None:
         return folders.groups_by_regex(clips, args.group_regex)

@@ -5,6 +5,9 @@ Motion vectors and residuals are no photographs, and nothing may move against th
 
 from __future__ import annotations
 
+import random
+
+import torch
 from torchvision.transforms.v2 import functional
 
 NUM_CHANGES = 2
@@ -19,7 +22,7 @@ BY_FACTOR = (
 WHOLE = (functional.autocontrast, functional.equalize)
 
 
-def change_light(pictures, magnitude, rng):
+def change_light(pictures: torch.Tensor, magnitude: float, rng: random.Random) -> torch.Tensor:
     """Two different random changes, the same for all pictures of a clip.
 
     pictures: uint8 (t, 3, h, w). magnitude: m in (0, 1). rng: a random.Random.

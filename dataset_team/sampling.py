@@ -48,7 +48,7 @@ def segment_positions(
     return positions
 
 
-def reading_order(num_segments):
+def reading_order(num_segments: int) -> list[int]:
     """The segments 0 .. T-1, coarse to fine, so that the first k of them spread over the clip.
 
     The middle one, the first, the last, then the middle of the longest gap, the earliest of equal

@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from coviar.command import run
 from coviar.files import whole_file
+from coviar.reencode import GOP
 
 # Class: (pattern, motion along the pattern's first axis, along its second axis). The axes are x and
 # y for patterns in the plane, angle and logarithm of the radius for the others. Even classes are
@@ -60,8 +61,7 @@ LIGHTS = ((1.2, 1.0, 0.8), (0.8, 1.0, 1.2))  # warm, cool: red, green, blue
 TRUE_LIGHT = 0.75
 NOISE = (2.0, 8.0)  # standard deviation, grey levels
 MAX_PAN = 0.6  # pixels per frame
-GOP = 12
-QUANTISER = 2
+COARSENESS = 2  # the quantiser
 TILE = 64  # the grain repeats after so many steps
 
 
@@ -170,7 +170,7 @@ def _paint(
 
 def encode(pictures: Iterable[np.ndarray], path: Path) -> None:
     """Write pictures as a raw MPEG-4 Part 2 stream: GOP 12, no B-frames, constant quantiser."""
-    options = {"flags": "+qscale", "global_quality": str(118 * QUANTISER)}  # 118: FF_QP2LAMBDA
+    options = {"flags": "+qscale", "global_quality": str(118 * COARSENESS)}  # 118: FF_QP2LAMBDA
     with whole_file(path) as temporary, av.open(str(temporary), "w", format="m4v") as container:
         stream = None
         for picture in pictures:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from dataset_team.identity import file_digest
 from early_exit import wise
-from early_exit.logits import LogitsFile, file_digest
+from early_exit.logits import LogitsFile
 from early_exit.outside import results_folder
 from early_exit.wise_file import WISE_NAME, save_weights
 from training.provenance import environment

@@ -17,7 +17,6 @@ is there where save_logits.py was asked for it: the outputs of each segment alon
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ import numpy as np
 import torch
 
 from early_exit.part import PARTS, LogitsError, Part, checked_part, is_list_of_strings
-from early_exit.wise import num_exits
-from models import STREAMS
+from early_exit.wise import num_exits, output_names
 from training.tensor_file import load_tensors, save_tensors
 
 LOGITS_NAME = "logits.pt"
@@ -159,15 +157,6 @@ class LogitsFile:
         return cls(content["meta"], content["outputs"], content["class_names"], parts)
 
 
-def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, in hex: ties a result to the logits it was made from."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _plain_part(part: Part) -> dict:
     arrays = {"labels": part.labels, "logits": part.logits, "segments": part.segments}
     tensors = {key: torch.from_numpy(x) for key, x in arrays.items() if x is not None}
@@ -206,6 +195,6 @@ def _check_outputs(outputs: list[str], exits: Sequence[int]) -> None:
     numbers = isinstance(exits, (list, tuple)) and all(type(exit_) is int for exit_ in exits)
     if not (numbers and min(exits, default=1) >= 1 and list(exits) == sorted(set(exits))):
         raise LogitsError(f"meta's exits are {exits}, expected a list of rising numbers from 1")
-    expected = [f"exit{number}" for number in exits] + list(STREAMS)
+    expected = output_names(exits)
     if outputs != expected:
         raise LogitsError(f"outputs are {outputs}, but meta's exits call for {expected}")

@@ -26,7 +26,7 @@ from early_exit.confidence import (
 )
 from early_exit.route import EVIDENCE, Route, check_route
 from early_exit.thresholds import confidences, leave_at
-from early_exit.wise import POOLS, combine
+from early_exit.wise import POOLS, combine, vanilla_weights
 
 POLICY_NAME = "policy.json"
 
@@ -158,6 +158,18 @@ class Policy:
                 raise ValueError(f"the gate of exit {number} is not 2 x {size} weights and a share")
         if self.gate and len(self.gate) != exits:
             raise ValueError(f"expected {exits} gates, one per exit, not {len(self.gate)}")
+
+
+def vanilla_policy(
+    outputs: Sequence[str], thresholds: Sequence[float], exits: Sequence[int] = (), **others: object
+) -> Policy:
+    """Each exit decides by its own logits, the full network by its streams.
+
+    outputs: as of `early_exit.wise`. exits: their numbers, by default 1, 2, ... others: of Policy.
+    """
+    rows = tuple(map(tuple, vanilla_weights(outputs).tolist()))
+    exits = exits or range(1, len(thresholds) + 1)
+    return Policy(tuple(exits), tuple(thresholds), rows, **others)
 
 
 class Decided(NamedTuple):

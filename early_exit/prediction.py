@@ -61,7 +61,7 @@ class Prediction:
         return f"confidence {sure}" + (f", before: {', '.join(passed)}" if passed else "")
 
 
-def describe(
+def prediction_values(
     prediction: Prediction, class_names: Sequence[str], costs: Mapping[str, float], top: int
 ) -> dict:
     """Everything but the pictures as plain values. costs: GMACs by decision point, cumulative."""
@@ -112,7 +112,7 @@ def words_of(point):
 
 
 def sentences(found, costs):
-    """The lines printed for one video, of `describe`'s dict."""
+    """The lines printed for one video, of `prediction_values`'s dict."""
     top = ", ".join(
         f"{entry['label']} {100 * entry['probability']:.1f} %" for entry in found["top"]
     )

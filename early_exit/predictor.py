@@ -9,13 +9,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import av
-import numpy as np
 import torch
 
 from coviar import SourceIndex, VideoIndex, read_index
 from coviar.container import REMEDY
-from coviar.reencode import QUANTISER, make_encoder
 from coviar.source_index import CannotSeek, read_source_index
 from dataset_team.dataset import load_test_segment, load_test_view
 from dataset_team.sampling import reading_order
@@ -24,10 +21,12 @@ from early_exit.confidence import confidence
 from early_exit.policy import POLICY_NAME, Policy, load_policy
 from early_exit.prediction import Prediction
 from early_exit.reading import SegmentReader
-from early_exit.route import point_names
+from early_exit.route import point_names, route_gmacs
+from early_exit.warm_up import noise_video
 from early_exit.wise import FULL
+from MACs.team_net import exit_gmacs, segment_gmacs
 from models.inference import prepare_for_inference
-from models.over_time import check_route, early_exit_over_time, one_segment
+from models.over_time import check_network, early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
 from training.trained import Trained, load_trained
 
@@ -71,6 +70,15 @@ class Predictor:
             self.points = [*(f"exit{k}" for k in (policy.exits if policy else ())), FULL]
         self.thresholds = dict(zip(self.points, policy.thresholds)) if policy else {}
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """1e9 MACs per video of leaving at each decision point."""
+        config, crop_size = self.net.backbone.config, self.trained.crop_size
+        if self.policy is None or not self.policy.route:
+            return exit_gmacs(config, self.policy.exits if self.policy else (), crop_size)
+        per_segment = segment_gmacs(config, self.policy.route, crop_size)
+        return dict(zip(self.points, route_gmacs(self.policy.route, per_segment)))
+
     @classmethod
     def load(cls, path: Path | str, pretrained: Path | None = None, **options) -> Predictor:
         """What `load_trained` finds at `path`, with the policy beside it. options: as above.
@@ -90,7 +98,7 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Go all the way once, so that no video's time holds what happens only once."""
-        index = read_index("noise", _noise_video(self.trained.picture_size, self.trained.gop))
+        index = read_index("noise", noise_video(self.trained.picture_size, self.trained.gop))
         clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
         with torch.inference_mode():
             self.net(*normalise(*(x[None].to(self.device) for x in clip)))
@@ -267,22 +275,9 @@ def policy_beside(trained: Trained) -> Policy | None:
     return load_policy(path) if trained.net.exits and path.is_file() else None
 
 
-def _noise_video(size: tuple[int, int], gop: int) -> bytes:
-    """Three pictures, encoded."""
-    encoder = make_encoder(None, size, gop, QUANTISER)
-    random = np.random.default_rng(0)
-    packets = []
-    for number in range(3):
-        picture = random.integers(0, 256, (*size[::-1], 3), np.uint8)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-        frame.pts = number
-        packets += encoder.encode(frame)
-    return b"".join(map(bytes, [*packets, *encoder.encode(None)]))
-
-
 def _check_policy(policy: Policy, trained: Trained) -> None:
     if policy.route:
-        check_route(trained.net, policy.route)
+        check_network(trained.net, policy.route)
     missing = set(policy.exits) - set(trained.net.exits)
     if missing and not policy.route:
         raise ValueError(

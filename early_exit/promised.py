@@ -15,7 +15,7 @@ from early_exit.gate import fit_gate
 from early_exit.groups import names_digest, shuffled, split_off
 from early_exit.logits import LogitsFile
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
-from early_exit.policy import Policy, combined_logits, policy_confidences
+from early_exit.policy import Policy, combined_logits, policy_confidences, vanilla_policy
 from early_exit.promise import (
     BUDGETS,
     Wish,
@@ -102,7 +102,8 @@ def promise_policy(
         chosen = tuple(map(float, path[steps - 1])) if steps else None
     thresholds = chosen or (0.0 if wish.kind in BUDGETS else NOBODY,) * len(plain.exits)
     if not chosen:
-        plain = _vanilla(logits, provenance)
+        nobody = [NOBODY] * len(plain.exits)
+        plain = vanilla_policy(logits.outputs, nobody, plain.exits, provenance=provenance)
     promise = {
         **wish._asdict(),
         "kept_by": "thresholds" if chosen else _fallback(wish),
@@ -201,12 +202,6 @@ def _policy(
     if settings.confidence == "gate":
         gate = fit_gate(combined_logits(policy, rows), labels, costs, temperature)
     return replace(policy, temperature=temperature, confidence=settings.confidence, gate=gate)
-
-
-def _vanilla(logits: LogitsFile, provenance: dict) -> Policy:
-    weights = tuple(map(tuple, wise.vanilla_weights(logits.outputs).tolist()))
-    exits = tuple(logits.meta["exits"])
-    return Policy(exits, (NOBODY,) * len(exits), weights, provenance=provenance)
 
 
 def _path(

@@ -19,7 +19,7 @@ import torch
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
 from early_exit.wise import FULL, num_exits
-from models.over_time import (
+from models.points import (
     EVIDENCE,
     ROUTES,
     answer,

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from coviar.files import whole_file
-from early_exit.timeline import Moment, clock
+from early_exit.timeline import Moment, time_text
 from early_exit.wise import FULL
 
 PER_ROW = 12
@@ -62,7 +62,7 @@ def _draw_row(axis, row: Sequence[Moment], colours: dict, costs: dict) -> None:
     axis.set_ylim(0, 2.5)
     axis.set_yticks([0, 1], ["0", "100 %"], fontsize=8)
     axis.set_ylabel("compute", fontsize=8, loc="bottom")
-    times = [clock(moment.start) for moment in row] + [clock(row[-1].end)]
+    times = [time_text(moment.start) for moment in row] + [time_text(row[-1].end)]
     axis.set_xticks(np.arange(len(times)), times, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 

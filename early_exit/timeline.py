@@ -246,7 +246,7 @@ def _ahead(windows: Iterator) -> Iterator:
         yield window
 
 
-def clock(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Seconds as h:mm:ss.s."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from early_exit.strip import MOST_WINDOWS, draw_strip
-from early_exit.timeline import Moment, Timeline, clock, merge
+from early_exit.timeline import Moment, Timeline, merge, time_text
 
 FORMATS = ("text", "json", "csv")
 _COLUMNS = ("video", "start_s", "end_s", "label", "probability", "exit", "gmacs", "windows")
@@ -89,7 +89,7 @@ def write_timeline(
                 tqdm.write(_line(source, moment, form), file=sys.stdout)
                 sys.stdout.flush()
                 if moment.problem:
-                    where = f"{clock(moment.start)} to {clock(moment.end)}"
+                    where = f"{time_text(moment.start)} to {time_text(moment.end)}"
                     tqdm.write(f"failed: {source}: {where}: {moment.problem}", file=sys.stderr)
         finally:
             if drawn:
@@ -131,7 +131,7 @@ def _values(source: str, moment: Moment) -> dict:
 
 
 def _words(source: str, moment: Moment) -> str:
-    start = f"{source}: {clock(moment.start)} to {clock(moment.end)}: "
+    start = f"{source}: {time_text(moment.start)} to {time_text(moment.end)}: "
     if moment.problem:
         return start + "not decoded"
     where = {"full": "full network", "several": "several exits"}.get(

@@ -47,6 +47,11 @@ class Fit(NamedTuple):
     ce: np.ndarray
 
 
+def output_names(exits: Sequence[int]) -> list[str]:
+    """TEAM-Net's outputs: the exits of these numbers, then the streams."""
+    return [*(f"exit{number}" for number in exits), *STREAMS]
+
+
 def num_exits(outputs: Sequence[str]) -> int:
     """E of K outputs: those before TEAM-Net's three streams, or all but the full network."""
     is_team_net = tuple(outputs[-len(STREAMS) :]) == STREAMS

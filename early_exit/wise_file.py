@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,17 @@ def save_weights(
     write_json(path, content)
 
 
-def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.ndarray, dict]:
-    """The (D, K) weights and provenance of a file of `save_weights` made for these outputs.
+class WiseWeights(NamedTuple):
+    """weights (D, K); pool, and K temperatures of the outputs or none, as in `wise.combine`."""
+
+    weights: np.ndarray
+    provenance: dict
+    pool: str
+    temperatures: tuple[float, ...]
+
+
+def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> WiseWeights:
+    """A file of `save_weights` made for these outputs.
 
     Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
     """
@@ -61,19 +71,12 @@ def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> tuple[np.nd
             weights[d, ran] = [float(betas[point][name]) for name in expected]
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative")
-        _check_pooling(*_pooling(content), outputs)
+        pool = content.get("pool", "logits")
+        temperatures = tuple(map(float, content.get("temperatures", ())))
+        _check_pooling(pool, temperatures, outputs)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not WISE weights of these exits ({error})") from error
-    return weights, provenance
-
-
-def load_pooling(path: str | os.PathLike) -> tuple[str, tuple[float, ...]]:
-    """The pool and the output temperatures, () for none, of a file that `load_weights` takes."""
-    return _pooling(json.loads(Path(path).read_text()))
-
-
-def _pooling(content: dict) -> tuple[str, tuple[float, ...]]:
-    return content.get("pool", "logits"), tuple(map(float, content.get("temperatures", ())))
+    return WiseWeights(weights, provenance, pool, temperatures)
 
 
 def _check_pooling(pool: str, temperatures: Sequence[float], outputs: Sequence[str]) -> None:

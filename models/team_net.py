@@ -74,6 +74,12 @@ class Stream(nn.Module):
     def stages(self) -> tuple[nn.Module, ...]:
         return tuple(getattr(self, name) for name in STAGES)
 
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """What enters the stem (b*t, c, h, w) to the features of layer4, without TEAM blocks."""
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
     def classify(self, x: torch.Tensor, num_segments: int) -> torch.Tensor:
         """Features of layer4 (b*t, c, h, w) to logits (b, num_classes), averaged over segments."""
         with full_precision(x):

@@ -13,7 +13,7 @@ from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classi
 if TYPE_CHECKING:
     from early_exit.policy import Policy
 
-CONCAT, MEAN = POOLS = ("concat", "mean")
+CONCAT, MEAN = IC_POOLS = ("concat", "mean")
 
 
 class ExitOutput(NamedTuple):
@@ -41,17 +41,17 @@ class Decisions(NamedTuple):
 class TeamNetIC(nn.Module):
     """A frozen backbone with exits after the TEAM blocks `exits` (numbers 1 to 4, ascending).
 
-    pool: an exit reads the squeeze vectors of all segments, `concat`enated (as published), or
+    ic_pool: an exit reads the squeeze vectors of all segments, `concat`enated (as published), or
     their `mean`, which is there for any number of segments (`models.over_time`).
     The backbone gets no gradients and stays in eval mode even when the module is set to train:
     an exit's input must be a fixed function of the clip.
     """
 
-    def __init__(self, backbone: TeamNet, exits: Sequence[int] = (1, 2, 3), pool: str = CONCAT):
+    def __init__(self, backbone: TeamNet, exits: Sequence[int] = (1, 2, 3), ic_pool: str = CONCAT):
         super().__init__()
-        self.exits, self.pool = tuple(exits), pool
-        if pool not in POOLS:
-            raise ValueError(f"unknown pool {pool!r}; there are {', '.join(POOLS)}")
+        self.exits, self.ic_pool = tuple(exits), ic_pool
+        if ic_pool not in IC_POOLS:
+            raise ValueError(f"unknown pool {ic_pool!r}; there are {', '.join(IC_POOLS)}")
         allowed = range(1, NUM_TEAM_BLOCKS + 1)
         if list(self.exits) != sorted(set(self.exits) & set(allowed)):
             raise ValueError(f"exits {self.exits}: give different, ascending numbers from 1 to 4")
@@ -59,7 +59,7 @@ class TeamNetIC(nn.Module):
         num_classes, num_segments = (backbone.config[k] for k in ("num_classes", "num_segments"))
         self.heads = nn.ModuleDict()
         for k in self.exits:
-            inputs = backbone.team[k - 1].squeeze_size * (num_segments if pool == CONCAT else 1)
+            inputs = backbone.team[k - 1].squeeze_size * (num_segments if ic_pool == CONCAT else 1)
             self.heads[str(k)] = new_classifier(inputs, num_classes)
         self.train(self.training)
 
@@ -79,7 +79,7 @@ class TeamNetIC(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """Logits of every exit from all four TEAM blocks' squeeze vectors, (b, t*d_k) each.
 
-        weights: (b, t) of the segments, for the pool `mean`; the default is the plain mean.
+        weights: (b, t) of the segments, for the ic_pool `mean`; the default is the plain mean.
         """
         return tuple(self._clip_head(k, squeezes[k - 1], weights) for k in self.exits)
 
@@ -134,7 +134,7 @@ class TeamNetIC(nn.Module):
         self, exit_number: int, squeeze: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits (b, num_classes) of squeeze vectors (b, t*d), the segments one after the other."""
-        if self.pool == MEAN:
+        if self.ic_pool == MEAN:
             segments = squeeze.unflatten(1, (self.backbone.num_segments, -1))  # (b, t, d)
             if weights is None:
                 squeeze = segments.mean(1)
@@ -143,7 +143,7 @@ class TeamNetIC(nn.Module):
         return self.head(exit_number, squeeze)
 
     def head(self, exit_number: int, squeeze: torch.Tensor) -> torch.Tensor:
-        """Logits (b, num_classes) of an exit's inputs, (b, t*d), or (b, d) for the pool `mean`."""
+        """Logits (b, num_classes) of an exit's inputs: (b, t*d), or (b, d) for the mean."""
         with full_precision(squeeze):
             return self.heads[str(exit_number)](squeeze)
 

@@ -20,8 +20,7 @@
 #                            (runs/kinetic400/pretrain/split1_seed1/best.pt, by pretrain.py)
 #   --backbone PATH          train no backbone, take this one
 #   --shards N               jobs that share the making of one bank (1)
-#   --network FLAGS          of backbone, bank and exits
-#                            (--arch resnet50 --num_segments 8 --dropout 0.5)
+#   --network FLAGS          of backbone, bank and exits    (none: the published network)
 #   --all-flags FLAGS        of all scripts that read videos
 #   --backbone-flags FLAGS   of train_team_net.py
 #   --frozen-flags FLAGS     of the bank, the exits and save_logits.py
@@ -37,9 +36,8 @@ data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'
 methods='team_ce prog_kd prog_kd_anti i_frame'
 data_root='data/{data}' lists='lists/{data}_{split}_{part}.txt' runs=runs results='results/{data}'
 init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' shards=1
-network='--arch resnet50 --num_segments 8 --dropout 0.5'
 recipes=$(dirname "$0")/../training/recipes.txt
-all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
+network='' all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
 
 die() { printf '%s\n' "create_all_jobs.sh: $*" >&2; exit 2; }
 

@@ -30,8 +30,9 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar.command import run
+from dataset_team.identity import file_digest
 from early_exit import wise
-from early_exit.logits import LOGITS_NAME, LogitsFile, file_digest
+from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.part import LogitsError
 from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
 from early_exit.thresholds import leave_at
@@ -40,7 +41,7 @@ from models import BACKBONE_OUTPUTS
 from study import summary, tables
 from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS, TIMES
 from study.run_tables import write_rows
-from training.options import make_parser
+from training.options import make_parser, refusing
 from training.provenance import print_result
 
 MAX_THRESHOLDS = 41
@@ -137,7 +138,7 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
         logits = LogitsFile.load(folder / LOGITS_NAME)
     except LogitsError as error:
         raise ValueError(f"{error}; save_logits.py writes it again") from error
-    betas, provenance = load_weights(folder / WISE_NAME, logits.outputs)
+    betas, provenance, *_ = load_weights(folder / WISE_NAME, logits.outputs)
     if provenance.get("logits_sha256") != file_digest(folder / LOGITS_NAME):
         raise NotFinished(f"{WISE_NAME} was fitted on other logits: wise_team_net_logit.py again")
     policy = load_policy(folder / POLICY_NAME)
@@ -277,10 +278,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
         gathered = write_study(args.runs, args.out)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     study = summary.read_study(args.out)
     print(tables.as_text(study))
     for reason in gathered.reasons():

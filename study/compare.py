@@ -37,12 +37,11 @@ from coviar.files import whole_file
 from early_exit import wise
 from early_exit.groups import groups_of
 from early_exit.logits import LOGITS_NAME, LogitsFile
-from early_exit.part import LogitsError
 from models import STREAMS
 from study.paired import over_backbones, paired_difference
 from study.run_tables import write_rows
 from study.tables import to_markdown
-from training.options import make_parser
+from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 
 COLUMNS = [
@@ -251,7 +250,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not 50 <= args.confidence_pct < 100:
         parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
     rows = []
-    try:
+    with refusing(parser):
         by_backbone = args.resample == "backbone"
         if by_backbone and args.against:
             raise ValueError("--resample backbone pairs runs on one backbone: not with --against")
@@ -262,8 +261,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             found = compare(runs, against, first, second, args.resample, args.confidence_pct)
             about = {"first": words[0], "second": words[1], "against": args.against}
             rows += [{**row, **about} for row in found]
-    except (ValueError, FileNotFoundError, LogitsError) as error:
-        parser.error(str(error))
     tables = tables_of(rows)
     print(tables)
     if args.out:

@@ -46,10 +46,11 @@ from training.options import (
     non_negative_int,
     positive_float,
     positive_int,
+    refusing,
 )
 from training.provenance import command_line, print_result
 from training.resolve import choose_device
-from training.script import check_data, pick, refusing
+from training.script import check_data, pick
 from training.splits import DataSettings, open_splits
 
 PART_DATASETS = {"train": "train_as_tested", "heldout": "heldout"}

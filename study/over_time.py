@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from coviar.command import quiet_pipe
+from coviar.command import run
 from early_exit.calibrate import Goal, calibrate
 from early_exit.expected import expected_right
 from early_exit.groups import split_off
@@ -31,10 +31,11 @@ from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
 from early_exit.wise import FULL, combine, fit_temperature, vanilla_weights
 from MACs.team_net import segment_gmacs
-from models.over_time import EVIDENCE, ROUTES
+from models.points import EVIDENCE, ROUTES
 from study import drawing
 from study.columns import RUN
 from study.run_tables import write_rows
+from training.options import make_parser, refusing
 from training.provenance import command_line
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -60,9 +61,7 @@ ROUTE_LABELS = {
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--figures", type=Path, default=Path("figures/over_time"), metavar="FOLDER")
@@ -183,14 +182,15 @@ def draw_ways(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list
     return drawing.save(figure, folder, f"over_time_{column.split('_')[0]}")
 
 
-def main(args: argparse.Namespace) -> list[Path]:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     points, curves, choices = [], [], []
-    for run in args.runs:
-        logits = LogitsFile.load(run / LOGITS_NAME)
-        more = rows_of(logits)
-        points += more[0]
-        curves += more[1]
-        choices += choices_of(logits)
+    with refusing(parser):
+        for folder in args.runs:
+            logits = LogitsFile.load(folder / LOGITS_NAME)
+            more = rows_of(logits)
+            points += more[0]
+            curves += more[1]
+            choices += choices_of(logits)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, rows in ((POINTS, points), (CURVES, curves), (CHOICES, choices)):
         write_rows(args.out / name, COLUMNS[name], rows)
@@ -199,10 +199,8 @@ def main(args: argparse.Namespace) -> list[Path]:
         ways = pd.read_csv(args.out / "ways.csv")
         written += draw_ways(ways, "gmacs", "GMACs a video", args.figures)
         written += draw_ways(ways, "latency_ms", "reading and network, ms a video", args.figures)
-    return written
+    print("\n".join(map(str, written)))
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        for path in main(get_args_parser().parse_args()):
-            print(path)
+    run(main, get_args_parser())

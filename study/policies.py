@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_team.identity import file_digest
 from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.expected import expected_right
 from early_exit.learn_wise import learn_wise
-from early_exit.logits import LogitsFile, file_digest
+from early_exit.logits import LogitsFile
 from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.promised import PolicySettings, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
-from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
-from MACs.team_net import exit_gmacs, segment_gmacs
-from models.over_time import uses_streams
+from early_exit.wise_file import WISE_NAME, load_weights
+from models.points import uses_streams
 from study.run_tables import RunTables
 from study.timings import load_times
 from training.provenance import command_line
@@ -56,6 +56,8 @@ def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
             raise ValueError("logits of another network have no streams to leave after")
         costs = np.array(logits.gmacs) / logits.num_segments
         return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
+    from MACs.team_net import segment_gmacs  # takes torchvision's seconds
+
     return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
 
 
@@ -72,7 +74,7 @@ def load_run_tables(
         print("note: no weights of wise_team_net_logit.py yet, so they are learned first")
         learn_wise(path, logits, folder=wise_path.parent)
     try:
-        betas, fitted = load_weights(wise_path, logits.outputs)
+        betas, fitted, *pooling = load_weights(wise_path, logits.outputs)
     except ValueError as error:
         raise ValueError(
             f"{error}: run wise_team_net_logit.py again, with the same --route if there is one"
@@ -90,10 +92,11 @@ def load_run_tables(
         )
     meta = logits.meta
     if logits.gmacs is None:
+        from MACs.team_net import exit_gmacs  # as above
+
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    pooling = load_pooling(wise_path)
     times = load_times(timings, logits) if timings else None
     return RunTables(logits, betas, costs, fitted, command_line(), *pooling, times=times)
 

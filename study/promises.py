@@ -29,6 +29,7 @@ from early_exit.calibrate import Goal, calibrate
 from early_exit.gate import fit_gate
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
 from early_exit.promise import Wish, losses, per_recording, rejected_along
+from early_exit.promised import FIT_SHARE
 from early_exit.thresholds import confidences
 from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs
@@ -37,11 +38,10 @@ from study.cascade import CASCADE, DATA, SPLITS, Population, load_population
 from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
 from study.run_tables import write_rows
+from training.options import make_parser
 
 SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
 DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
-# Of the recordings drawn, the share on which a method fits what it needs.
-FIT_SHARE = 1 / 3
 # Number of draws with a fit of their own; the draws between them use the last fit.
 NUM_FITS = 20
 
@@ -240,9 +240,7 @@ def violations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("scores", type=Path, help="folder of coviar_<data>.npz")
     parser.add_argument("--out", type=Path, default=Path("results/promises"))
     parser.add_argument("--figures", type=Path, default=Path("figures/promises"))

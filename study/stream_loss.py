@@ -34,9 +34,7 @@ class StreamLogits(nn.Module):
             return getattr(self.net(*inputs), self.name)
         stream = getattr(self.net, self.name)
         x = stream.input_norm(inputs[STREAMS.index(self.name)].flatten(0, 1))
-        for stage in stream.stages:
-            x = stage(x)
-        return stream.classify(x, self.net.num_segments)
+        return stream.classify(stream.features(x), self.net.num_segments)
 
 
 class StreamLoss:

@@ -32,7 +32,7 @@ from study.columns import STUDY_COLUMNS
 from study.run_tables import write_rows
 from study.summary import where
 from study.tables import spread, to_markdown
-from training.options import make_parser
+from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 
 PUBLISHED_ORDER = ("mv", "residual", "iframe")
@@ -166,10 +166,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
         rows = [row for study in args.studies for row in study_rows(study)]
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     write_rows(args.out, COLUMNS, rows)
     print(to_markdown(summary_table(rows)))
     print("± is the sample standard deviation over backbones; gains in points of test top-1.")

@@ -21,7 +21,7 @@ from coviar.command import run
 from models import BACKBONE_OUTPUTS
 from study import tables
 from study.run_tables import write_rows
-from training.options import make_parser
+from training.options import make_parser, refusing
 from training.provenance import print_result
 
 BASE = "base"
@@ -92,10 +92,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
         rows = variant_rows(args.runs)
-    except ValueError as error:
-        parser.error(str(error))
     write_rows(args.out, COLUMNS, rows)
     print(tables.to_markdown(difference_table(rows)))
     print_result({"out": str(args.out), "variants": len({row["variant"] for row in rows})})

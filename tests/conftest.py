@@ -10,9 +10,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the scripts that tests start, too; bef
 import pytest
 import torch
 from filelock import FileLock
+from script_server import Server
 from synthetic_study import make_runs, run_main
 from tiny_network import tiny_resnet
-from training_server import Server
 
 import models.team_net
 from dataset_team import toy
@@ -150,7 +150,7 @@ def tiny_toy(toy_options) -> list[str]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, toy_data):
-    """Starts scripts in milliseconds, see training_server.py."""
+    """Starts scripts in milliseconds, see script_server.py."""
     video = next(toy_data.glob("*/*.mp4"))
     server = Server(tmp_path_factory.mktemp("server"), video)
     yield server

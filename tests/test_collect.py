@@ -3,18 +3,15 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPO
 from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
 
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
 from study import collect, summary, tables
-from study.collect import THRESHOLDS, gather, thin
+from study.collect import MAX_THRESHOLDS, gather, thin
 from study.columns import RUN, STUDY_COLUMNS
 from study.run_tables import write_rows
 
@@ -65,11 +62,11 @@ def test_trade_off_keeps_test_videos_and_even_thresholds(synthetic_runs, synthet
     ] == kept
     thresholds = sorted({float(row["threshold"]) for row in kept})
     every = sorted({float(row["threshold"]) for row in whole})
-    assert len(thresholds) == THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
+    assert len(thresholds) == MAX_THRESHOLDS and (thresholds[0], thresholds[-1]) == (0, 1)
     gaps = np.diff([every.index(threshold) for threshold in thresholds])
     assert gaps.max() - gaps.min() <= 1
     # 3 combinations, 5 rows a threshold: all, three exits, full
-    assert len(kept) == THRESHOLDS * 3 * 5
+    assert len(kept) == MAX_THRESHOLDS * 3 * 5
 
 
 def test_a_short_sweep_is_kept_whole():
@@ -250,14 +247,9 @@ def test_a_study_that_lacks_something_names_the_command(
     assert f"python -m study.collect RUNS --out {study} writes" in str(error.value)
 
 
-def run_collect(*arguments):
-    command = [sys.executable, "-m", "study.collect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
-
-
-def test_the_command_prints_tables_and_what_it_left_out(runs, tmp_path):
+def test_the_command_prints_tables_and_what_it_left_out(server, runs, tmp_path):
     without_weights(runs / "toy" / "prog_kd" / "split1_seed1")
-    done = run_collect(runs, "--out", tmp_path / "study")
+    done = server.call("-m", "study.collect", runs, "--out", tmp_path / "study")
     assert done.returncode == 0, done.stderr
     assert f"left out: {runs}/toy/prog_kd/split1_seed1: no wise.json yet" in done.stdout
     assert "n = 3 to 4 runs per method" in done.stdout

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from early_exit.logits import LogitsFile, file_digest
+from dataset_team.identity import file_digest
+from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
 
 META = {

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from benchmarks import early_exit, forward, policies
-from benchmarks.timing import interleaved_medians
+from benchmarks.measuring import interleaved_medians
 from dataset_team.dataset import VideoDataset
+from dataset_team.identity import file_digest
 from dataset_team.records import read_list
 from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise, wise_file
-from early_exit.logits import file_digest
 from MACs.team_net import exit_gmacs
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
@@ -81,7 +81,7 @@ def test_latencies_of_the_same_setting_are_replaced(tmp_path):
 
 
 @pytest.fixture
-def study(tmp_path, toy_data):
+def study(tmp_path, toy_data, tiny_resnets):
     """Toy videos, and a run of random exits with made-up logits and WISE weights."""
     (tmp_path / "data").symlink_to(toy_data)
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_code_for_requeue(
 
 def test_a_signal_to_the_whole_group_leaves_the_loader_workers_alone(tiny_toy, tmp_path):
     """As Slurm sends it; a worker that ends by it would take the training along."""
-    command = [sys.executable, "tests/training_server.py", SCRIPT, *tiny_toy, *RECIPE]
+    command = [sys.executable, "tests/script_server.py", SCRIPT, *tiny_toy, *RECIPE]
     command += ["--epochs", 500, "--workers", 2, "--checkpoint_dir", tmp_path]
     process = subprocess.Popen(
         [*map(str, command)], cwd=REPO, start_new_session=True, stderr=subprocess.PIPE, text=True

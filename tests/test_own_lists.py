@@ -222,10 +222,10 @@ def test_folders_groups_of_a_file(own, tmp_path, capsys):
 
 
 def test_small_classes_are_warned_of():
-    clips = [folders.Clip(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
-    clips.append(folders.Clip("B/0.mp4", "", "B", 60.0))
+    clips = [folders.ClassVideo(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
+    clips.append(folders.ClassVideo("B/0.mp4", "", "B", 60.0))
     groups = {clip.name: clip.name for clip in clips}
-    lines = folders.describe(clips, groups, folders.make_splits(clips, groups, 0.3, None, 0))
+    lines = folders.class_table(clips, groups, folders.make_splits(clips, groups, 0.3, None, 0))
     assert any("B has no clip in split1_test" in line for line in lines)
     assert any("A has 3 test clip(s)" in line for line in lines)
 

@@ -272,8 +272,7 @@ def test_wise_with_temperatures_and_pools(tmp_path, pool):
     run(wise_team_net_logit, "--logits", path, "--pool", pool, "--temperature")
     logits = load_outside(path)
     rows, labels = logits.samples("heldout")
-    weights, _ = wise_file.load_weights(tmp_path / "scores" / "wise.json", logits.outputs)
-    how = wise_file.load_pooling(tmp_path / "scores" / "wise.json")
+    weights, _, *how = wise_file.load_weights(tmp_path / "scores" / "wise.json", logits.outputs)
     assert how[0] == pool and how[1][0] > 5 * how[1][1]
     ce = wise.cross_entropy(wise.combine(rows, weights, *how), labels)
     rng = np.random.default_rng(0)

@@ -278,7 +278,8 @@ def test_sources(synthetic_runs, synthetic_study, tmp_path, capsys):
     (study,) = report_script.read(synthetic_study)
     (below,) = report_script.read(synthetic_study.parent)
     assert len(study.runs) == 16
-    assert section_data(study) == section_data(below)
+    shown, of_tree = section_data(study), section_data(from_tree)
+    assert shown == section_data(below)
     for method in ("team_ce", "prog_kd"):
         for what in ("exits", "curves", "policies", "confusion", "mistakes"):
-            assert section_data(study)[what][method] == section_data(from_tree)[what][method]
+            assert shown[what][method] == of_tree[what][method]

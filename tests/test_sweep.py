@@ -31,7 +31,7 @@ def test_killed_exits_go_on_to_the_same_weights(frozen_toy, tmp_path, monkeypatc
 
     seconds = iter(range(0, 1000, 3))
     monkeypatch.setattr(exits.time, "monotonic", lambda: next(seconds))
-    train_one_epoch, epochs = exits.train_one_epoch, []
+    train_one_epoch, epochs = exits.train_heads_one_epoch, []
 
     def train_until_killed(*args):
         epochs.append(args[-1])
@@ -39,7 +39,7 @@ def test_killed_exits_go_on_to_the_same_weights(frozen_toy, tmp_path, monkeypatc
             raise SystemExit("killed")
         return train_one_epoch(*args)
 
-    monkeypatch.setattr(exits, "train_one_epoch", train_until_killed)
+    monkeypatch.setattr(exits, "train_heads_one_epoch", train_until_killed)
     broken = [*place, "--checkpoint_dir", tmp_path / "broken", "--resume"]
     with pytest.raises(SystemExit, match="killed"):
         train(options, *broken)

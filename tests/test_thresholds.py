@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from script_server import run_script
 from synthetic_logits import make_logits_file
-from training_server import run_script
 
+from dataset_team.identity import file_digest
 from early_exit import calibrate, wise, wise_file
 from early_exit.calibrate import Goal
 from early_exit.confidence import confidence
-from early_exit.logits import LogitsFile, file_digest
+from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
 from early_exit.thresholds import (
     DEFAULT_THRESHOLDS,

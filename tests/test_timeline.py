@@ -20,7 +20,7 @@ from coviar.live import Window, is_live, middle_pictures, middle_position, strea
 from coviar.reencode import reencode_in_memory
 from dataset_team.sampling import segment_positions
 from early_exit import timeline
-from early_exit.timeline import Moment, Timeline, clock, merge
+from early_exit.timeline import Moment, Timeline, merge, time_text
 from early_exit.timeline_lines import Tally, write_timeline
 from tests.coviar_videos import pictures, write_video
 from tests.shell_jobs import heed_interrupts
@@ -154,7 +154,7 @@ def test_sources():
     assert not is_live("film.mp4") and not is_live("C:film.mp4")
     with pytest.raises(ValueError, match="begin with one of http"):
         is_live("concat://a")
-    assert clock(3725.96) == "1:02:06.0"
+    assert time_text(3725.96) == "1:02:06.0"
 
 
 def test_a_playlist_does_not_open_files(film, tmp_path):

@@ -1,8 +1,6 @@
 """Toy clips: the same bytes for the same seed, readable streams, motion that vectors show."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,22 +10,17 @@ import pytest
 from coviar import load_clip, read_index
 from dataset_team.heldout import split_heldout
 from dataset_team.records import read_list
-from dataset_team.toy import CLASSES, GOP, NUM_FRAMES, Video, draw, encode
+from dataset_team.toy import CLASSES, FRAMES_RANGE, GOP, Video, draw, encode
 
 REPO = Path(__file__).resolve().parent.parent
 SIZE = (128, 96)
 
 
-def run_toy(*args):
-    command = [sys.executable, "-m", "dataset_team.toy", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(server, tmp_path_factory):
     """The smallest toy data: three groups of three videos per class."""
     out = tmp_path_factory.mktemp("toy")
-    done = run_toy(out, "--videos-per-class", 9, "--size", "128x96")
+    done = server.call("-m", "dataset_team.toy", out, "--videos-per-class", 9, "--size", "128x96")
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
 
@@ -50,7 +43,7 @@ def test_streams(toy):
     for record in read_list(result["train_list"], out):
         index = read_index(record.path)
         assert (index.width, index.height) == SIZE
-        assert NUM_FRAMES[0] <= index.num_frames <= NUM_FRAMES[1]
+        assert FRAMES_RANGE[0] <= index.num_frames <= FRAMES_RANGE[1]
         assert set(index.gop_lengths[:-1]) == {GOP} and 1 <= index.gop_lengths[-1] <= GOP
         lengths.add(index.num_frames)
     assert len(lengths) > 5

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from script_server import run_script
 from synthetic_logits import make_logits_file
-from training_server import run_script
 
+from dataset_team.identity import file_digest
 from early_exit import wise, wise_file
-from early_exit.logits import LogitsFile, file_digest
+from early_exit.logits import LogitsFile
 from early_exit.part import PARTS
 from wise_team_net_logit import get_args_parser, main
 
@@ -146,7 +147,7 @@ def test_fit_refuses_what_it_cannot_do(heldout, options, message):
 def test_weights_file_round_trip(heldout, tmp_path):
     fit = wise.fit(*heldout, OUTPUTS)
     wise_file.save_weights(tmp_path / "wise.json", OUTPUTS, fit.weights, {"fit_on": "heldout"})
-    weights, provenance = wise_file.load_weights(tmp_path / "wise.json", OUTPUTS)
+    weights, provenance, *_ = wise_file.load_weights(tmp_path / "wise.json", OUTPUTS)
     np.testing.assert_array_equal(weights, fit.weights)
     assert provenance == {"fit_on": "heldout"}
     betas = json.loads((tmp_path / "wise.json").read_text())["betas"]
@@ -200,7 +201,7 @@ def test_script_on_a_run_folder(tmp_path, monkeypatch, capsys):
     assert run_script("wise_team_net_logit.py", *map(str, run)) == 0
     printed = capsys.readouterr().out
     logits = LogitsFile.load(path)
-    weights, provenance = wise_file.load_weights(path.with_name("wise.json"), logits.outputs)
+    weights, provenance, *_ = wise_file.load_weights(path.with_name("wise.json"), logits.outputs)
     rows, labels = logits.samples("train_views")
     np.testing.assert_allclose(weights, wise.fit(rows, labels, logits.outputs).weights, atol=1e-9)
     assert provenance["logits_sha256"] == file_digest(path)

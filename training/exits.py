@@ -54,7 +54,7 @@ def train_exits(
     torch.manual_seed(recipe.random_seed)
     net = TeamNetIC(frozen.backbone, recipe.exits, recipe.ic_pool).train()
     net.heads.to(frozen.device)
-    optimizer = make_optimizer(net.heads, recipe.lr, recipe.wd)
+    optimizer = make_exit_optimizer(net.heads, recipe.lr, recipe.wd)
     start, best = 0, {}
     checkpoint = load_last(folder.path)
     if checkpoint:
@@ -78,7 +78,7 @@ def train_exits(
         with stop.deferred():
             lr = step_lr(recipe.lr, recipe.lr_steps, epoch)
             set_lr(optimizer, lr)
-            losses = train_one_epoch(net, features, teachers[epoch], optimizer, recipe, epoch)
+            losses = train_heads_one_epoch(net, features, teachers[epoch], optimizer, recipe, epoch)
             line = {"epoch": epoch, "lr": lr, "teacher": teachers[epoch], "losses": losses}
             if (epoch + 1) % recipe.eval_freq == 0 or epoch == recipe.epochs - 1:
                 scores = score_exits(net, selection)
@@ -98,7 +98,7 @@ def train_exits(
         {
             "heads": net.heads.state_dict(),
             "exits": list(net.exits),
-            "ic_pool": net.pool,
+            "ic_pool": net.ic_pool,
             "best_epochs": {k: exit_best["epoch"] for k, exit_best in best.items()},
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
@@ -117,7 +117,7 @@ def train_exits(
     }
 
 
-def make_optimizer(heads: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
+def make_exit_optimizer(heads: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
     """Adam on the heads; weight decay on their matrices only."""
     matrices = [p for p in heads.parameters() if p.ndim > 1]
     biases = [p for p in heads.parameters() if p.ndim == 1]
@@ -128,7 +128,7 @@ def make_optimizer(heads: torch.nn.Module, lr: float, weight_decay: float) -> to
     return torch.optim.Adam(groups, lr=lr, eps=ADAM_EPS)
 
 
-def train_one_epoch(
+def train_heads_one_epoch(
     net: TeamNetIC,
     features: Features,
     teacher: str,
@@ -148,7 +148,7 @@ def train_one_epoch(
     for rows in order.split(recipe.batch_size):
         squeezes = features.exit_inputs(device, rows)
         weights = None
-        if net.pool == MEAN:
+        if net.ic_pool == MEAN:
             weights = segment_weights(len(rows), net.backbone.num_segments, generator).to(device)
         streams, labels = features.streams[rows].to(device), features.labels[rows].to(device)
         losses = torch.stack(

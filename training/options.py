@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from models import precision
-from models.over_time import EVIDENCE, ROUTES
+from models.points import EVIDENCE, ROUTES
 from training.recipes import METHODS
 
+IMAGENET = "imagenet"  # of --pretrained
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
 
 
@@ -21,6 +24,15 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+@contextlib.contextmanager
+def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Bad options and files end a script with one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
 
 
 def positive_int(text: str) -> int:

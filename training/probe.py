@@ -67,9 +67,7 @@ def average_features(
 
 def features_of(stream: Stream, pictures: torch.Tensor) -> torch.Tensor:
     """What the stream's classifier sees of each picture: (n, 3, h, w) to (n, width)."""
-    x = stream.input_norm(pictures)
-    for stage in stream.stages:
-        x = stage(x)
+    x = stream.features(stream.input_norm(pictures))
     return stream.pre_classifier(x.mean((2, 3), dtype=torch.float32))
 
 

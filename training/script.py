@@ -29,6 +29,7 @@ from training.checkpoint import BEST, CheckpointError
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
+from training.options import refusing
 from training.pretrained import build_backbone
 from training.provenance import print_result
 from training.resolve import (
@@ -61,15 +62,6 @@ def pick(kind: type[Settings], args: argparse.Namespace, **others: object) -> Se
         and (field.default is dataclasses.MISSING or hasattr(args, field.name))
     ]
     return kind(**{name: getattr(args, name) for name in names}, **others)
-
-
-@contextlib.contextmanager
-def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Bad options, lists, videos and checkpoints end a script with one line and exit code 2."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
 
 
 def check_data(args: argparse.Namespace) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from models import PUBLISHED_NETWORK, STREAMS
 from models.team_net import FUSIONS
-from models.team_net_ic import CONCAT, POOLS
+from models.team_net_ic import CONCAT, IC_POOLS
 from training.options import (
+    add_data_options,
+    add_run_options,
     fraction,
+    make_parser,
     non_negative_float,
     non_negative_int,
     positive_float,
@@ -230,12 +233,30 @@ def add_exit_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--ic-pool",
-        choices=POOLS,
+        choices=IC_POOLS,
         default=CONCAT,
         help="what an exit reads: the squeeze vectors of all segments side by side (default, as"
         " published), or their mean, trained on random subsets of the segments: it has an answer"
         " after each segment (docs/over_time.md)",
     )
+
+
+def exit_parser(docstring: str, script: str, has_schedule: bool = False) -> argparse.ArgumentParser:
+    """The options of the script of this name, which trains exits.
+
+    has_schedule: whether the teachers are an option.
+    """
+    parser = make_parser(docstring)
+    add_data_options(parser)
+    add_exit_options(parser)
+    schedule = RECIPES[script][ANY].schedule
+    if schedule == "labels":
+        parser.set_defaults(temperature=1.0)
+    else:
+        add_distillation_options(parser, schedule if has_schedule else None)
+    add_recipe_options(parser, script)
+    add_run_options(parser)
+    return parser
 
 
 def add_distillation_options(parser: argparse.ArgumentParser, schedule: str | None = None) -> None:

@@ -23,8 +23,9 @@ from training import options, train_options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone, weights_digest
 from training.frozen import VIEW_PARTS
+from training.options import refusing
 from training.provenance import print_result
-from training.script import check_data, open_frozen, refusing
+from training.script import check_data, open_frozen
 
 COMMAND = "python -m training.views"
 

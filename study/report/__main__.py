@@ -16,7 +16,7 @@ from pathlib import Path
 from coviar.command import run
 from coviar.files import whole_file
 from dataset_team.finder import VideoFinder
-from study.report.page import data_roots, page, read
+from study.report.page import data_roots, page, read_settings
 from training.options import make_parser
 from training.provenance import print_result
 
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         for source in args.sources:
             roots = args.data_root or data_roots(source)
             finders = [VideoFinder(root) for root in roots]
-            parts += [(study, finders) for study in read(source)]
+            parts += [(study, finders) for study in read_settings(source)]
         html, with_pictures = page(parts, get_plotlyjs())
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -20,7 +20,7 @@ TIMES_HTML = '<p><b data-live="ms"></b><span>ms per video: decoding + network</s
 STROKE_DASHES = {"vanilla": "2 3", "constant": "7 4", "wise": ""}
 
 
-def table(rows: Sequence[Sequence[str]], name: str) -> str:
+def html_table(rows: Sequence[Sequence[str]], name: str) -> str:
     """A table of the summary as HTML; rows whose first cells are equal share that cell."""
     header, *body = rows
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
@@ -168,7 +168,7 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
     backbone = ""
     if len(study.backbones):
         backbone = "<h4>The backbone: test top-1 in percent</h4>"
-        backbone += table(tables.backbone_table(study), "backbone")
+        backbone += html_table(tables.backbone_table(study), "backbone")
     combinations = sorted(set(study.decisions["combination"]))
     decided_by = ", ".join(COMBINATION_LABELS.get(name, name) for name in combinations)
     commands = sorted(set(study.runs["command"]))
@@ -185,8 +185,8 @@ def section(study: Study, data: dict, finders: Sequence[VideoFinder]) -> tuple[s
         times=TIMES_HTML if any(curve["ms"] for curve in _curves(data)) else "",
         line_options=lines,
         goal=escape(study.calibration()),
-        exit_table=table(tables.exit_table(study), "each exit alone"),
-        policy_table=table(tables.policy_table(study), "early exiting"),
+        exit_table=html_table(tables.exit_table(study), "each exit alone"),
+        policy_table=html_table(tables.policy_table(study), "early exiting"),
         backbone_table=backbone,
         decided_by=escape(decided_by),
         max_mistakes=MAX_MISTAKES,

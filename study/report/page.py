@@ -21,7 +21,7 @@ TITLE = "Accuracy against cost"
 MARK = "decisions.csv"  # in every study, in no run folder
 
 
-def read(source: Path) -> list[Study]:
+def read_settings(source: Path) -> list[Study]:
     """The settings of a study, of the studies right below, or of the runs in a tree.
 
     Runs that are not finished are named and left out. Raises ValueError or FileNotFoundError.

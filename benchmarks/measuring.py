@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from models.precision import has_bf16
+from models.precision import PRECISIONS, has_bf16
 
 # Of the processor: the time of one thread on an idle machine, also on a busy one.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -42,6 +42,11 @@ def device_name(text: str) -> str:
     if text == "cuda" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError("this machine has no CUDA device")
     return text
+
+
+def measured_precisions(device: str) -> list[str]:
+    """Without bf16 where it would be emulated; the line then says `bf16_arithmetic: false`."""
+    return [name for name in PRECISIONS if name != "bf16" or has_bf16(device)]
 
 
 def machine(device: str) -> str:
