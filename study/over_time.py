@@ -31,6 +31,7 @@ from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
 from early_exit.wise import FULL, combine, fit_temperature, vanilla_weights
 from MACs.team_net import segment_gmacs
+from models import STREAMS
 from models.points import EVIDENCE, ROUTES
 from study import drawing
 from study.columns import RUN
@@ -79,13 +80,20 @@ def routes_of(logits: LogitsFile) -> dict[str, list[str]]:
     return found
 
 
+def streams_alone(logits: LogitsFile) -> dict[str, list[str]]:
+    """Routes that begin with one stream on all segments, where streams have answers alone."""
+    is_sum = logits.meta["model"].get("fusion") == "sum"
+    return {name: [f"{name}@{logits.num_segments}"] for name in STREAMS if is_sum}
+
+
 def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
     """Rows of points.csv and of curves.csv of one run."""
     points, curves = [], []
     about = {**{key: logits.meta[key] for key in RUN}, "protocol": logits.meta["protocol"]}
     about["command"] = command_line()
     for evidence in EVIDENCE:
-        for name, words in routes_of(logits).items():
+        routes = routes_of(logits)
+        for name, words in {**routes, **streams_alone(logits)}.items():
             route = parse_route(words, logits.num_segments, logits.exits)
             costs = segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
             found = along(logits, route, evidence, costs)
@@ -102,6 +110,8 @@ def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
                 ):
                     if name == "time" or not point.startswith(FULL):
                         points.append({**here, "point": point, "top1_pct": top1, "gmacs": gmacs})
+                if name not in routes:
+                    continue
                 sure = confidences(combined, "max", temperature)
                 curve = sweep(sure, right, found.gmacs, THRESHOLDS)
                 how = {**here, "route": name, "temperature": temperature}

@@ -1,0 +1,160 @@
+"""What a user would pick: top-1 against GMACs of exits, segments, single streams and the probe.
+
+    python -m study.frontier results/ucf101_13/backbone1 results/ucf101_13/backbone2 \\
+        --method prog_kd --out results/ucf101_13/frontier.csv --figures figures/ucf101_13
+
+STUDY: folders of study.collect of one data set, each with one backbone of each split, and with
+points.csv of study.over_time. Writes the mean and the standard deviation over the backbones (all
+splits of all folders) of every way to a label:
+
+    depth     exit1, .. full on all segments, of --method, seeds averaged, logits summed
+    segments  full@1, .. the whole network on the first segments in reading order
+    streams   a stream alone on all segments (or on the first), where streams are summed
+    probe     the linear probe on I-frames (train_i_frame_probe.py)
+
+and draws them, with bars of the standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from coviar.command import run
+from early_exit.wise import FULL
+from models import STREAMS
+from study import drawing
+from study.run_tables import write_rows
+from study.summary import where
+from study.tables import to_markdown
+from training.options import make_parser
+from training.provenance import command_line, print_result
+
+FAMILIES = {
+    "depth": "exits, all segments",
+    "segments": "all exits passed, first segments",
+    "streams": "one stream alone",
+    "probe": "linear probe on I-frames",
+}
+PROBE = "i_frame_probe"
+COLUMNS = ["data", "family", "way", "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
+COLUMNS += ["method", "command"]
+
+
+def read_ways(folder: Path, method: str) -> pd.DataFrame:
+    """Rows of study, data, split, family, way, gmacs and top1_pct.
+
+    Raises FileNotFoundError, and ValueError where the method is missing.
+    """
+
+    def read(name: str) -> pd.DataFrame:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name} is missing; study.collect and study.over_time write it"
+            )
+        return pd.read_csv(folder / name, dtype={"data": str, "split": str})
+
+    exits = where(read("exits.csv"), part="test", combination="vanilla", method=method)
+    if exits.empty:
+        raise ValueError(f"{folder}/exits.csv has no test rows of {method}")
+    points = where(read("points.csv"), part="test", evidence="logits", method=method)
+    depths = points["point"].str.split("@").str[0]
+    parts = [
+        _family("depth", exits, "exit"),
+        _family("segments", points[depths == FULL], "point"),
+        _family("streams", points[depths.isin(STREAMS)], "point"),
+        _family("probe", where(read("backbones.csv"), method=PROBE), "method"),
+    ]
+    return pd.concat(parts).assign(study=str(folder))
+
+
+def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
+    """Means over the seeds of a split."""
+    rows = rows.assign(family=name, way=rows[way])
+    return rows.groupby(["data", "split", "family", "way"], as_index=False, sort=False)[
+        ["gmacs", "top1_pct"]
+    ].mean()
+
+
+def average(ways: pd.DataFrame) -> pd.DataFrame:
+    """One row for each data set, family and way: over backbones."""
+    groups = ways.groupby(["data", "family", "way"], sort=False)
+    rows = groups.agg(
+        gmacs=("gmacs", "mean"),
+        top1_pct=("top1_pct", "mean"),
+        std_over_backbones_pct=("top1_pct", "std"),
+        backbones=("top1_pct", "size"),
+    )
+    return rows.reset_index()
+
+
+@drawing.styled
+def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Top-1 against GMACs, a line for each family, bars of the standard deviation."""
+    looks = drawing.marks([FAMILIES[name] for name in FAMILIES if name in set(rows["family"])])
+    figure, axes = drawing.new_figure(drawing.ONE_COLUMN, 2.8, 1, 1)
+    axis = axes[0, 0]
+    for name, words in FAMILIES.items():
+        part = rows[rows["family"] == name].sort_values("gmacs")
+        if part.empty:
+            continue
+        look = {**looks[words], **({} if name in ("depth", "segments") else {"linestyle": ""})}
+        bars = {"yerr": part["std_over_backbones_pct"].fillna(0), "elinewidth": 0.5, "capsize": 1}
+        axis.errorbar(part["gmacs"], part["top1_pct"], **bars, **look)
+    axis.set_xlabel("GMACs a video")
+    axis.set_ylabel(drawing.TOP1)
+    drawing.grid(axis)
+    drawing.add_legend(figure, looks, columns=2)
+    number = rows["backbones"].max()
+    drawing.add_caption(
+        figure,
+        f"{rows['data'].iloc[0]}: means over {number} backbones;",
+        "bars are the sample standard deviation.",
+    )
+    return drawing.save(figure, folder, "frontier")
+
+
+def _top1(row: tuple) -> str:
+    mean, std = f"{row.top1_pct:.1f}", row.std_over_backbones_pct
+    return mean if row.backbones == 1 else f"{mean} ± {std:.1f}"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY")
+    parser.add_argument("--method", default="prog_kd", help="whose exits (prog_kd)")
+    parser.add_argument("--out", required=True, type=Path, help="CSV file")
+    parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
+    return parser
+
+
+def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
+    """Table and figure; returns the figure's files. Raises as `read_ways`, and ValueError where
+    the studies are of several data sets."""
+    rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
+    if rows["data"].nunique() > 1:
+        raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
+    about = {"method": method, "command": command_line()}
+    write_rows(out, COLUMNS, [{**row, **about} for row in rows.to_dict("records")])
+    header = ["family", "way", "GMACs", "top-1 %", "n"]
+    lines = [
+        [row.family, row.way, f"{row.gmacs:.2f}", _top1(row), str(row.backbones)]
+        for row in rows.itertuples()
+    ]
+    print(to_markdown([header, *lines]))
+    return draw(rows, figures)
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        figures = write(args.studies, args.method, args.out, args.figures)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print_result({"out": str(args.out), "figures": [str(path) for path in figures]})
+
+
+if __name__ == "__main__":
+    run(main, get_args_parser())

@@ -1,0 +1,74 @@
+"""The table and figure of all ways to a label, from studies of several backbones."""
+
+import pandas as pd
+import pytest
+from synthetic_study import run_main
+
+from study import frontier
+from study.columns import STUDY_COLUMNS
+
+RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test"}
+
+
+def write_study(folder, splits, gain=0.0):
+    folder.mkdir()
+    exits, points, backbones = [], [], []
+    for number, split in enumerate(splits):
+        top1 = 50.0 + 10 * number + gain
+        for seed in (1, 2):
+            row = {**RUN, "split": split, "seed": seed, "combination": "vanilla"}
+            exits.append({**row, "exit": "exit1", "top1_pct": top1 + seed, "gmacs": 0.5})
+            exits.append({**row, "exit": "full", "top1_pct": 90.0, "gmacs": 3.0})
+            exits.append({**row, "exit": "full", "combination": "wise", "top1_pct": 0.0})
+            exits.append({**row, "exit": "full", "method": "team_ce", "top1_pct": 0.0})
+        row = {**RUN, "split": split, "evidence": "logits"}
+        for point, gmacs in (("full@1", 0.4), ("full", 3.0), ("mv@8", 1.0), ("exit1@8", 0.5)):
+            points.append({**row, "point": point, "top1_pct": top1, "gmacs": gmacs})
+        points.append({**row, "evidence": "probability", "point": "full@1", "top1_pct": 0.0})
+        probe = {**RUN, "split": split, "method": "i_frame_probe", "output": "fused"}
+        backbones.append({**probe, "top1_pct": top1 - 5, "gmacs": 1.0})
+    pd.DataFrame(exits).reindex(columns=STUDY_COLUMNS["exits.csv"]).to_csv(
+        folder / "exits.csv", index=False
+    )
+    pd.DataFrame(points).to_csv(folder / "points.csv", index=False)
+    pd.DataFrame(backbones).to_csv(folder / "backbones.csv", index=False)
+    return folder
+
+
+def test_means_are_over_the_backbones_of_all_studies(tmp_path, capsys):
+    first = write_study(tmp_path / "a", ["split1", "split2"])
+    second = write_study(tmp_path / "b", ["split1"], gain=40.0)
+    out, figures = tmp_path / "frontier.csv", tmp_path / "figures"
+    run_main(frontier, first, second, "--out", out, "--figures", figures)
+    rows = pd.read_csv(out).set_index(["family", "way"])
+    assert sorted(rows.index) == [
+        *(("depth", "exit1"), ("depth", "full"), ("probe", "i_frame_probe")),
+        *(("segments", "full"), ("segments", "full@1"), ("streams", "mv@8")),
+    ]
+    exit1 = rows.loc[("depth", "exit1")]  # 51.5, 61.5 and 91.5
+    assert (exit1.top1_pct, exit1.backbones, exit1.gmacs) == (pytest.approx(68.166667), 3, 0.5)
+    assert exit1.std_over_backbones_pct == pytest.approx(20.816660)
+    assert rows.loc[("segments", "full@1")].top1_pct == pytest.approx(200 / 3)
+    assert rows.loc[("probe", "i_frame_probe")].top1_pct == pytest.approx(185 / 3)
+    assert "68.2 ± 20.8" in capsys.readouterr().out
+    assert sorted(path.name for path in figures.iterdir()) == ["frontier.pdf", "frontier.png"]
+
+
+def test_what_is_missing_is_named(tmp_path, capsys):
+    study = write_study(tmp_path / "a", ["split1"])
+    places = ["--out", tmp_path / "x.csv", "--figures", tmp_path / "figures"]
+
+    def message(*words):
+        with pytest.raises(SystemExit) as error:
+            run_main(frontier, *words, *places)
+        assert error.value.code == 2 and not (tmp_path / "x.csv").exists()
+        return capsys.readouterr().err
+
+    assert "exits.csv has no test rows of i_frame" in message(study, "--method", "i_frame")
+    (study / "points.csv").unlink()
+    assert "points.csv is missing" in message(study)
+    other = write_study(tmp_path / "b", ["split1"])
+    for name in ("exits.csv", "points.csv", "backbones.csv"):
+        (other / name).write_text((other / name).read_text().replace("toy", "clay"))
+    third = write_study(tmp_path / "c", ["split1"])
+    assert "several data sets: clay, toy" in message(other, third)
