@@ -5,6 +5,7 @@
 #     VIDEOS=../shared/videos sh multirunner/second_edition.sh --prepare     # needs the command ffmpeg
 #     WEIGHTS=folder sh multirunner/second_edition.sh [--dry-run] [--keep-going]
 #     WEIGHTS=folder sh multirunner/second_edition.sh --pools [--dry-run] [--keep-going]
+#     sh multirunner/second_edition.sh --tables [--keep-going]    # of what is there, into RESULTS
 #     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for hosts or for one row
 #
 # --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
@@ -100,6 +101,13 @@ probe() { # once for a split
         "--precision auto --arch mobilenet_v2 $(size_of "$set")$WEIGHTS${FLAGS:+ $FLAGS} --resume"
 }
 
+flatness() {
+    echo "job - python -m study.flatness $RUNS/backbone$backbone/$set/streams/${split}_seed$backbone/best.pt" \
+        "--data-name $set --data-root $DATA/$set --train-list $DATA/$set/${set}_${split}_train.txt" \
+        "--test-list $DATA/$set/${set}_${split}_test.txt --split $split --random_seed $backbone" \
+        "--segments 2${FLAGS:+ $FLAGS} --out $RESULTS/$set/backbone$backbone/flatness.csv"
+}
+
 # Of one $set, $split and $backbone, whose seed its exits do not have.
 pools() {
     runs=$RUNS/pools/backbone$backbone list=$DATA/$set/${set}_${split}
@@ -124,12 +132,46 @@ jobs() { # [pools]
                 streams | sed '1,/job.sh$/d'
                 [ "$backbone" != 1 ] || probe
                 exits
+                flatness
             done
         done
     done
 }
+# The answers, of the backbones that are there: a backbone has a study.
+tables() {
+    echo '. multirunner/job.sh'
+    for set in $SETS; do
+        folders='' studies=''
+        for backbone in $BACKBONES; do
+            runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
+            [ -d "$study" ] || continue
+            folders="$folders $runs" studies="$studies $study"
+            echo "job - python -m study.over_time$(for split in $SPLITS; do
+                run=$runs/prog_kd/${split}_seed1
+                [ ! -f "$run/logits.pt" ] || echo " $run"
+            done | tr -d '\n') --out $study --figures $RUNS/figures/$set/backbone$backbone"
+        done
+        [ -n "$studies" ] || continue
+        for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
+            echo "job - python -m study.compare$folders --pair prog_kd/vanilla $other/vanilla" \
+                "--resample backbone --out $RESULTS/$set/comparisons/prog_kd_$other.csv"
+        done
+        echo "job - python -m study.compare$folders --pair prog_kd/wise:train_views prog_kd/vanilla" \
+            "--resample backbone --out $RESULTS/$set/comparisons/wise.csv"
+        echo "job - python -m study.teacher_order$studies --out $RESULTS/$set/teacher_order.csv"
+        echo "job - python -m study.frontier$studies --out $RESULTS/$set/frontier.csv --figures figures/$set"
+    done
+    for set in $SETS; do
+        [ ! -f "$RESULTS/few_labels/$set/recordings.csv" ] || echo "$RESULTS/few_labels/$set"
+    done | tr '\n' ' ' | sed "s,\(..*\),job - python -m study.label_gain \1--out $RESULTS/few_labels/gains.csv\n,"
+}
+
 case ${1-} in
     --prepare) prepare ;;
+    --tables)
+        shift
+        tables | sh -s -- "$@"
+        ;;
     --jobs) jobs ;;
     --pools)
         shift

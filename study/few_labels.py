@@ -38,12 +38,12 @@ from study.run_tables import write_rows
 from training import options, train_options
 from training.distillation import Schedule
 from training.engine import set_lr, step_lr
-from training.exits import ExitRecipe, average_views, make_optimizer, train_one_epoch
+from training.exits import ExitRecipe, average_views, make_exit_optimizer, train_heads_one_epoch
 from training.features import Features
 from training.frozen import Frozen
 from training.provenance import command_line, print_result
 from training.recipes import ANY, RECIPES
-from training.script import check_data, open_frozen, refusing
+from training.script import check_data, open_frozen
 
 BUDGET = RECIPES["train_prog_kd"][ANY]
 LABELS = "labels"
@@ -121,12 +121,12 @@ def train(frozen: Frozen, views: Sequence[Features], teacher: str, recipe: ExitR
     torch.manual_seed(recipe.random_seed)
     net = TeamNetIC(frozen.backbone, recipe.exits, recipe.ic_pool).train()
     net.heads.to(frozen.device)
-    optimizer = make_optimizer(net.heads, recipe.lr, recipe.wd)
+    optimizer = make_exit_optimizer(net.heads, recipe.lr, recipe.wd)
     teachers = Schedule(TEACHERS.get(teacher, teacher), recipe.epochs)
     for epoch in range(recipe.epochs):
         set_lr(optimizer, step_lr(recipe.lr, recipe.lr_steps, epoch))
         features = views[epoch % len(views)]
-        train_one_epoch(net, features, teachers[epoch], optimizer, recipe, epoch)
+        train_heads_one_epoch(net, features, teachers[epoch], optimizer, recipe, epoch)
     return net
 
 
@@ -256,7 +256,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    with refusing(parser):
+    with options.refusing(parser):
         if args.views == 0:
             raise ValueError("--views 0: these exits learn from the bank")
         trained = add_cases(args)

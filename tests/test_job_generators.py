@@ -287,3 +287,30 @@ def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labe
         assert exits.out.name == exits.data_name
         assert exits.exits == [1, 2, 3, 4] and exits.ic_pool == "mean"
     assert len({args.pretrained for module, args in jobs[1::2]}) == 6
+
+
+def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    for backbone, splits in {1: ("split1", "split3"), 3: ("split2",)}.items():
+        (results / f"jhmdb_21/backbone{backbone}").mkdir(parents=True)
+        for split in splits:
+            run_of = runs / f"backbone{backbone}/jhmdb_21/prog_kd/{split}_seed1"
+            run_of.mkdir(parents=True)
+            (run_of / "logits.pt").touch()
+    jobs = would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results)
+    by_name = dict(jobs)
+    over_time = [args for module, args in jobs if module == "study.over_time"]
+    assert [[run.name for run in args.runs] for args in over_time] == [
+        ["split1_seed1", "split3_seed1"],
+        ["split2_seed1"],
+    ]
+    for name in ("study.teacher_order", "study.frontier"):
+        assert [path.name for path in by_name[name].studies] == ["backbone1", "backbone3"]
+    compared = [args for module, args in jobs if module == "study.compare"]
+    assert {args.resample for args in compared} == {"backbone"}
+    assert len({args.out for args in compared}) == len(compared) == 6
+    assert "study.label_gain" not in by_name
+    (results / "few_labels/jhmdb_21").mkdir(parents=True)
+    (results / "few_labels/jhmdb_21/recordings.csv").touch()
+    jobs = dict(would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results))
+    assert jobs["study.label_gain"].studies == [results / "few_labels/jhmdb_21"]
