@@ -5,8 +5,8 @@ so a network of any size takes a second and no memory. Batch normalisation (whic
 convolutions), activations and pooling are not counted. Published counts, made with ptflops, contain
 them. `pointwise=True` adds them at ptflops' prices, for comparison: two for each value that a
 normalisation writes, one for each that an activation writes, one for each that a pooling reads.
-Sums and products of two tensors (residual sums, attention) and global averages cost nothing there
-either: most are no modules, and the published numbers do not contain them.
+ptflops does not count sums and products of two tensors (residual sums, attention) or global
+averages either, so the published numbers do not contain them.
 
 A module without submodules that is in none of the lists below is an error: its cost is unknown.
 """
@@ -109,13 +109,13 @@ class _Decompose(TorchDispatchMode):
 
 
 class _Pointwise(TorchFunctionMode):
-    """Adds up what the modules and functions that run inside of it cost besides multiplying."""
+    """Adds up the `pointwise` costs of the modules and functions that run inside."""
 
     def __init__(self, root: object):
         super().__init__()
         self.macs = 0
         self._names: dict[nn.Module, str] = {}
-        self._in_leaf = False  # its functions are its own price
+        self._in_leaf = False  # the price of a leaf includes its functions
         if isinstance(root, nn.Module):
             self._learn_names(root)
 
@@ -133,7 +133,7 @@ class _Pointwise(TorchFunctionMode):
         super().__exit__(*exception)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        # On meta tensors, normalisations are most of the work, and multiply nothing.
+        # On meta tensors normalisations take most of the time, and they multiply nothing.
         is_shape = function in (F.batch_norm, F.layer_norm) and args[0].is_meta
         result = args[0] if is_shape else function(*args, **(kwargs or {}))
         if not self._in_leaf:

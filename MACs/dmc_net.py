@@ -1,4 +1,4 @@
-"""DMC-Net: Shou et al., CVPR 2019: a generator refines motion vectors into a flow-like picture."""
+"""DMC-Net (Shou et al., CVPR 2019): a generator turns motion vectors into a picture like flow."""
 
 from __future__ import annotations
 

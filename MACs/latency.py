@@ -1,4 +1,4 @@
-"""Measured milliseconds beside MACs: with decoding, and in other ratios than MACs."""
+"""Measured milliseconds to show beside MACs."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
     python MACs/main.py --early-exit results/ucf101_7/policies.csv
     python MACs/main.py --times results/latency.csv
 
-Each rival's network is built from its paper and counted on one pass over one view of a video,
-times the views (clips x crops) of its protocol, times the videos of the three test splits. `gmacs`
+Each rival's network is built from its paper and counted for one pass over one view of a video, then
+for all views (clips x crops) of its protocol, and for all videos of the three test splits. `gmacs`
 are 1e9 MACs of convolutions and matrix products; `gmacs_1024` are MACs / 1024**3, the PKD + WISE
 paper's unit; `gmacs_1024_as_published` adds normalisation, activations and pooling, as the
 published count did, and `to_published_pct` compares that.

@@ -17,7 +17,7 @@ from models.team_net_ic import TeamNetIC
 
 EXITS = (1, 2, 3)
 PUBLISHED_GMACS_1024 = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
-# Streams of today's networks, and what one sees of a video: T segments and pixels.
+# Efficient networks for the streams, and SIZES of their input: T segments and pixels.
 EFFICIENT = {"mobilenet_v2": "MobileNetV2", "efficientnet_b0": "EfficientNet-B0"}
 SIZES = ((8, 224), (4, 160))
 SOURCE = "Wang, She, Smolic, BMVC 2021; exits and protocol of the PKD + WISE paper"
@@ -88,7 +88,7 @@ def _stream_gmacs(config: Mapping, crop_size: int) -> dict[str, float]:
 
 
 def steps_by_exit(macs: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """What is run by a clip that leaves at each exit, or at none ("full")."""
+    """The steps that a clip runs which leaves at each exit, or at none ("full")."""
     paid, run = {}, {}
     for step, value in macs.items():
         run[step] = value

@@ -1,4 +1,4 @@
-"""A list of another program, or of another machine, as a three-column list."""
+"""Convert the list of another program or machine into a three-column list."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataset_team.official_lists import Entry
 
 
 def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[Entry]:
-    """The rows of a list as entries: each video is found below `data_root` by the end of its path.
+    """The rows of a list as entries; each video is found below `data_root` by the end of its path.
 
-    The class is the video's folder. Labels are the list's; with `renumber` they are the places of
-    the class folders in name order, the same for every list. Raises ListError naming the rows whose
-    video is not found, or not only once.
+    The class is the video's folder. Labels are the list's. With `renumber` they number the class
+    folders in name order, so they are the same for every list. Raises ListError, naming the rows
+    whose video is found never or several times.
     """
     by_stem = defaultdict(list)
     for path in list_folder(data_root).videos:

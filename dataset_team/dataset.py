@@ -1,4 +1,4 @@
-"""Videos as clips for the network: each view of each video is a pure function of its number."""
+"""Videos as clips for the network. A view depends only on its number, the seed and the video."""
 
 from __future__ import annotations
 
@@ -46,22 +46,21 @@ class Sample(NamedTuple):
 class VideoDataset(torch.utils.data.Dataset):
     """Clips of T segments, S x S pixels: I-frame, motion vectors and residual of each segment.
 
-    `dataset[i]` is view 0 of video i and `dataset[i, view]` another one; samplers may yield either.
-    Training: random segments, one random crop and flip for the whole clip, all modalities alike
-    (`independent_crops`: one for each modality, as published); every view number gives another
-    augmentation, which depends on `data_seed`, view number and video name alone.
+    `dataset[i]` is view 0 of video i, and `dataset[i, view]` another view; samplers may yield both.
+    Training: random segments, and one random crop and flip for the whole clip and all modalities
+    (`independent_crops`: one for each modality, as published). Every view number gives another
+    augmentation. It depends only on `data_seed`, view number and video name.
     `flip=False` is for data whose classes differ by direction, such as left and right.
-    `photometric`: see `change_light`, for the I-frames of training views; 0: as they are.
+    `photometric`: how much the I-frames of training views are changed, see `change_light`.
     Test: view = clip * crops + crop, in range(num_test_views).
 
-    `on_the_fly`: the videos are sources of any codec; the clips are those of the folder that
-    coviar.reencode would make of them, each window decoded and re-encoded when it is loaded.
-    `index_cache` (not used on the fly) is the file the positions of the pictures in all videos are
-    kept in.
-    `on_bad_video`: "error" raises a ValueError that names every video which cannot be read;
-    "skip" leaves them out with a warning and keeps the reasons in `skipped`, {name: reason}.
-    Damage inside a stream is concealed with a CorruptVideoWarning by coviar when it is decoded; a
-    picture that is beyond that raises a ValueError in either mode: nothing is filled in.
+    `on_the_fly`: the videos are of any codec. Each window is decoded and re-encoded when it is
+    loaded, and the clips equal those of the folder that coviar.reencode would make.
+    `index_cache`: the file that keeps the positions of all pictures; not used on the fly.
+    `on_bad_video`: "error" raises a ValueError that names every video which cannot be read.
+    "skip" leaves them out with a warning, and keeps the reasons in `skipped`, {name: reason}.
+    coviar conceals damage inside a stream with a CorruptVideoWarning. A picture that cannot be
+    concealed raises a ValueError in both modes.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class VideoDataset(torch.utils.data.Dataset):
         self.records, self.skipped = list(records), {}
         try:
             self.indexes = self._read_indexes(index_cache)
-        except (OSError, ValueError):  # of the first bad video: find the others too
+        except (OSError, ValueError):  # it names the first bad video: find the others too
             self._leave_out_bad_videos(on_bad_video)
             self.indexes = self._read_indexes(index_cache)
 
@@ -138,7 +137,7 @@ class VideoDataset(torch.utils.data.Dataset):
         return {"size": list(sizes.most_common(1)[0][0]), "gop": gops.most_common(1)[0][0]}
 
     def describe(self) -> dict:
-        """Everything a view depends on, as plain values: for digests and protocol columns."""
+        """All that a view depends on, as plain values, for digests."""
         videos = hashlib.sha256()
         for record, index in zip(self.records, self.indexes):
             size = f"{index.width}x{index.height}x{index.num_frames}"
@@ -200,7 +199,8 @@ class VideoDataset(torch.utils.data.Dataset):
     def _independent_crops(
         self, record: Record, index: Index, positions: Positions, rng: random.Random
     ) -> Modalities:
-        """A crop and a flip for each modality: of the mirrored picture where it is flipped."""
+        """A crop and a flip for each modality. A crop of a flipped picture is chosen after the
+        flip."""
         flips = [self._draw_flip(rng) for _ in range(3)]
         # Motion vectors must be flipped by the loader, which negates x before it quantises.
         clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index, threads=1)
@@ -234,14 +234,14 @@ def load_test_view(
 
 
 def load_test_segment(index: Index, num_segments: int, crop_size: int, segment: int) -> Modalities:
-    """`load_test_view` of the segment of that number alone: (1, c, S, S) each."""
+    """As `load_test_view`, only the segment of this number: (1, c, S, S) each."""
     position = segment_positions(index.gop_lengths, num_segments)[segment]
     box = fixed_boxes(index.width, index.height, 1)[0]
     return _load_window(index, [position], box, crop_size, flip=False, threads=1)
 
 
 def load_test_iframes(index: Index, num_segments: int, crop_size: int) -> torch.Tensor:
-    """The I-frames of `load_test_view`, without decoding anything else: (T, 3, S, S) uint8."""
+    """Only the I-frames of `load_test_view`, (T, 3, S, S) uint8; nothing else is decoded."""
     positions = [(gop, 0) for gop, _ in segment_positions(index.gop_lengths, num_segments)]
     box = fixed_boxes(index.width, index.height, 1)[0]
     return resize(

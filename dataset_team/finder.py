@@ -1,4 +1,4 @@
-"""Finding the file of a video that a list names."""
+"""Find the file of a video that a list names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Names = dict[str, str]  # what is looked for: the entry of the folder
 
 
 class VideoFinder:
-    """Finds videos under a folder by name, "Class/video"; reads each folder once.
+    """Finds videos under a folder by name, "Class/video", and reads each folder once.
 
     The extension does not matter. Where there is no exact match, letter case and blank or
     underscore do not matter either: UCF-101's HandStandPushups is HandstandPushups on disk.
@@ -41,7 +41,7 @@ class VideoFinder:
 
 
 def alike(name: str) -> str:
-    """What is equal for names that differ in letter case, or in blanks and underscores."""
+    """Equal for names that differ only in letter case, or in blanks and underscores."""
     return name.casefold().replace(" ", "_")
 
 

@@ -1,8 +1,8 @@
 """Lists for training and test, from own videos in one folder per class.
 
-Clips cut from one recording look alike, so a recording on both sides would make the test easy. What
-a recording is, the user says (by a regular expression or a CSV file), or the names do. Equal files
-are always of one recording.
+Videos cut from one recording look alike, so a recording on both sides would make the test easy. The
+user says which videos are of one recording, by a regular expression or a CSV file, or their names
+tell. Equal files are always of one recording.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
 from dataset_team.official_lists import Entry
 
-# What is added to the name of a copy or a part: " (1)", "_part2", "-trim", "_copy".
+# Endings that mark a copy or a part: " (1)", "_part2", "-trim", "_copy".
 COPY_ENDING = re.compile(
     r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
     re.IGNORECASE,
@@ -79,7 +79,7 @@ def _seconds(path: str) -> float:
 
 
 def groups_by_regex(videos: Sequence[ClassVideo], pattern: str) -> dict[str, str]:
-    """{name: recording}: in Class/video the first group of `pattern`, or all that it matches.
+    """{name: recording}: what the first group of `pattern`, or all of it, matches in Class/video.
 
     Raises ListError for a wrong pattern, and for names without a match.
     """
@@ -121,7 +121,7 @@ def groups_by_csv(videos: Sequence[ClassVideo], path: Path) -> dict[str, str]:
 
 
 def groups_by_name(videos: Sequence[ClassVideo]) -> dict[str, str]:
-    """{name: recording}: names that are equal without the ending of a copy or part are one.
+    """{name: recording}: names that differ only by the ending of a copy or part are one recording.
 
     Names of UCF-101 and HMDB-51 hold their recording.
     """

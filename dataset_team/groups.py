@@ -21,7 +21,7 @@ def group_of(name: str) -> str | None:
 
 
 def film_of(name: str) -> str | None:
-    """The film that a clip of HMDB-51 was cut from, maybe with clips of other classes; else None.
+    """The film that a video of HMDB-51 was cut from, which may hold several classes; else None.
 
     A group of HMDB-51 is the film's name and, where the folder is the class, the class:
     "sit/Casablanca_sit_f_..." and "walk/Casablanca_walk_f_..." are both of "Casablanca".

@@ -19,12 +19,12 @@ def split_heldout(
 ) -> tuple[list[Record], list[Record]]:
     """Split records into (training, held-out), both in list order, class by class.
 
-    A group of a class (a video, where names tell no group) is on one side whole, so clips of one
-    recording are never on both: a film with clips of several classes trains. `copies` are sets of
-    names of equal videos: where the choice would part them, their groups become one and the choice
-    is made again. Each class gives about `fraction` of its videos, and at least one group. Raises
-    ListError for a class with one group only, or with no group that holds no other class. Depends
-    on the seed and on the names of the videos, not on their order.
+    A group of a class stays on one side, so no recording is on both; a video whose name tells no
+    group is a group of its own. A film with several classes trains. copies: sets of names of equal
+    videos. If the choice would part them, their groups become one, and the choice is made again.
+    Each class gives about `fraction` of its videos, and at least one group. The choice depends on
+    the seed and the names of the videos, not on their order. Raises ListError for a class that has
+    only one group, or whose groups all hold other classes too.
     """
     if not 0 < fraction < 1:
         raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
@@ -45,7 +45,7 @@ def split_heldout(
 
 
 def _films_of_several_classes(records: Iterable[Record]) -> set[str]:
-    """The names of the videos cut from films that other classes have clips of, too."""
+    """The names of the videos from films with several classes."""
     classes_of = defaultdict(set)
     for record in records:
         classes_of[film_of(record.name)].add(record.class_name)
@@ -56,7 +56,7 @@ def _films_of_several_classes(records: Iterable[Record]) -> set[str]:
 def _pick_heldout(
     classes: dict[str, dict[str, list[str]]], fraction: float, seed: int, kept: Collection[str]
 ) -> set[str]:
-    """The names of the videos held out, by class and group; no group with a video of `kept`."""
+    """The names of the videos held out, of no group with a video of `kept`."""
     heldout = set()
     for class_name, groups in classes.items():
         if len(groups) < 2:
@@ -80,7 +80,7 @@ def _join_groups(
     group_named: dict[str, tuple[str, str]],
     names: Sequence[str],
 ) -> None:
-    """Make one group of those that hold the videos `names`, in each class."""
+    """Join, in each class, the groups that hold the videos `names`."""
     kept: dict[str, str] = {}
     for name in names:
         class_name, group = group_named[name]
@@ -94,7 +94,7 @@ def _join_groups(
 def _pick_groups(
     groups: dict[str, list[str]], fraction: float, rng: random.Random, kept: Collection[str]
 ) -> list[str]:
-    """Names of about `fraction` of the videos: whole groups in random order while they fit."""
+    """The names of about `fraction` of the videos, in whole groups at random."""
     order = sorted(groups)
     rng.shuffle(order)
     wanted = fraction * sum(len(names) for names in groups.values())

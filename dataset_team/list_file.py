@@ -1,9 +1,9 @@
 """The rows of a list file of any program: video, class and label.
 
 The forms are `Class/video.avi ClassName label` with blanks, tabs, commas or semicolons between the
-columns (CoViAR, Excel), `path frames label` (TSN), `path label` (mmaction, UCF-101) and, where no
-class is needed, a path alone; in UTF-8 or UTF-16, with any line ends. Where a row has no class
-name, the video's folder is the class. A line that could mean two things is an error.
+columns (CoViAR, Excel), `path frames label` (TSN), `path label` (mmaction, UCF-101), and a path
+alone where no class is needed. The text is UTF-8 or UTF-16 with any line ends. If a row has no
+class name, the video's folder is the class. A line that could mean two things is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER_WORDS = {
     *("name", "path", "video", "file", "filename", "clip", "class", "classname", "class_name"),
     *("label", "class_id", "id", "frames", "num_frames"),
 }
-# Bytes that a text begins with, and their encoding; UTF-32 is first, as it begins like UTF-16.
+# The first bytes of a text, and its encoding. UTF-32 comes first, because it begins like UTF-16.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -41,7 +41,7 @@ _CLASS_IS_FOLDER = re.compile(
 
 
 class ListError(ValueError):
-    """A list file that cannot be used; the message names file, lines and remedy."""
+    """A list file that cannot be used. The message names file, lines and remedy."""
 
 
 class Row(NamedTuple):
@@ -49,9 +49,9 @@ class Row(NamedTuple):
 
     line: int
     path: str  # of the video, with plain slashes
-    class_name: str | None  # None, as the label, where the row is a path alone
+    class_name: str | None  # None, like the label, where the row is a path alone
     label: int | None
-    mark: str  # "#" where the line starts so, "# " where a blank follows: a comment, or a name
+    mark: str  # "#" or "# " where the line starts so: a comment, or a name
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ def _read_lines(list_path: str | os.PathLike) -> list[str]:
 
 
 def _is_header(line: str) -> bool:
-    """Whether a first line names the columns, or Excel's separator."""
+    """Whether a first line names the columns or Excel's separator."""
     words = re.split(r"[\s,;]+", line.casefold().replace('"', "").strip(",; \t"))
     return words[0].startswith("sep=") or all(word in HEADER_WORDS for word in words)
 

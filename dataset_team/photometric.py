@@ -1,6 +1,6 @@
 """Changes of colour and light for I-frames: RandAugment (Cubuk et al., 2020) without its geometry.
 
-Motion vectors and residuals are no photographs, and nothing may move against them.
+The I-frame may not move against motion vectors and residuals, which are no photographs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 NUM_CHANGES = 2
-# Of a factor that is 1 where nothing changes; `change` draws it from 1 - m to 1 + m.
+# They take a factor, 1 for no change, which `change_light` draws from 1 - m to 1 + m.
 BY_FACTOR = (
     functional.adjust_brightness,
     functional.adjust_contrast,

@@ -21,11 +21,11 @@ UNLABELLED = -1
 class Record(NamedTuple):
     """One video of a list."""
 
-    name: str  # path in the list without extension, "Class/v_Class_g01_c01": unique, joins files
+    name: str  # the list's path without extension, "Class/v_Class_g01_c01"; unique
     path: str  # the existing file
     class_name: str
     label: int
-    group: str | None  # recording the video was cut from, None where the name does not tell
+    group: str | None  # the recording, None where the name does not tell
 
 
 def read_list(
@@ -90,7 +90,7 @@ def _read_records(
 
 
 def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> list[Path]:
-    """The videos of a list whose rows need no class; where one is not found, the path as listed.
+    """The files of a list whose rows need no class. A video that is not found keeps its path.
 
     Raises ListError naming the lines that cannot be read.
     """
@@ -122,8 +122,8 @@ def _find_listed(finder: VideoFinder, path: str) -> str | None:
 def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str]:
     """Class names by label, of a list file whose videos need not be there.
 
-    A label without a video is named by its number. Raises ListError naming a line that is malformed
-    or contradicts an earlier one, or has a label outside the classes.
+    A label without a video is named by its number. Raises ListError naming a line that is
+    malformed, contradicts an earlier one, or has a label outside the classes.
     """
     seen = Seen(num_classes)
     for row in read_rows(list_path):
@@ -141,9 +141,9 @@ def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str
 
 
 def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> str:
-    """16 hex digits of what a list says: videos, classes, labels and their order.
+    """16 hex digits that depend on a list's videos, classes, labels and their order.
 
-    The list's path, separators and comments do not change it. Raises ListError, naming the line.
+    Its path, separators and comments do not matter. Raises ListError, naming the line.
     """
     digest = hashlib.sha256()
     for row in read_rows(list_path):
@@ -160,7 +160,7 @@ def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> s
 
 
 def _check_comment(row: Row, finder: VideoFinder) -> None:
-    """Raise ListError for a row with # in front that may name a missing video."""
+    """Raise ListError for a row after a # that may name a missing video."""
     is_comment = row.mark == "# " or row.label is None or finder.find(row.name.lstrip("#"))
     if not is_comment:
         raise ListError(

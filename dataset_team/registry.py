@@ -1,4 +1,4 @@
-"""The data sets that are known by name. Any other takes its classes from its lists."""
+"""The data sets that are known by name. Any other data set takes its classes from its lists."""
 
 from __future__ import annotations
 

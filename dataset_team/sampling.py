@@ -1,4 +1,4 @@
-"""Which pictures of a video make a clip: temporal segment sampling (TSN, Wang et al. 2016)."""
+"""The pictures of a video that make a clip: temporal segment sampling (TSN, Wang et al. 2016)."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def segment_positions(
 
 
 def reading_order(num_segments: int) -> list[int]:
-    """The segments 0 .. T-1, coarse to fine, so that the first k of them spread over the clip.
+    """The segments 0 .. T-1 in an order whose first k spread over the clip.
 
-    The middle one, the first, the last, then the middle of the longest gap, the earliest of equal
-    ones: 3 0 7 5 1 2 4 6 for T = 8.
+    First the middle one, then the first, the last, and the middle of the longest gap (of equal gaps
+    the earliest): 3 0 7 5 1 2 4 6 for T = 8.
     """
     order = list(dict.fromkeys([(num_segments - 1) // 2, 0, num_segments - 1]))
     while len(order) < num_segments:

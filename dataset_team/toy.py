@@ -2,11 +2,11 @@
 
     python -m dataset_team.toy OUT
 
-writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, then OUT/train.txt and
-OUT/test.txt; the lists are last, so where they are, the videos are too. A video shows a disc on a
-background, and a pattern that moves inside the disc. No single modality tells the eight classes of
-pattern and motion apart: the two classes of a pair differ in direction alone, which one picture
-does not show; stripes and dots move alike, so motion vectors do not tell them apart.
+writes OUT/<Class>/v_<Class>_g01_c01.mp4 ... as real GOP-12 MPEG-4 streams, and after them
+OUT/train.txt and OUT/test.txt. A video shows a disc on a background, and a pattern that moves
+inside the disc. No single modality tells the eight classes apart: the two classes of a pair differ
+only in direction, which one picture does not show, and stripes and dots move alike, so motion
+vectors do not tell them apart.
 
     pattern   stripes, dots: in the plane    wheel (spokes)               tunnel (rings)
     motion    left, right                    clockwise, counterclockwise  approach, recede

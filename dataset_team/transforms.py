@@ -1,7 +1,7 @@
 """Crops of a clip, and their resizing to the network's size.
 
 A crop is chosen before decoding, as a box in pixels of the picture, so that only this window is
-computed. Sizes are relative to the picture's short side: a box of 1.0 is as high (or wide) as it.
+computed. Sizes are relative to the short side of the picture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 # Multi-scale crops as in the paper, which leaves out .66 for motion vectors and residuals. A joint
-# crop has one box for all three: it takes the I-frame's scales, which contain the others'.
+# crop, one box for all three, takes the I-frame's scales, which contain the others'.
 SCALES = (1.0, 0.875, 0.75, 0.66)
 MOTION_SCALES = SCALES[:3]
 # At test the picture's short side is 256 and a centre 224 is taken: this share of the short side.
@@ -59,7 +59,7 @@ def random_box(
 
 
 def fixed_boxes(width: int, height: int, crops: int) -> list[Box]:
-    """The test crops, squares of 224/256 of the short side: whatever the crop size, the same view.
+    """The test crops: squares of 224/256 of the short side, the same for any crop size.
 
     1: the centre. 3: both ends and the middle of the long side. 5: the centre and the corners.
     """

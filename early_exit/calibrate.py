@@ -1,8 +1,8 @@
 """Choose thresholds and a temperature on held-out logits, for a cost budget or a loss of accuracy.
 
-Of n clips and D decision points it takes (n, D) arrays: `sure`, the confidence at each point, and
-`correct`, whether deciding there would be right, or how likely it is
-(early_exit.expected); costs (D,) are what leaving there costs per video, gmacs or milliseconds.
+`sure` is (n, D): the confidence of n clips at D decision points. `correct` is (n, D): whether a
+decision there would be right, or how likely that is (early_exit.expected). `costs` is (D,): what
+leaving there costs per video, in gmacs or milliseconds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from early_exit.thresholds import distinct_thresholds, sweep
 
 RULES = ("common", "per_exit")
-# Per-exit thresholds tried at each exit, in all combinations. Finer grids look better on the videos
-# they are chosen on and keep their promise less on others.
+# Thresholds tried at each exit, in all combinations. Finer grids look better on the videos on which
+# they are chosen, and do worse on others.
 GRID_LEVELS = 20
 
 
@@ -32,8 +32,8 @@ class Goal(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """thresholds: one per exit. reached: False when no thresholds reach the wanted accuracy; the
-    most accurate ones are chosen then."""
+    """thresholds: one per exit. reached: False when no thresholds reach the wanted accuracy; these
+    are then the most accurate ones."""
 
     thresholds: tuple[float, ...]
     reached: bool
@@ -44,8 +44,8 @@ def calibrate(
 ) -> Choice:
     """The thresholds that serve the goal best, `common` to all exits or `per_exit`.
 
-    Common ones are exact (every distinct confidence is tried); per-exit ones are the best on a grid
-    that holds the best common one, so on the data they are chosen on they are never worse.
+    The common ones are exact: every distinct confidence is tried. The others are the best on a grid
+    that holds the best common one, so they are never worse on the videos on which they are chosen.
     Raises ValueError when even the cheapest thresholds exceed the budget.
     """
     if rule not in RULES:
@@ -91,7 +91,7 @@ def _grid(values: np.ndarray, common: float) -> np.ndarray:
 def all_combinations(
     sure: np.ndarray, correct: np.ndarray, costs: Sequence[float], levels: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """top1_pct and mean gmacs, each (L1, .., LE), of every combination of the exits' thresholds.
+    """top1_pct and mean cost, each (L1, .., LE), of every combination of the exits' thresholds.
 
     A clip's code at an exit is the number of that exit's levels below its confidence: it leaves at
     level j if its code is larger than j. Sums over a histogram of codes then count all

@@ -8,7 +8,7 @@ from typing import Union
 
 import torch
 
-# Read from the logits of the present exit alone, and from those of the exits before it as well.
+# PLAIN_CONFIDENCES read the logits of the present exit; the others also those of earlier exits.
 PLAIN_CONFIDENCES = ("max", "margin", "entropy")
 CONFIDENCES = (*PLAIN_CONFIDENCES, "patience", "gate")
 # What the gate reads at an exit, see `gate_features`; the last number of its weights is the bias.
@@ -39,8 +39,8 @@ def confidence_at(
     `patience` is (a + p) / points: a counts the exits directly before this one that name the same
     label (Zhou et al., BERT Loses Patience, NeurIPS 2020), p is the largest probability.
     `gate` is (1 - s * gain) / 2: gain is the learned chance that the full network is right where
-    this exit is wrong, minus the chance of the reverse; s is 1 for the exit that saves least, and
-    less in proportion where leaving saves more. The full network has no gate; it gives `max`.
+    this exit is wrong, minus the chance of the reverse. s is 1 for the exit that saves least, and
+    smaller in proportion where leaving saves more. The full network has no gate and gives `max`.
     """
     last = len(seen) - 1
     scale = temperature_at(temperature, last)

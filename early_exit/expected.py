@@ -1,9 +1,9 @@
-"""How often leaving will be right, by a smooth curve in the place of counts.
+"""The expected top-1 of leaving early, from a smooth curve instead of counts.
 
-Of some 60 held-out videos one is 1.7 points of top-1, so a threshold chosen by counting the right
-ones is chosen by one or two clips. Here two logistic regressions over all points of all clips say
-how likely a decision is to be right, and the full network in its place, from the confidence and
-how far along the point is.
+One of 60 held-out videos is 1.7 points of top-1, so one or two clips decide which threshold a count
+prefers. Here two logistic regressions over all points of all clips give the chance that a decision
+is right, and the chance that the full network is right there. They read the confidence, and how far
+along the point is.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from scipy.special import expit, logit
 
 from early_exit.gate import logistic
 
-# Confidences nearer to 0 or 1 than this are taken for it.
+# Confidences this near to 0 or 1 are moved to this distance.
 EDGE = 1e-4
 
 
 def expected_right(sure: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """(n, D) floats for `calibrate` in the place of `correct`, of n clips and D decision points.
+    """(n, D) floats that `calibrate` takes as `correct`, for n clips and D decision points.
 
-    sure, correct: (n, D) confidences in [0, 1], and whether deciding there would be right. The last
-    column is the full network's top-1, the others that plus what leaving there is expected to
-    change.
+    sure, correct: (n, D) confidences in [0, 1], and whether a decision there would be right. The
+    last column is the full network's top-1. The others add the change that is expected from leaving
+    there.
     """
     number, points = sure.shape
     place = np.broadcast_to(np.arange(points) / (points - 1), sure.shape)

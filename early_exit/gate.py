@@ -1,9 +1,9 @@
 """A learned gate per exit: does going on to the full network change the answer for the better?
 
-Two logistic regressions on what an exit knows (early_exit.confidence.gate_features): the chance
-that the full network is right where the exit is wrong, and that of the reverse. Their difference is
-the accuracy that going on gains, which is then set against what leaving saves. Confidence alone
-does not tell a clip that the full network gets wrong too, on which going on is wasted
+Two logistic regressions read what an exit knows (early_exit.confidence.gate_features). One gives
+the chance that the full network is right where the exit is wrong, the other the chance of the
+reverse. Their difference is the accuracy that going on gains; the policy compares it with what
+leaving saves. Confidence alone does not recognise a clip that the full network gets wrong too
 (Kubaty et al., Rethinking Calibration for Early-Exit Neural Networks, 2026).
 """
 
@@ -18,8 +18,7 @@ from scipy.special import expit
 
 from early_exit.confidence import Gate, Temperature, gate_features
 
-# Of the squared weights of features of unit variance, per clip: keeps a gate finite where its
-# classes can be told apart.
+# Penalty on the squared weights. It keeps a gate finite where a line separates its classes.
 RIDGE = 1.0
 
 
@@ -28,7 +27,7 @@ def fit_gate(
 ) -> Gate:
     """The gate of each exit, of combined logits (n, D, C), labels (n,), cumulative costs (D,).
 
-    The clips must not be among those that thresholds are chosen on.
+    Thresholds must be chosen on other clips.
     """
     seen = list(torch.from_numpy(combined).unbind(1))
     right = combined.argmax(axis=2) == labels[:, None]
@@ -53,7 +52,7 @@ def logistic(features: np.ndarray, happened: np.ndarray) -> tuple[float, ...]:
         margin = sign * (x @ weights)
         slope = x.T @ (-sign * expit(-margin))
         penalty = RIDGE * weights
-        penalty[-1] *= 0.01  # the bias is hardly held back: the chance is small
+        penalty[-1] *= 0.01  # the bias hardly counts, since the chance is small
         return np.logaddexp(0, -margin).sum() + penalty @ weights / 2, slope + penalty
 
     weights = minimize(objective, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x

@@ -1,4 +1,4 @@
-"""Recordings as groups: clips cut from one recording depend on each other."""
+"""Groups of videos that were cut from one recording, and so depend on each other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataset_team.list_file import without_extension
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
-    """The recording of each video, "Class/g01", read from its name; the video itself where the
-    name does not tell."""
+    """The recording of each video, "Class/g01", by its name. A name that does not tell is a group
+    of its own."""
     found = []
     for name in names:
         stem = without_extension(name)
@@ -24,9 +24,9 @@ def groups_of(names: Sequence[str]) -> list[str]:
 
 
 def split_off(groups: Sequence[str], share: float, seed: int = 0) -> np.ndarray:
-    """(n,) bool: the videos of about `share` of the groups, never a part of a group.
+    """(n,) bool: the videos of about `share` of the groups, always whole groups.
 
-    A group's side depends on its name and the seed alone, up to the rounding of the share.
+    Which groups they are depends only on the seed and the names.
     """
     names = shuffled(groups, seed)
     chosen = set(names[: round(share * len(names))])
@@ -34,7 +34,7 @@ def split_off(groups: Sequence[str], share: float, seed: int = 0) -> np.ndarray:
 
 
 def shuffled(groups: Sequence[str], seed: int = 0) -> list[str]:
-    """The distinct groups in an order that their names and the seed fix."""
+    """The distinct groups, in an order that depends only on the seed and their names."""
     return sorted(set(groups), key=lambda name: _lot(name, seed))
 
 

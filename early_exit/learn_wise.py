@@ -1,4 +1,4 @@
-"""WISE weights of a logits file, learned and written beside it with what they were learned from."""
+"""Learn the WISE weights of a logits file and write them beside it, with their provenance."""
 
 from __future__ import annotations
 

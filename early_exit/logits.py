@@ -9,10 +9,10 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
                {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32,
                 "segments": (V, N, T, K, C) float16}}}
 
-V counts views. On `train_views` they are augmentations, each a sample of its own; elsewhere they
-are the clips x crops of one video, and the video's logits are their mean (`samples`). `segments`
-is there where save_logits.py was asked for it: the outputs of each segment alone, in the order of
-`dataset_team.sampling.reading_order`; `logits` are their mean, computed before the rounding.
+V counts views. On `train_views` each view is augmented and a sample of its own. Elsewhere the views
+are the clips x crops of one video, and the video's logits are their mean (`samples`). `segments`,
+written by `save_logits.py --per-segment`, are the outputs of each segment alone, in the order of
+`dataset_team.sampling.reading_order`. `logits` are their mean, computed before the rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from early_exit.wise import num_exits, output_names
 from training.tensor_file import load_tensors, save_tensors
 
 LOGITS_NAME = "logits.pt"
-# What the scripts and tables need to know of where the logits come from.
+# What scripts and tables must know about the origin of the logits.
 REQUIRED_META = (
     "data",
     "split",
@@ -49,10 +49,9 @@ class LogitsFile:
 
     meta: plain values, REQUIRED_META among them (`model`: the dict that TeamNet(**model) takes).
     outputs: the K outputs: exits by rising number ("exit1", "exit2", ..), then STREAMS. Logits of
-    another network (`early_exit.outside`) have their own names, the last of the full network.
-    gmacs: of such logits, the cost of leaving at each output; None for TEAM-Net, whose cost is
-    counted, see `MACs.team_net.exit_gmacs`.
-    Raises LogitsError when anything does not fit together.
+    another network (`early_exit.outside`) have names of their own, the full network's last.
+    gmacs: what leaving at each output of another network costs. None for TEAM-Net, whose cost
+    `MACs.team_net.exit_gmacs` counts. Raises LogitsError when these do not fit together.
     """
 
     meta: dict
@@ -95,7 +94,7 @@ class LogitsFile:
         return self.outputs[: num_exits(self.outputs)]
 
     def part(self, name: str) -> Part:
-        """One part; raises LogitsError naming those present when it is not there."""
+        """One part. Raises LogitsError, naming the parts there are, when it is missing."""
         if name not in self.parts:
             raise LogitsError(
                 f"these logits have no part {name!r}, only {', '.join(self.parts)}: "
@@ -104,9 +103,10 @@ class LogitsFile:
         return self.parts[name]
 
     def samples(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(n, K, C) logits and (n,) labels of a part, one row per decision to be made.
+        """(n, K, C) logits and (n,) labels of a part, one row per decision.
 
-        On `train_views` each augmented view is a row; elsewhere a video is one, its views averaged.
+        On `train_views` each augmented view is a row. Elsewhere a row is a video, the mean of its
+        views.
         """
         part = self.part(name)
         views, videos, outputs, classes = part.logits.shape

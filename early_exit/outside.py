@@ -9,8 +9,8 @@
                 segments, of one segment
     exit_names  (exits,) strings, optional
 
-Without groups they are read from the names where these are UCF-101's or HMDB-51's, and a video is
-a group of its own otherwise. Without gmacs an exit costs its number.
+Without `groups`, names like those of UCF-101 or HMDB-51 tell the group; any other video is a group
+of its own. Without `gmacs` an exit costs its number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load_any(path: Path, test_path: Path | None = None) -> LogitsFile:
 
 
 def results_folder(path: Path) -> Path:
-    """Where what is made from a logits file lies: beside logits.pt, in scores/ for scores.npz."""
+    """The folder of results made from a logits file: that of logits.pt, scores/ for scores.npz."""
     return path.with_suffix("") if path.suffix == SUFFIX else path.parent
 
 

@@ -1,7 +1,7 @@
 """Paths of thresholds from the full network to cheaper policies, each row one policy (P, E).
 
-A path must not be made from the videos that test it. The common one is fixed; the others are made
-on videos of their own.
+The videos that test a path must not make it. The common path is fixed; the others are made from
+other videos.
 """
 
 from __future__ import annotations

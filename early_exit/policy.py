@@ -33,18 +33,18 @@ POLICY_NAME = "policy.json"
 
 @dataclass(frozen=True)
 class Policy:
-    """A clip leaves at the first exit k with confidence at k > thresholds[k].
+    """A clip leaves at the first exit k where its confidence is above thresholds[k].
 
     exits: their E numbers, ascending. thresholds: one per exit; at 1 or above nobody leaves there.
     weights: E + 1 rows (the exits, then the full network) over the outputs: E + 3 for TEAM-Net
     (exits, iframe, mv, residual), E + 1 for any other network (exits, full network).
     A row may only weigh what has run by then: exits up to its own, and in the last row everything.
-    pool: `logits`, combined logits are the weighted sum of the outputs; `probability`, they are the
-    log of the weighted mean of the outputs' softmax. output_temperatures: one per output, divide it
-    before; () for none. temperature: divides the combined logits. gate: see early_exit.confidence.
-    route: of a policy that reads segment by segment, its points, see early_exit.route; () for none.
-    Exits are then 1 .. E, the outputs the E + 1 answers of the points, and `evidence` says how an
-    answer comes from the segments.
+    pool: combined logits are the weighted sum of the outputs (`logits`), or the log of the weighted
+    mean of their softmax (`probability`). output_temperatures: each divides its output before that;
+    () for none. temperature: divides the combined logits. gate: see early_exit.confidence.
+    route: the points of a policy that reads segment by segment, see early_exit.route; else ().
+    With a route the exits are 1 .. E, the outputs are the answers at the E + 1 points, and
+    `evidence` says how an answer comes from the segments.
     promise: what is guaranteed, see early_exit.promise; empty for none.
     provenance: plain values that say how the policy was made.
     Raises ValueError when these do not fit together.
@@ -94,7 +94,7 @@ class Policy:
                 raise ValueError(f"{len(self.route)} points of a route need as many outputs")
 
     def combine(self, point: int, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(n, C) combined logits at a decision point, of the outputs (n, C) that have run."""
+        """(n, C) combined logits at a decision point, from the outputs (n, C) that have run."""
         # The weights of what has not run are 0.
         weights = self.weights[point][: len(outputs)]
         if self.output_temperatures:
@@ -115,8 +115,8 @@ class Policy:
         """What the policy says at a decision point (0 .. E - 1: the exits; E: the full network).
 
         seen: logits (n, C) of the outputs that have run by then, in the order of `weights`.
-        Returns the combined logits (n, C), the confidences (n,), and who leaves, (n,) bool: at the
-        full network all.
+        Returns the combined logits (n, C), the confidences (n,), and which clips leave, (n,) bool.
+        At the full network all leave.
         """
         first = point if self.confidence in PLAIN_CONFIDENCES else 0
         combined = [None] * first + [self.combine(d, seen) for d in range(first, point + 1)]
@@ -190,7 +190,7 @@ def policy_confidences(policy: Policy, combined: np.ndarray) -> np.ndarray:
 
 
 def decide(policy: Policy, logits: np.ndarray) -> Decided:
-    """What the policy decides from logits (n, K, C), outputs: the policy's exits, then streams."""
+    """The policy's decisions for logits (n, K, C)."""
     combined = combined_logits(policy, logits)
     points = leave_at(policy_confidences(policy, combined), policy.thresholds)
     return Decided(points, combined[np.arange(len(points)), points].argmax(axis=1))

@@ -14,14 +14,13 @@ from early_exit.wise import FULL
 class Prediction:
     """What became of one video.
 
-    label: name of the likeliest class. probabilities: (num_classes,) of the point where it left,
-    softmax of logits / temperature. point: "exit1" ... or "full". confidences: by decision point,
-    those it came to. thresholds: by exit of the policy. reencoded: why the file could not be taken
-    as it is, None if it could; reencode_ms: what counting its pictures took then. load_ms: reading,
-    as long as the network waited for it. clip: what the network got, I-frame, motion vectors and
-    residual as uint8 tensors (k, c, S, S). segments: the numbers of the k segments of
-    `num_segments`, from 0. wasted_segments: decoded ahead and not used. notes: warnings met while
-    loading.
+    label: name of the likeliest class. probabilities: (num_classes,) where it left, the softmax of
+    logits / temperature. point: "exit1" ... or "full". confidences: by decision point, up to there.
+    thresholds: by exit of the policy. reencoded: why the file had to be re-encoded, None if it was
+    not; reencode_ms: the time to count its pictures for that. load_ms: how long the network waited
+    for the video. clip: the network's input, I-frame, motion vectors and residual as uint8 tensors
+    (k, c, S, S). segments: the numbers, from 0, of the k segments read out of `num_segments`.
+    wasted_segments: how many were decoded ahead and not used. notes: warnings while loading.
     """
 
     video: str
@@ -64,7 +63,7 @@ class Prediction:
 def prediction_values(
     prediction: Prediction, class_names: Sequence[str], costs: Mapping[str, float], top: int
 ) -> dict:
-    """Everything but the pictures as plain values. costs: GMACs by decision point, cumulative."""
+    """A prediction as plain values, without pictures. costs: cumulative GMACs by decision point."""
     likeliest = [
         {"label": class_names[label], "index": label, "probability": probability}
         for label, probability in prediction.top(top)
@@ -93,7 +92,7 @@ def prediction_values(
 
 
 def _compare(value: float, sign: str, other: float) -> str:
-    """As many digits, two or more, as it takes to tell the two apart."""
+    """`0.91 > 0.90`, with as many digits, two or more, as it takes to tell the two apart."""
     for digits in range(2, 7):
         left, right = f"{value:.{digits}f}", f"{other:.{digits}f}"
         if left != right:
@@ -112,7 +111,7 @@ def words_of(point):
 
 
 def sentences(found, costs):
-    """The lines printed for one video, of `prediction_values`'s dict."""
+    """The lines printed for one video, from `prediction_values`."""
     top = ", ".join(
         f"{entry['label']} {100 * entry['probability']:.1f} %" for entry in found["top"]
     )

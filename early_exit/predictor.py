@@ -1,4 +1,4 @@
-"""From one video file to a label, by a network that leaves at the first exit that is sure."""
+"""Predict one video after the other, leaving the network at the first exit that is sure."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from training.trained import Trained, load_trained
 
 
 class Predictor:
-    """A trained network and its policy, ready to take one video after the other.
+    """A trained network and its policy.
 
-    policy None: the full network. as_is: take every file that can be loaded without re-encoding;
-    else it is re-encoded too where its picture size or GOPs are not those of the training videos.
-    fit: how pictures of another shape are re-encoded, see coviar.convert.Converter.
-    read_ahead: of a policy that reads segment by segment: 1 decodes the next one in a thread.
-    clock: what the times of predictions are measured with, in seconds.
+    policy: None for the full network. as_is: load every file that can be loaded without
+    re-encoding. Otherwise a file whose picture size or GOPs differ from those of the training
+    videos is re-encoded too. fit: how pictures of another shape are re-encoded, see
+    coviar.convert.Converter. read_ahead: 1 decodes the next segment in a thread, if the policy
+    reads segment by segment. clock: measures the times of predictions, in seconds.
     Raises ValueError when policy and network do not fit.
     """
 
@@ -97,7 +97,7 @@ class Predictor:
         return other
 
     def warm_up(self) -> None:
-        """Go all the way once, so that no video's time holds what happens only once."""
+        """Run once, so that no video's time includes what happens only the first time."""
         index = read_index("noise", noise_video(self.trained.picture_size, self.trained.gop))
         clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
         with torch.inference_mode():
@@ -198,16 +198,18 @@ class Predictor:
         )
 
     def open(self, path: Path | str) -> tuple[VideoIndex | SourceIndex, str | None]:
-        """The video as the network knows videos, and why it is not taken as it is."""
+        """The index of the video, and why it is re-encoded (None if it is not)."""
         return self._open(Path(path), False)[:2]
 
     def decide(self, clip: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """Probabilities (num_classes,), the number of the decision point in `points`, confidences
-        (points it came to,). clip: uint8 tensors (T, c, S, S)."""
+        """Probabilities (num_classes,), number of the decision point in `points`, confidences.
+
+        clip: uint8 tensors (T, c, S, S).
+        """
         return self._decide([x[None].to(self.device) for x in clip])
 
     def _open(self, path: Path, stream: bool) -> tuple[VideoIndex | SourceIndex, str | None, float]:
-        """The video as the network knows videos, why it is not taken as it is, and the ms that
+        """The index of the video, why it is re-encoded (None if it is not), and the ms that
         counting its pictures took."""
         try:
             index = read_index(path)
@@ -265,7 +267,7 @@ class Predictor:
         return 1000 * (self.clock() - started)
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":  # it works on while Python goes on
+        if self.device.type == "cuda":  # it still computes while Python goes on
             torch.cuda.synchronize(self.device)
 
 

@@ -1,23 +1,25 @@
 """Thresholds with a guarantee: Learn then Test on calibration videos, recordings as the unit.
 
-The policies of a path, fixed beforehand, go from the full network to cheaper ones. For each the
-hypothesis "it breaks the promise" is tested, in this order, at level alpha = 1 - guarantee, until
-the first is not rejected; the last rejected one is taken. The chance that a policy is taken which
-breaks the promise is then at most alpha (fixed sequence testing in Angelopoulos et al., Learn then
-Test, 2021; for early exits Jazbec et al., Fast yet Safe, NeurIPS 2024).
+A path of policies, fixed beforehand, leads from the full network to cheaper ones. For each policy
+in this order the hypothesis "it breaks the promise" is tested at level alpha = 1 - guarantee. The
+tests stop at the first hypothesis that is not rejected, and the policy before it is taken. So the
+chance to take a policy that breaks the promise is at most alpha (fixed sequence testing in
+Angelopoulos et al., Learn then Test, 2021; for early exits Jazbec et al., Fast yet Safe, NeurIPS
+2024).
 
-What is promised, with n recordings drawn independently from those that will come:
+What is promised, if the recordings are drawn independently from those that will come:
 
     drop          of the top-1 of the full network at most `limit` is lost
     disagreement  at most `limit` of the videos get another label than the full network's
-    exit_error    of the videos that leave early at most `limit` are wrong
+    exit_error    at most `limit` of the videos that leave early are wrong
     budget        the mean cost is at most `limit` (1e9 MACs)
     budget_ms     the mean time is at most `limit` ms, by measured times of each decision point
 
-Shares are means over recordings, of the share among a recording's clips (`count="recordings"`), or
-over clips (`count="clips"`): then a recording weighs as many clips as it has, and the promise
-supposes that none has more than the largest one seen; exit_error is a ratio of two such means.
-In both, sum(a) <= limit * sum(b) is tested by the mean of z = a - limit * b over recordings.
+With `count="recordings"` a share is the mean over recordings of the share among a recording's
+clips. With `count="clips"` it is the mean over clips: a recording then weighs as many clips as it
+has, and the promise assumes that none has more clips than the largest one seen. exit_error is a
+ratio of two such means. Both test sum(a) <= limit * sum(b) by the mean of z = a - limit * b over
+recordings.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ TESTS = ("betting", "hoeffding_bentkus")
 CAP = 0.9
 # Policies tested at once.
 CHUNK = 8
-# Bets start as if this many recordings had been seen, half way below the limit, with a variance of
-# three times the limit.
+# Bets start as if PRIOR_COUNT recordings had been seen, with a mean of half the limit below it and
+# a variance of three times the limit.
 PRIOR_COUNT, PRIOR_MEAN, PRIOR_VARIANCE = 10, 0.5, 3
 
 
@@ -51,7 +53,7 @@ class Wish(NamedTuple):
     test: str = "betting"
 
     def check(self) -> Wish:
-        """Itself; raises ValueError when a field makes no sense."""
+        """Return itself. Raises ValueError when a field makes no sense."""
         for field, values in (("kind", KINDS), ("count", COUNTS), ("test", TESTS)):
             if getattr(self, field) not in values:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; one of {values}")
@@ -82,9 +84,12 @@ def losses(
     costs: Sequence[float],
     full: np.ndarray,
 ) -> Losses:
-    """points (P, n): where each policy lets each clip leave; predicted (n, D): the label at each
-    point; labels (n,), of no use to `disagreement` and budgets; costs (D,); full (n,): the labels
-    that the full network gives on its own. A budget's shares are of the full network's cost."""
+    """What is lost, for the promise of this kind.
+
+    points (P, n): where each policy lets each clip leave. predicted (n, D): the label at each
+    point. labels (n,): not used by `disagreement` and budgets. costs (D,). full (n,): the labels
+    of the full network without exits. A budget counts shares of the full network's cost.
+    """
     if kind in BUDGETS:
         spent = np.asarray(costs)[points] / costs[-1]
         return Losses(spent, np.ones_like(spent), 0)
@@ -117,12 +122,12 @@ def per_recording(
 def betting_p_values(z: np.ndarray, limit: float) -> np.ndarray:
     """(P,) p-values of "the mean of z is 0 or more", for z (P, G) with z <= 1 - limit.
 
-    A gambler starts with 1, and bets on z below 0: each recording multiplies what he has by
-    1 - bet * z, where the bet is made before it is seen. If the mean is 0 or more he loses on
-    average, so he ever has 1 / p with a probability of p at most (Ville). Bets as in Waudby-Smith
-    and Ramdas, Estimating means of bounded random variables by betting (2023), "aGRAPA": mean over
-    mean square of the past. The value depends on the order of the recordings, which must be fixed
-    without looking at z.
+    A gambler starts with 1 and bets that z is below 0. Each recording multiplies what he has by
+    1 - bet * z; he makes the bet before he sees the recording. If the mean is 0 or more he loses on
+    average, and the probability that he ever has 1 / p is at most p (Ville). The bet is the mean
+    over the mean square of the past ("aGRAPA" in Waudby-Smith and Ramdas, Estimating means of
+    bounded random variables by betting, 2023). The value depends on the order of the recordings,
+    which must be fixed without looking at z.
     """
     mean, square = -PRIOR_MEAN * limit, PRIOR_VARIANCE * limit + (PRIOR_MEAN * limit) ** 2
     total = PRIOR_COUNT * mean + _before(z)
@@ -159,7 +164,7 @@ def p_values(a: np.ndarray, b: np.ndarray, wish: Wish, limit: float, low: float)
 
 
 def rejected_along(a: np.ndarray, b: np.ndarray, wish: Wish, limit: float, low: float) -> list:
-    """p-values along the path up to the first that is above alpha; the others have been rejected.
+    """p-values along the path, up to the first one above alpha: those hypotheses are rejected.
 
     a, b: (P, G) per recording, in the order of the bets. A list of at most P floats.
     """
@@ -174,7 +179,7 @@ def rejected_along(a: np.ndarray, b: np.ndarray, wish: Wish, limit: float, low: 
 
 
 def recordings_needed(limit: float, guarantee: float) -> float:
-    """The number of recordings below which `betting` rejects nothing, even if nothing is lost.
+    """With fewer recordings `betting` rejects nothing, even if nothing is lost.
 
     Infinite for a limit of 0.
     """

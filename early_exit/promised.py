@@ -1,5 +1,8 @@
-"""A policy with a promise, from one part of a logits file: what is fitted is fitted on a share of
-its recordings, what is promised is tested on the others."""
+"""A policy with a promise, from one part of a logits file.
+
+Weights, temperatures and gates are fitted on a share of its recordings; the promise is tested on
+the others.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ NOBODY = 1.0
 
 
 class PolicySettings(NamedTuple):
-    """How the decisions are made. weights (D, K), or None: learned as WISE on the fit share.
+    """How clips are decided. weights (D, K), or None: learned as WISE on the fit share.
     temperature: a value, "fit" for one on all points, or "fit_per_exit"."""
 
     weights: np.ndarray | None
@@ -62,12 +65,12 @@ def promise_policy(
     settings: PolicySettings,
     provenance: dict,
 ) -> Policy:
-    """The cheapest policy that keeps the wish with its guarantee (for a budget the dearest), or the
-    full network (for a budget the first exit), with `promise` saying why and what could be.
+    """The cheapest policy that keeps the wish with its guarantee; for a budget the dearest one.
 
-    Losses are counted against the full network on its own, without exits.
-    costs (D,), none above the last. The order of the bets is that of `groups.shuffled`. Raises
-    ValueError for a wish without sense.
+    Where none does, it is the full network, for a budget the first exit, and `promise` says why and
+    what could be promised. Losses are counted against the full network without exits. costs: (D,),
+    none above the last. The bets follow the order of `groups.shuffled`. Raises ValueError for a
+    wish without sense.
     """
     wish.check()
     rows, labels = logits.samples(part)
@@ -79,7 +82,7 @@ def promise_policy(
     used = [group for group, own in zip(groups, tested) if own]
     order = {group: place for place, group in enumerate(shuffled(used))}
     recordings = np.array([order[group] for group in used])
-    # Too few to fit on is too few to promise anything.
+    # Where there are too few to fit on, there are too few to promise anything.
     can_fit = not settings.needs_fit or fit_on.any()
     plain = _policy(logits, settings, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
     chosen, number = None, len(order)
@@ -114,7 +117,7 @@ def promise_policy(
 
 
 def words(promise: dict) -> str:
-    """The promise in a sentence or three: what holds, and if nothing does, what it would take."""
+    """The promise in words: what holds, or, if nothing holds, what it would take."""
     wish = Wish(*(promise[field] for field in Wish._fields))
     counted = f"{promise['num_videos']} videos of {promise['num_groups']} recordings"
     asked = f"{_amount(wish, wish.limit)} with probability {wish.guarantee:g}"

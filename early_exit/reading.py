@@ -1,4 +1,4 @@
-"""Reading a video segment by segment, no more than is asked for, or one segment ahead."""
+"""Read a video segment by segment: only what is asked for, or one segment ahead."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Segment = Sequence[torch.Tensor]  # I-frame, motion vectors, residual: uint8 (1,
 class SegmentReader:
     """The segments of one video in the given order, each decoded when it is needed.
 
-    load: the segment of a number, 0 .. T-1 in time; its ValueError and OSError say what is wrong.
-    ahead: with 1, a thread decodes the next segment while the network works on those given.
-    clock: what the times are measured with, in seconds.
-    To be used as a context; at its end the thread has finished.
+    load: gives the segment of a number, 0 .. T-1 in time; raises ValueError or OSError.
+    ahead: 1 decodes the next segment in a thread while the network works.
+    clock: measures the times, in seconds.
+    Use it as a context; the thread has finished when the context ends.
 
-    segments: those read so far, in the order of reading. wait_ms: how long the network waited for
-    them. wasted: the number of segments decoded ahead and not used, wasted_ms what they took.
-    note: what was wrong with such a segment, None if nothing.
+    segments: those read so far, in reading order. wait_ms: how long the network waited for them.
+    wasted, wasted_ms: how many segments were decoded ahead and not used, and their time.
+    note: what was wrong with such a segment, None if nothing was.
     """
 
     def __init__(

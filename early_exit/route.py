@@ -1,10 +1,10 @@
 """Exits over time: a route through pairs (segments read, depth), each a decision point.
 
 A point is named by its depth and its number of segments: `exit1@2` is exit 1 on the first two
-segments in reading order, `residual@1` the residual stream on the first one, `full@8` the network's
-own answer after eight. Along a route segments are only added, and with the same segments it only
-goes deeper. `along` makes logits per segment into
-logits per point: an early-exit network like any other, for WISE, thresholds and promises.
+segments in reading order, `residual@1` is the residual stream on the first segment, and `full@8` is
+the network's own answer after eight. Each point of a route has more segments than the one before,
+or the same segments and more depth. `along` turns logits per segment into logits per point, which
+WISE, thresholds and promises take like those of any early-exit network.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ def point_names(route: Route) -> list[str]:
 
 
 def named_route(name: str, num_segments: int, exits: Sequence[str]) -> Route:
-    """`time`: the full network on 1, 2, .. T segments. `depth_then_time`: before these, the exits
-    on the first segment. `streams_then_time`: before these, on the first segment, the residual
-    stream, then it and the I-frame stream. `streams_coarse`: likewise, but after the first segment,
-    the middle one, only stops when the ends are read too, the first three, and at the end: several
-    segments in one pass take less time than one after the other."""
+    """The points of a route that has a name.
+
+    time: the full network on 1, 2, .. T segments. depth_then_time: first the exits on one segment,
+    then `time`. streams_then_time: first, on one segment, the residual stream, then it and the
+    I-frame stream; then `time`. streams_coarse: likewise, but the full network answers only after
+    1, 3 and T segments, because several segments in one pass take less time than one by one.
+    """
     time = tuple((count, FULL) for count in range(1, num_segments + 1))
     if name == "time":
         return time
@@ -58,9 +60,9 @@ def named_route(name: str, num_segments: int, exits: Sequence[str]) -> Route:
 
 
 def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -> Route:
-    """Of points such as `exit1@2`, or of the name of a route.
+    """The route of words such as `exit1@2`, or of a name.
 
-    Raises ValueError for words that are no points of so many segments and these exits.
+    Raises ValueError for a word that is no point with so many segments and these exits.
     """
     if len(words) == 1 and words[0] in ROUTES:
         return named_route(words[0], num_segments, exits)
@@ -83,7 +85,7 @@ def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -
 
 
 def check_route(route: Sequence[tuple[int, str]]) -> None:
-    """Raises ValueError where a point adds neither segments nor, with the same, depth."""
+    """Raises ValueError where a point adds neither segments nor depth."""
     for segments, depth in route:
         if not (type(segments) is int and segments >= 1 and isinstance(depth, str)):
             raise ValueError(f"{(segments, depth)} is no point of a route: (segments, depth)")
@@ -109,7 +111,7 @@ def _is_deeper(before: str, after: str) -> bool:
 def route_gmacs(route: Route, per_segment: Mapping[str, float]) -> tuple[float, ...]:
     """1e9 MACs per video of leaving at each point, cumulative.
 
-    per_segment: of one segment to each depth. A segment pays for the deepest point it was part of.
+    per_segment: the cost of one segment, by depth. A segment pays for its deepest point.
     """
     paid = [0.0] * route[-1][0]
     costs = []
@@ -123,9 +125,9 @@ def route_gmacs(route: Route, per_segment: Mapping[str, float]) -> tuple[float, 
 def along(
     logits: LogitsFile, route: Route, evidence: str, per_segment: Mapping[str, float]
 ) -> LogitsFile:
-    """The logits of the points of a route, of a file that has logits per segment.
+    """The logits at the points of a route, from a file with logits per segment.
 
-    At the last point, with the evidence `logits`, they are the network's own to the bit.
+    At the last point, with the evidence `logits`, they equal the network's own to the bit.
     per_segment: as in `route_gmacs`. Parts without segments are left out.
     Raises LogitsError when the file has none, or a point costs no more than the one before.
     """
@@ -160,7 +162,7 @@ def along(
 
 
 def _columns(outputs: Sequence[str], depth: str) -> list[int]:
-    """The outputs whose sum a depth is."""
+    """The outputs that are summed at a depth."""
     first = num_exits(outputs)
     if depth == FULL:
         return list(range(first, len(outputs)))

@@ -1,4 +1,4 @@
-"""A timeline as a picture: what was seen, what it was taken for, where the network left."""
+"""A timeline as a picture: what was seen, its labels, and where the network left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from early_exit.wise import FULL
 
 PER_ROW = 12
 MOST_WINDOWS = 20 * PER_ROW
-# Okabe and Ito's colours, told apart by everybody; then paler ones
+# Okabe and Ito's colours, which colour-blind readers can tell apart; then paler ones
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"),
     *("#8C6BB1", "#A6761D", "#66A61E", "#FB9A99", "#1B4F72", "#7F7F7F", "#B2DF8A"),
@@ -25,8 +25,8 @@ _INCHES_PER_WINDOW, _ROW_INCHES = 1.0, 1.95
 
 
 def draw_strip(path: Path, source: str, moments: Sequence[Moment], costs: dict) -> None:
-    """Write a PNG: rows of at most 12 windows in time, each with its middle I-frame, a bar in the
-    colour of its label, and below how much of the full network it took.
+    """Write a PNG with rows of at most 12 windows. Each has its middle I-frame, a bar in the colour
+    of its label, and below that its share of the full network's cost.
 
     moments: unmerged, at most MOST_WINDOWS. costs: cumulative GMACs by decision point.
     """

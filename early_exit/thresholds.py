@@ -1,8 +1,8 @@
-"""Early exiting by thresholds: who leaves where, how accurate it is, what it costs.
+"""Early exiting by thresholds: which clips leave where, how accurate that is, what it costs.
 
-A clip leaves at the first exit whose confidence exceeds the threshold; the last decision point, the
-full network, takes everyone who is left. Confidences lie in [0, 1], so a threshold of 1 or more is
-never exceeded: everyone takes the full network. Costs count every clip, right or wrong.
+A clip leaves at the first exit whose confidence exceeds the threshold. The last decision point, the
+full network, takes all that are left. Confidences lie in [0, 1], so no clip exceeds a threshold of
+1 or more. Costs count every clip, right or wrong.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 from early_exit.confidence import Gate, Temperature, confidence_at
 
-# Even steps, then finer ones towards 1, where the confidences of a good network crowd; 1 = nobody.
+# Even steps, then finer ones towards 1, where most confidences of a good network lie.
 DEFAULT_THRESHOLDS = tuple(
     [round(0.01 * step, 2) for step in range(99)]
     + [0.99, 0.992, 0.994, 0.996, 0.998, 0.999, 0.9995, 0.9999, 1.0]
 )
-# Confidences closer than this are one: the network computes them in float32.
+# Confidences closer than this count as equal, since the network computes in float32.
 RESOLUTION = 1e-6
 
 
@@ -63,9 +63,9 @@ def sweep(
 ) -> Sweep:
     """Early exiting at each of T thresholds, the same for all exits (the paper's rule).
 
-    sure, correct: (n, D) confidence and whether the decision would be right; costs: (D,) cumulative
-    gmacs of leaving there. O(n log n + T log n): a clip has left by point d at every threshold
-    below its largest confidence so far, so sorting those once answers all thresholds.
+    sure, correct: (n, D) confidence and whether the decision would be right. costs: (D,) cumulative
+    gmacs of leaving there. Takes O(n log n + T log n): a clip has left by point d at every
+    threshold below its largest confidence so far, so one sort of these answers all thresholds.
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
     number, points = sure.shape
@@ -93,9 +93,9 @@ def sweep(
 
 
 def distinct_thresholds(values: np.ndarray) -> np.ndarray:
-    """0, 1 and a threshold between any two neighbours among `values` that differ: all that matter.
+    """0, 1 and a threshold halfway between any two neighbours among `values`: no other matters.
 
-    Halfway, so that a network's round-off does not decide who leaves.
+    Halfway, so that round-off in the network does not decide which clips leave.
     """
     values = np.unique(values)
     apart = np.diff(values) > RESOLUTION

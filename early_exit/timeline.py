@@ -1,4 +1,4 @@
-"""What is done when: a prediction for each window of time of a long video or of a live source."""
+"""A prediction for each window of time of a long video or of a live source."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _READ_AHEAD = 2  # windows
 class Moment:
     """The prediction for one window, or for equal neighbours that were merged.
 
-    start, end: seconds. label, probability, point (the decision point it left at), gmacs: None
-    where there is a `problem`. windows: how many were merged; probability and gmacs are their mean.
-    picture: (S, S, 3) uint8, the I-frame in the middle (of the first one).
+    start, end: seconds. label, probability, point (where it left), gmacs: None where there is a
+    `problem`. windows: how many were merged; probability and gmacs are then means.
+    picture: (S, S, 3) uint8, the I-frame in the middle of the first window.
     """
 
     start: float
@@ -54,7 +54,7 @@ class Moment:
 
 
 class Timeline:
-    """Iterates over the Moments of a source, each as soon as it is decided.
+    """The Moments of a source, each given as soon as it is decided.
 
     every, seconds: a window of `seconds` begins each `every` seconds. smooth: a window's
     probabilities are the mean of its own and those of up to smooth - 1 windows before it.
@@ -153,7 +153,7 @@ def _joined(run: Moment, moment: Moment) -> Moment:
 
 
 def _times(index: VideoIndex) -> np.ndarray:
-    """The seconds of the pictures of a file that is loaded as it is: its rate is constant."""
+    """The time of each picture, in seconds, of a file that is loaded as it is."""
     with open_video(index.path) as (_, stream):
         rate = stream.average_rate or Fraction(25)
     return np.arange(index.num_frames) / float(rate)
@@ -164,7 +164,7 @@ def _step(times: np.ndarray) -> float:
 
 
 def _file_windows(index, times, every: float, seconds: float, num_segments: int) -> Iterator:
-    """Windows of a file whose pictures can be reached one by one."""
+    """Windows of a file in which any picture can be reached."""
     crop = fixed_boxes(index.width, index.height, 1)[0]
     starts = [0, *accumulate(index.gop_lengths)]
     duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
@@ -188,14 +188,14 @@ def _file_windows(index, times, every: float, seconds: float, num_segments: int)
             known = {}
             yield Window(start, end, None, str(error).replace(f"{index.path}: ", ""))
             if not os.path.exists(index.path) or os.path.getsize(index.path) != size:
-                return  # it was cut or taken away: nothing more comes
+                return  # the file was cut or removed
             continue
         clip = Clip(*map(np.stack, zip(*(known[position] for position in positions))))
         yield Window(start, end, clip, None, notes)
 
 
 def _load(index, positions: list, known: dict, crop: tuple) -> tuple:
-    """({(gop, position): arrays}, warnings); what is in `known` is not decoded again."""
+    """({(gop, position): arrays}, warnings); positions in `known` are not decoded again."""
     found = {position: known[position] for position in positions if position in known}
     missing = sorted(set(positions) - set(found))
     with warnings.catch_warnings(record=True) as caught:
@@ -207,7 +207,7 @@ def _load(index, positions: list, known: dict, crop: tuple) -> tuple:
 
 
 def _or_from_start(windows, from_start, size: tuple, notes: list) -> Iterator:
-    """The windows; where the file turns out not to be seekable, those left are streamed."""
+    """The windows. If the file proves not to be seekable, the rest are read from its start."""
     done = 0
     try:
         for window in windows:
@@ -222,9 +222,9 @@ def _or_from_start(windows, from_start, size: tuple, notes: list) -> Iterator:
 
 
 def _ahead(windows: Iterator) -> Iterator:
-    """The same windows, read in a thread while the network works on those before.
+    """The same windows, read in a thread while the network works on earlier ones.
 
-    The thread is a daemon: a source that says nothing does not keep the program from ending.
+    The thread is a daemon, so a silent source does not keep the program from ending.
     """
     ready: queue.Queue = queue.Queue(_READ_AHEAD)
 

@@ -1,4 +1,4 @@
-"""A timeline as lines: for people, as JSON and as CSV; each is written as soon as it is decided."""
+"""A timeline as lines of text, JSON or CSV, each written as soon as it is decided."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def write_timeline(
     merged: bool = False,
     picture: Path | None = None,
 ) -> None:
-    """Write the lines of one source to stdout, problems also to stderr, and its picture.
+    """Write the lines of one source to stdout, problems also to stderr, and draw its picture.
 
-    The picture is drawn, of the last windows, also when the source ends in an error or the user
-    stops: both are raised after that.
+    The picture shows the last windows. It is drawn even when the source ends in an error or the
+    user stops the program; both are raised after that.
     """
     drawn: deque = deque(maxlen=MOST_WINDOWS)
     before = tally.video_s

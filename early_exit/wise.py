@@ -4,15 +4,15 @@ Decision points are the exits, then "full" (the whole network). A combination is
 weights: row d says how much each of the K outputs counts at decision point d.
 
     vanilla    each exit alone; full = iframe + mv + residual
-    constant   the sum of all outputs that have run by then
+    constant   the sum of all outputs that have run
     wise       those outputs weighted by beta >= 0, learned: min CE(beta) + alpha * sum(beta)
                (PKD+WISE paper, arXiv 2407.02713). Exit 1 has nothing to combine: its beta is 1.
 
-CE is the mean cross entropy of the weighted sum. It is convex in beta and the L1 norm is linear on
-beta >= 0, so the bounded problem is smooth and has one minimum value, which `solver="exact"` finds.
-With `pool="probability"` the outputs' softmax is averaged, not their logits: convex as well.
-`solver="sgd"` is the published recipe: full-batch gradient descent on CE + alpha * |beta|_1 from
-one-hot starts, negative weights set to 0 at the end.
+CE is the mean cross entropy of the weighted sum. It is convex in beta, and the L1 norm is linear
+for beta >= 0, so the bounded problem is smooth and has one minimum value. `solver="exact"` finds
+it. With `pool="probability"` the softmax of the outputs is averaged, not their logits; that is
+convex too. `solver="sgd"` is the published recipe: full-batch gradient descent on CE + alpha *
+|beta|_1 from one-hot starts, negative weights set to 0 at the end.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SOLVERS = ("exact", "sgd")
 SGD_STEPS, SGD_LR = 500, 0.1
 # Published start of iframe, mv, residual at the full network; an exit's start is itself.
 SGD_STREAM_START = (1.0, 1.2, 1.3)
-# How far from a stationary point (largest projected gradient) a solution may be. CE is of order 1
-# and float64 gradients are good to 1e-12, so this leaves only slack for L-BFGS to stop in.
+# The largest projected gradient that a solution may have. CE is of order 1 and float64 gradients
+# are exact to 1e-12, so L-BFGS reaches this easily.
 STATIONARY = 1e-5
-# The least probability that a cross entropy sees.
+# Smaller probabilities count as this one.
 TINY = 1e-300
 
 
@@ -101,7 +101,7 @@ def combine(
         return np.einsum("dk,nkc->ndc", weights, logits, optimize=True)
     log_p = log_softmax(logits, axis=2)
     shares = weights / weights.sum(axis=1, keepdims=True)
-    # A row at a time: the sum over outputs of what is 0 in most places would be a large array.
+    # Row by row, because one array for all rows would be large and mostly 0.
     rows = [logsumexp(log_p[:, row > 0], axis=1, b=row[row > 0, None]) for row in shares]
     return np.stack(rows, axis=1)
 
@@ -129,8 +129,8 @@ def fit(
 ) -> Fit:
     """Learn the WISE weights from (n, K, C) logits and (n,) labels.
 
-    pool and temperatures as in `combine`. The weights of a pool of probabilities sum to 1, so the
-    L1 norm decides nothing there: it is left out, and only the exact solver is offered.
+    pool and temperatures as in `combine`. The weights of a pool of probabilities sum to 1, so their
+    L1 norm is constant. It is left out, and only the exact solver can be used.
     Raises ValueError for an unknown solver or alpha < 0, RuntimeError if no minimum was reached.
     """
     if solver not in SOLVERS:
@@ -158,7 +158,7 @@ def fit(
         ce = -np.mean(np.log(np.maximum(weights @ right, TINY)), axis=1)
         return Fit(weights, ce, ce)
     margins = np.ascontiguousarray(logits.swapaxes(0, 1))
-    margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE then needs no label any more
+    margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE needs no labels after this
     solve = _solve_exactly if solver == "exact" else _solve_by_sgd
     for point in range(1, len(weights)):
         ran = mask[point]
@@ -208,7 +208,7 @@ def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.n
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
     )
     beta, gradient = result.x, objective(result.x)[1]
-    # Zero at the minimum: no gradient inside, none that points out of the feasible set on its edge.
+    # It is 0 at the minimum, where no step inside the bounds lowers the objective.
     violation = np.abs(beta - np.maximum(beta - gradient, 0)).max()
     if violation > STATIONARY:
         raise RuntimeError(f"WISE did not converge (gradient {violation:.1e}): {result.message}")

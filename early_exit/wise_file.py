@@ -1,4 +1,4 @@
-"""The file wise.json: WISE weights of a run, and what they were fitted on."""
+"""The file wise.json: the WISE weights of a run, and their provenance."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def save_weights(
     pool: str = "logits",
     temperatures: Sequence[float] = (),
 ) -> None:
-    """Write weights (D, K) as JSON {"outputs", "betas": {point: {output: beta}}, "provenance"},
-    and with them "pool" and "temperatures", K numbers or none."""
+    """Write weights (D, K) as JSON.
+
+    {"outputs", "pool", "temperatures", "betas": {point: {output: beta}}, "provenance"}
+    """
     mask = available(outputs)
     betas = {
         point: {name: row[k] for k, name in enumerate(outputs) if ran[k]}

@@ -1,7 +1,7 @@
 """TEAM-Net, its internal classifiers, and imports of published weights."""
 
-STREAMS = ("iframe", "mv", "residual")  # in the order in which all arrays hold them
-FULL = "full"  # the decision point at the network's end; the others are exit1 ... exit4
+STREAMS = ("iframe", "mv", "residual")  # all arrays hold them in this order
+FULL = "full"  # the decision point at the end of the network; the others are exit1 ... exit4
 BACKBONE_OUTPUTS = ("fused", *STREAMS)  # fused: the sum of the streams
 # The paper's network. A new backbone has these values where nobody says otherwise.
 PUBLISHED_NETWORK = {

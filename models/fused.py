@@ -1,9 +1,9 @@
-"""Convolutions that are one oneDNN call together with what follows them: activation, and sum.
+"""Convolutions that compute the next activation, or the sum of a ResNet block, in one oneDNN call.
 
-For inference on CPU only. Saves a pass over the memory per activation and per sum of a ResNet, and
-PyTorch's own 1x1 convolution, half as fast, which it takes for few pictures on one thread.
-Weights stay in PyTorch's order: oneDNN's own, brought about once, is up to a quarter faster with
-AVX-512 and two to forty times slower with AVX2 alone.
+For inference on a CPU only. One call saves a pass over the memory for each activation and each sum.
+It also avoids PyTorch's own 1x1 convolution, which is half as fast and runs where one thread has
+few pictures. Weights keep PyTorch's order: oneDNN's own order is up to a quarter faster with
+AVX-512, but 2 to 40 times slower with AVX2 alone.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FusedBlock(nn.Module):
 
 
 def fuse_stream(stream: Stream) -> None:
-    """Replace, in place, what can be fused; batch norms must be folded already."""
+    """Fuse what can be fused, in place. The batch norms must be folded before."""
     for stage in stream.stages:
         for number, block in enumerate(stage):
             if isinstance(block, (BasicBlock, Bottleneck)):
@@ -93,7 +93,7 @@ def _fuse_row(row: nn.Sequential) -> None:
 
 
 def can_fuse(conv: nn.Conv2d) -> bool:
-    """Whether this PyTorch and CPU compute such convolutions, tried on one pixel."""
+    """Try on one pixel whether this PyTorch and this CPU compute such convolutions."""
     pixel = torch.zeros(1, conv.in_channels, 1, 1, dtype=conv.weight.dtype)
     try:
         FusedConv(conv)(pixel)

@@ -1,4 +1,4 @@
-"""The same network, faster: for evaluation, banks of frozen features and prediction."""
+"""A faster copy of a network, for evaluation, banks of frozen features and prediction."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def prepare_for_inference(
 ) -> Network:
     """A frozen copy of `model` in eval mode that gives the same outputs in less time.
 
-    Every batch normalisation after a convolution is folded into it, weights are channels_last,
-    and with `precision="bf16"` the convolutions run in bfloat16 (logits and squeeze vectors stay
-    float32). On a CPU each convolution takes its ReLU or sum along (`models.fused`). `compiled`
-    has torch.compile do that and more, per stage, for any batch size: its first pass takes half a
-    minute on an idle machine, and the first batch of one as long again, so it pays from some
-    hundred clips on; where there is no compiler a warning says so and the copy is not compiled.
-    Call the result under `torch.no_grad()`, on the device that `model` is on.
+    Every batch normalisation after a convolution is folded into it, and weights are channels_last.
+    With `precision="bf16"` the convolutions run in bfloat16; logits and squeeze vectors stay
+    float32. On a CPU each convolution computes its ReLU or sum too (`models.fused`). `compiled`:
+    torch.compile does that and more, stage by stage, for any batch size. The first pass then takes
+    half a minute on an idle machine, and so does the first batch of one clip, so it pays from some
+    hundred clips on. Without a compiler there is a warning, and the copy is not compiled.
+    Call the result under `torch.no_grad()`, on the device of `model`.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: choose {' or '.join(PRECISIONS)}")
@@ -55,7 +55,7 @@ def prepare_for_inference(
 
 
 def prepare_stream(stream: Stream, precision: str = "fp32") -> Stream:
-    """`prepare_for_inference` of a stream that is used without the others, on a CPU."""
+    """As `prepare_for_inference`, for one stream that is used alone, on a CPU."""
     stream = copy.deepcopy(stream).eval().requires_grad_(False)
     _fold_batch_norms(stream)
     _rearrange(stream, precision)
@@ -74,7 +74,7 @@ def _fuse(stream: Stream) -> None:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold, in place, each BatchNorm2d into the convolution that stands directly before it."""
+    """Fold each BatchNorm2d into the convolution directly before it, in place."""
     children = list(module.named_children())
     for (name, child), (norm_name, norm) in zip(children, children[1:]):
         holder, conv_name = (child, "net") if isinstance(child, TemporalShift) else (module, name)
@@ -87,7 +87,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
 
 
 def _can_compile(device: torch.device) -> bool:
-    """Try torch.compile on something tiny: it needs a C++ compiler or Triton, and may lack them."""
+    """Try torch.compile on a small function: it needs a C++ compiler or Triton."""
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
     except Exception as error:  # whatever the compiler's back end raises

@@ -1,9 +1,9 @@
 """torchvision's image networks, cut into the five stages of a stream.
 
-A stream is a stem and layer1 to layer4, whose features have strides 4, 4, 8, 16 and 32: the TEAM
-blocks stand between them, and streams of different networks have maps of the same size there.
-ResNets have these stages by name. Of other networks the blocks are dealt out by the stride of what
-they compute: the stem ends with the first block at stride 4. Where that is the only one there
+A stream is a stem and layer1 to layer4. Their features have strides 4, 4, 8, 16 and 32. TEAM blocks
+stand between them, so streams of different networks must have maps of the same size there. ResNets
+have these stages by name. The blocks of other networks are dealt out by the stride of their output:
+the stem ends with the first block at stride 4. Where only one block has stride 4
 (MobileNetV3-small, RegNetY-400MF and -800MF), layer1 is empty.
 """
 
@@ -24,8 +24,8 @@ from torchvision.models.convnext import LayerNorm2d
 
 FAMILIES = ("resnet", "mobilenetv2", "mobilenetv3", "efficientnet", "convnext", "regnet")
 STRIDES = (4, 4, 8, 16, 32)
-PICTURE = 64  # pixels a side of the picture whose way through a network tells its strides
-# By name: the module of torchvision that builds it.
+PICTURE = 64  # pixels a side of the picture by which strides are measured
+# The module of torchvision that builds each network.
 IMAGE_NETWORKS = {
     name: torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]
     for name in torchvision.models.list_models(module=torchvision.models)
@@ -48,9 +48,9 @@ def build_network(
 ) -> nn.Module:
     """A torchvision network whose first convolution takes `in_channels`.
 
-    weights: a state_dict of the network for colour pictures, such as `load_imagenet` gives. A first
-    convolution of other than 3 channels gets for each the mean over the colours, times
-    3 / in_channels, so that its outputs keep their size. Raises ValueError as `check_arch` does.
+    weights: a state_dict for colour pictures, such as `load_imagenet` gives. A first convolution
+    with another number of channels gets in each the mean over the colours, times 3 / in_channels,
+    so that its outputs keep their size. Raises ValueError as `check_arch` does.
     """
     check_arch(arch)
     network = _new(arch)
@@ -62,7 +62,7 @@ def build_network(
 
 
 def check_arch(arch: str) -> None:
-    """Raise ValueError, with the reason and the names that work, for a network of no stream."""
+    """Raise ValueError, with the reason and names that work, if no stream can be this network."""
     if arch in ARCHS:
         return
     reason = f"unknown arch {arch!r}"
@@ -90,9 +90,7 @@ def cut(network: nn.Module) -> Cut:
 def _new(arch: str) -> nn.Module:
     try:
         return torchvision.models.get_model(arch)
-    except (
-        NotImplementedError
-    ):  # RegNet computes its widths with tensors, for which meta is no place
+    except NotImplementedError:  # RegNet computes its widths with tensors, which meta cannot
         with torch.device("cpu"):
             return torchvision.models.get_model(arch).to("meta")
 
@@ -132,7 +130,7 @@ def _resnet_stages(network: nn.Module) -> tuple[nn.Sequential, ...]:
 
 
 def _deal_out(network: nn.Module) -> tuple[nn.Sequential, ...]:
-    """The blocks of a network in five rows, by the stride of their output."""
+    """The blocks of a network in five stages, by the stride of their output."""
     if hasattr(network, "features"):
         blocks = list(_blocks(network.features))
     elif hasattr(network, "trunk_output"):  # RegNet
@@ -155,7 +153,7 @@ def _deal_out(network: nn.Module) -> tuple[nn.Sequential, ...]:
 
 
 def _blocks(row: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a row; a Sequential of modules of one kind is a row of blocks itself."""
+    """The blocks of a row. A Sequential of modules of one kind is itself a row of blocks."""
     for child in row.children():
         kinds = {type(module) for module in child.children()}
         if isinstance(child, nn.Sequential) and len(kinds) == 1:
@@ -165,7 +163,7 @@ def _blocks(row: nn.Module) -> Iterator[nn.Module]:
 
 
 class _NoNorms(TorchFunctionMode):
-    """Normalisations return their input: on meta tensors they are most of PyTorch's work."""
+    """Normalisations return their input, because on meta tensors they take most of the time."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         is_norm = function in (F.batch_norm, F.layer_norm)
@@ -174,7 +172,7 @@ class _NoNorms(TorchFunctionMode):
 
 @torch.no_grad()
 def _shapes(modules: Iterable[nn.Module], in_channels: int) -> list[torch.Size]:
-    """Of the output of each, one after the other, on the way of a picture without data."""
+    """The shape of each module's output, one after the other, for a picture without data."""
     x, shapes = torch.empty(1, in_channels, PICTURE, PICTURE, device="meta"), []
     with _NoNorms():
         for module in modules:
@@ -194,7 +192,7 @@ def _width_of_input(modules: list[nn.Module]) -> int:
 
 
 def _why_not(arch: str) -> str:
-    """Why a network of torchvision that is in no family of FAMILIES has no five stages."""
+    """Why a torchvision network outside FAMILIES has no five stages."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = _new(arch)

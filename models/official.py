@@ -31,8 +31,8 @@ def is_official(checkpoint: Mapping) -> bool:
 def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamNetIC:
     """The network of a published checkpoint, in eval mode, with the exits the file has.
 
-    Classes, streams, temporal shift, exits and T are read from keys and shapes. A file without
-    exits does not tell T: then it is `num_segments`, or 8; `net.backbone.config` records it.
+    Keys and shapes tell classes, streams, temporal shift, exits and T. A file without exits does
+    not tell T: it is then `num_segments`, by default 8. `net.backbone.config` records it.
     Raises ValueError, listing keys, when the file does not fit the network or `num_segments`.
     """
     state = _unwrap(checkpoint)
@@ -61,7 +61,7 @@ def _unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:
 
 
 def _read_num_segments(state: Mapping, exits: list[int], asked: int | None) -> int:
-    """T of the exits' input sizes; all of them and `asked` must agree."""
+    """T by the input sizes of the exits. All of them and `asked` must agree."""
     found = {}
     for k in exits:
         squeeze_size = _shape(state, f"team{k - 1}.fc_squeeze.weight")[0]

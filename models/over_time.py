@@ -1,9 +1,9 @@
 """Early exit over time: the network on some segments of a clip, then on more, then deeper.
 
-Without temporal shift the segments do not see each other until their logits are averaged. So the
-network of one segment, run on the segments one after the other, gives the network's own logits: the
-mean over the first k segments is a complete answer at k/T of the cost. Where streams are summed
-(`--fusion sum`) they do not see each other either, and the sum of some is an answer of theirs.
+Without temporal shift no segment sees another until their logits are averaged. So a network of one
+segment, run on one segment after the other, gives the logits of the whole network. The mean over
+the first k segments is a complete answer at k/T of the cost. Where streams are only summed
+(`--fusion sum`), no stream sees another either, and the sum of some streams is an answer too.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def one_segment(backbone: TeamNet) -> TeamNet:
 def whole_clip(
     single: TeamNet, inputs: Sequence[torch.Tensor]
 ) -> tuple[BackboneOutput, torch.Tensor]:
-    """What the network says of clips (b, t, c, h, w), and the logits (b, t, 3, C) of each segment.
+    """The network's output for clips (b, t, c, h, w), and the logits (b, t, 3, C) of each segment.
 
-    single: of `one_segment`. The first is, to the bit, what the network of whole clips returns.
+    single: of `one_segment`. The first equals, to the bit, what the network of whole clips returns.
     """
     clips = inputs[0].shape[:2]
     output = single(*(x.flatten(0, 1)[:, None] for x in inputs))

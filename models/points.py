@@ -1,7 +1,7 @@
-"""Decision points of exits over time: pairs (segments read, depth), and what is answered there.
+"""Decision points of exits over time: pairs (segments read, depth), and the answer at each.
 
-A depth is an exit, a sum of streams such as `iframe+residual`, or `full`. Needs no network, so what
-reads saved logits does not import torchvision.
+A depth is an exit, a sum of streams such as `iframe+residual`, or `full`. This file needs no
+network, so scripts that read saved logits do not import torchvision.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ROUTES = ("time", "depth_then_time", "streams_then_time", "streams_coarse")
 
 
 def streams_of(depth: str) -> tuple[str, ...]:
-    """The streams whose sum a depth is: all of `full`, those named in `iframe+residual`, none of an
-    exit."""
+    """The streams that are summed at a depth: all for `full`, two for `iframe+residual`, none for
+    an exit."""
     return STREAMS if depth == FULL else tuple(x for x in STREAMS if x in depth.split("+"))
 
 
@@ -29,7 +29,7 @@ def depth_of(streams: Sequence[str]) -> str:
 
 
 def uses_streams(route: Sequence[tuple[int, str]]) -> bool:
-    """Whether some point of the route is a part of the streams."""
+    """Whether some point of the route sums only some of the streams."""
     return any(streams_of(depth) not in ((), STREAMS) for _, depth in route)
 
 
@@ -41,11 +41,11 @@ def exits_of(route: Sequence[tuple[int, str]]) -> list[int]:
 def answer(
     segments: torch.Tensor, evidence: str = "logits", whole: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(n, C): what k segments say together, of their logits (n, k, outputs, C), float16 numbers.
+    """(n, C): the answer of k segments together, from their logits (n, k, outputs, C) in float16.
 
-    The outputs are summed: one exit, or the three streams. evidence: the mean of `logits`, or the
-    log of the mean `probability`. whole: (n, outputs, C), the network's own mean over all segments,
-    which is the answer where it is given and the evidence is the logits.
+    The outputs are summed: one exit, or some streams. evidence: `logits` averages the logits,
+    `probability` averages the probabilities and returns the log. whole: (n, outputs, C), the
+    network's own mean over all segments. With the evidence `logits` it takes the place of the mean.
     """
     if evidence == "logits":
         mean = segments.float().mean(1) if whole is None else whole

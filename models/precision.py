@@ -1,4 +1,4 @@
-"""Which precision a machine computes fast: bf16 where its processor multiplies it, else fp32."""
+"""Which precision is fast on a machine: bf16 where its processor multiplies bf16, else fp32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def resolve(precision: str, device: str = "cpu") -> str:
-    """fp32 or bf16: what `auto` means on this device, or what is asked for.
+    """fp32 or bf16: the word itself, or what `auto` means on this device.
 
     Warns, with the times of one convolution, when bf16 is asked for where it is emulated. Raises
     ValueError for a word that is none of CHOICES.
@@ -49,9 +49,9 @@ def has_bf16(device: str = "cpu") -> bool:
 
 
 def cpu_has_bf16(cpuinfo: str, environ: Mapping[str, str]) -> bool:
-    """As `has_bf16`, from the text of /proc/cpuinfo (empty where there is none: no Linux).
+    """As `has_bf16`, from the text of /proc/cpuinfo, which is empty on other systems than Linux.
 
-    ONEDNN_MAX_CPU_ISA in `environ` holds a processor down to less than it has.
+    ONEDNN_MAX_CPU_ISA in `environ` may forbid instructions that the processor has.
     """
     limit = environ.get("ONEDNN_MAX_CPU_ISA") or environ.get("DNNL_MAX_CPU_ISA") or ""
     if limit.upper() in ISA_WITHOUT_BF16:

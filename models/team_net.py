@@ -1,10 +1,10 @@
 """TEAM-Net (Wang, She, Smolic, BMVC 2021): three image networks over the segments of a clip.
 
-I-frames, motion vectors and residuals pass stem, layer1 .. layer4 of their own network, published
-as ResNets. After the stem and after layers 1 to 3 a TEAM block lets the streams re-weight each
-other. Exit k of the study reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written
-stage by stage. Streams that are only summed have no TEAM blocks: their exits read the averages that
-a squeeze vector is made from.
+I-frames, motion vectors and residuals each have a network of their own, a ResNet in the paper.
+After the stem and after layers 1 to 3 a TEAM block lets the streams re-weight each other. Exit k
+reads the squeeze vector of TEAM block k, so `TeamNet.forward` is written stage by stage. Streams
+that are only summed have no TEAM blocks. Their exits read the averages from which a squeeze vector
+is made.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from models.weights import load_imagenet
 IN_CHANNELS = dict(zip(STREAMS, (3, 2, 3)))
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 NUM_TEAM_BLOCKS = len(STAGES) - 1  # between them
-# How streams answer together: by TEAM blocks as published; by TEAM blocks that change nothing until
-# they have learned to, so that streams trained alone can be joined; by the sum of their logits.
+# How streams answer together. team: by TEAM blocks, as published. neutral-team: by TEAM blocks that
+# change nothing at first, so that streams trained alone can be joined. sum: by the sum of logits.
 FUSIONS = ("team", "neutral-team", "sum")
 SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
 CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
@@ -35,7 +35,7 @@ StageMaps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, resi
 
 
 class BackboneOutput(NamedTuple):
-    """All float32, whatever the precision of the convolutions. Logits are means over segments."""
+    """All are float32 at any precision of the convolutions. Logits are means over segments."""
 
     squeezes: tuple[torch.Tensor, ...]  # what exits read: four (b, t*d_k), segments in order
     iframe: torch.Tensor  # (b, num_classes)
@@ -90,8 +90,8 @@ class Stream(nn.Module):
 class TeamBlock(nn.Module):
     """Channel attention, then spatial attention, both computed from the three streams together.
 
-    In two steps, because an exit needs only the first: `squeeze` and `scale`. neutral: each
-    attention is twice the sigmoid and starts at 1.
+    Two steps, `squeeze` and `scale`, because an exit needs only the first. neutral: each attention
+    is twice the sigmoid and starts at 1.
     """
 
     def __init__(self, channels: tuple[int, int, int], neutral: bool = False):
@@ -100,7 +100,7 @@ class TeamBlock(nn.Module):
         total = sum(channels)
         self.squeeze_size = total // SQUEEZE_REDUCTION
         self.fc_squeeze = nn.Linear(total, self.squeeze_size, bias=False)
-        # One matrix and one conv hold the three streams' own ones; rows I-frame, MV, residual.
+        # One matrix and one conv hold those of the three streams, in the order of STREAMS.
         self.fc_scale = nn.Linear(self.squeeze_size, total, bias=False)
         self.conv_spatial = nn.Conv2d(3, 3, kernel_size=3, padding=1, bias=False)
         if neutral:
@@ -117,7 +117,7 @@ class TeamBlock(nn.Module):
         with full_precision(squeeze):
             weights = self._attention(self.fc_scale(squeeze)).split(self.channels, dim=1)
         scaled = [x * w.to(x.dtype)[:, :, None, None] for x, w in zip(features, weights)]
-        # not mean, which copies all of a bfloat16 x to float32 first
+        # mean would first copy all of a bfloat16 x to float32
         maps = [x.sum(1, keepdim=True) / x.shape[1] for x in scaled]  # (b*t, 1, h, w)
         weights = self._attention(self.conv_spatial(torch.cat(maps, dim=1))).split(1, dim=1)
         if torch.is_grad_enabled():
@@ -129,8 +129,8 @@ class TeamBlock(nn.Module):
 
 
 class Averages(nn.Module):
-    """In the place of a TEAM block where streams are summed: nothing is re-weighted, and the vector
-    that an exit reads is the average of every channel of the three streams."""
+    """Takes the place of a TEAM block where streams are summed. It re-weights nothing, and an exit
+    reads the average of every channel of the three streams."""
 
     def __init__(self, channels: tuple[int, int, int]):
         super().__init__()
@@ -148,10 +148,9 @@ class Averages(nn.Module):
 class TeamNet(nn.Module):
     """The backbone. `arch` is the I-frame stream's network, `motion_arch` the others'.
 
-    `fusion` is one of FUSIONS. pretrained: "imagenet" starts all streams from torchvision's
-    weights, {stream: "imagenet"} those named; `models.weights.load_imagenet` looks for them in
-    `weights_dir`.
-    `TeamNet(**net.config)` builds the same network again (with new weights).
+    fusion: one of FUSIONS. pretrained: "imagenet" starts all streams from torchvision's weights,
+    {stream: "imagenet"} only those named. weights_dir: see `models.weights.load_imagenet`.
+    `TeamNet(**net.config)` builds the same network again, with new weights.
     """
 
     def __init__(
@@ -241,14 +240,14 @@ class TeamNet(nn.Module):
     ) -> tuple[StageMaps, torch.Tensor]:
         """One stage further: features after the stem (stage 0) or layer `stage`, and their squeeze.
 
-        The features that come in are first scaled by the TEAM block whose `squeeze` comes with
-        them. So whoever stops at a squeeze vector has computed nothing that it does not depend on.
+        The TEAM block before first scales the features that come in, by the `squeeze` that comes
+        with them. So a clip that leaves at a squeeze vector has computed nothing in vain.
         """
         features = self._run_stage(stage, features, squeeze)
         return features, self.team[stage].squeeze(features)
 
     def leave(self, features: StageMaps, squeeze: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The rest of the way: logits of I-frame, MV and residual, and their sum."""
+        """The last stage: logits of I-frame, MV and residual, and their sum."""
         features = self._run_stage(NUM_TEAM_BLOCKS, features, squeeze)
         logits = [
             stream.classify(x, self.num_segments) for stream, x in zip(self.streams, features)
@@ -276,7 +275,7 @@ def new_classifier(in_features: int, num_classes: int) -> nn.Linear:
 
 
 def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
-    """Autocast off on the device of `x`; meta tensors (MACs) know no autocast."""
+    """Autocast off on the device of `x`. Meta tensors have no autocast."""
     if x.is_meta:
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)

@@ -27,7 +27,7 @@ class ExitOutput(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """Where each of b clips left and what it was called there.
+    """Where each of b clips left, and its label there.
 
     Decision points are counted from 0: the policy's exits, then the full network.
     """
@@ -41,10 +41,10 @@ class Decisions(NamedTuple):
 class TeamNetIC(nn.Module):
     """A frozen backbone with exits after the TEAM blocks `exits` (numbers 1 to 4, ascending).
 
-    ic_pool: an exit reads the squeeze vectors of all segments, `concat`enated (as published), or
-    their `mean`, which is there for any number of segments (`models.over_time`).
-    The backbone gets no gradients and stays in eval mode even when the module is set to train:
-    an exit's input must be a fixed function of the clip.
+    ic_pool: what an exit reads. `concat`: the squeeze vectors of all segments, as published.
+    `mean`: their mean, which exists for any number of segments (`models.over_time`).
+    The backbone gets no gradients and stays in eval mode even when the module trains, because an
+    exit's input must be a fixed function of the clip.
     """
 
     def __init__(self, backbone: TeamNet, exits: Sequence[int] = (1, 2, 3), ic_pool: str = CONCAT):
@@ -92,10 +92,10 @@ class TeamNetIC(nn.Module):
         policy: Policy,
         together: bool | None = None,
     ) -> Decisions:
-        """Decide every clip as early as `policy` lets it, running nothing for clips that left.
+        """Decide every clip as early as `policy` allows; run nothing for clips that have left.
 
-        Inputs as for `TeamNet.forward`. together: run the clips as one batch; default: not on a
-        CPU, where the first layers wait for memory, and one clip's maps fit into the cache.
+        Inputs as for `TeamNet.forward`. together: run the clips as one batch. The default is False
+        on a CPU, where the maps of one clip fit into the cache and those of a batch do not.
         Raises ValueError when the policy uses an exit that this network does not have.
         """
         if together is None:
@@ -167,7 +167,7 @@ class Deciding:
         )
 
     def at_exit(self, seen: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Decide those who are sure enough; returns who of the present clips stays, (n,) bool."""
+        """Decide the clips that are sure enough; returns which present clips stay, (n,) bool."""
         combined, leaves = self._at_point(seen)
         self._record(combined[leaves], self.rows[leaves])
         self.rows = self.rows[~leaves]

@@ -15,8 +15,8 @@ SHIFT_DIVISOR = 8  # 1/8 of the channels moves each way, the published setting
 class TemporalShift(nn.Module):
     """Run `net` on an input whose channels are partly exchanged between neighbouring segments.
 
-    The first 1/8 of the channels comes from the next segment, the second 1/8 from the previous one;
-    where there is no neighbour they are zero. Shape in and out: (b*t, c, h, w).
+    The first 1/8 of the channels comes from the next segment, the second 1/8 from the previous one.
+    Without a neighbour they are zero. Shape in and out: (b*t, c, h, w).
     """
 
     def __init__(self, net: nn.Module, num_segments: int):
@@ -29,7 +29,7 @@ class TemporalShift(nn.Module):
 
 
 def shift_segments(x: torch.Tensor, num_segments: int) -> torch.Tensor:
-    """The shift itself, (b*t, c, h, w) to the same shape and memory format."""
+    """(b*t, c, h, w) to the same shape and memory format."""
     fold = x.shape[1] // SHIFT_DIVISOR
     shifted = torch.zeros_like(x)
     source = x.unflatten(0, (-1, num_segments))  # (b, t, c, h, w)
@@ -41,12 +41,12 @@ def shift_segments(x: torch.Tensor, num_segments: int) -> torch.Tensor:
 
 
 def add_temporal_shift(layers: Sequence[nn.Sequential], num_segments: int) -> None:
-    """Shift before the first convolution of residual branches, in place; as published.
+    """Shift before the first convolution of each residual branch, in place, as published.
 
-    `layers` are layer1 .. layer4 of a stream. ResNets shift in every block, those whose layer3 has
-    23 blocks or more (ResNet-101 and deeper) in every second one. Inverted residuals (MobileNet,
-    EfficientNet) shift before the convolution that expands, in blocks that add their input. Blocks
-    of RegNet and ConvNeXt are treated as those of ResNets.
+    layers: layer1 .. layer4 of a stream. ResNets shift in every block. Those with 23 blocks or more
+    in layer3 (ResNet-101 and deeper) shift in every second one. Inverted residuals (MobileNet,
+    EfficientNet) shift before the convolution that expands, if the block adds its input. RegNet and
+    ConvNeXt are treated like ResNets.
     """
     step = 2 if hasattr(layers[2][0], "conv1") and len(layers[2]) >= 23 else 1
     for layer in layers:

@@ -1,4 +1,4 @@
-"""ImageNet weights of torchvision's networks: which files, where they lie, and their check."""
+"""ImageNet weights of torchvision's networks: their files, where they lie, and their check."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def load_imagenet(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The state_dicts of torchvision's IMAGENET1K_V1 weights, by network.
 
-    They are read from `weights_dir`; without one from torch's hub cache, into which a file that is
-    not there is downloaded. Raises ValueError where one cannot be had, with all files that are
-    wanted, and where a file is not what its name says: torchvision's names end with the first
-    digits of their SHA-256.
+    They are read from `weights_dir`. Without one they are read from torch's hub cache, and a
+    missing file is downloaded into it. Raises ValueError, naming all files that are wanted, where
+    one cannot be had, and where the content of a file does not match its name: torchvision's names
+    end with the first digits of the SHA-256.
     """
     wanted = {arch: _weights(arch) for arch in archs}
     folder = Path(torch.hub.get_dir(), "checkpoints") if weights_dir is None else Path(weights_dir)

@@ -56,7 +56,7 @@ def test_killed_exits_go_on_to_the_same_weights(frozen_toy, tmp_path, monkeypatc
 
 
 def run_here(command, threads):
-    """As sweep.run, in this process: the same commands and result lines in less time."""
+    """As sweep.run_script, in this process: the same commands and result lines in less time."""
     assert threads >= 1
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -76,7 +76,7 @@ class Here:
 
 def run_sweep(frozen_toy, monkeypatch, *more):
     options, best = frozen_toy
-    monkeypatch.setattr(sweep, "run", run_here)
+    monkeypatch.setattr(sweep, "run_script", run_here)
     # A training takes signals, which Python allows in the main thread only.
     monkeypatch.setattr(sweep, "ThreadPoolExecutor", lambda jobs: contextlib.nullcontext(Here))
     parser = sweep.get_args_parser()

@@ -1,4 +1,4 @@
-"""A checkpoint says how it is to be used: options and lists that contradict it are errors."""
+"""A checkpoint records how it was trained. Options and lists that contradict it are errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from models import PUBLISHED_NETWORK
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
 
-# What a backbone says of itself; an option of these names may only repeat it.
+# What a backbone records of itself. An option of such a name may only repeat it.
 READ_FROM_BACKBONE = tuple(PUBLISHED_NETWORK)
 
 
 def load_as_trained(path: Path, asked: Mapping[str, object]) -> tuple[dict, TeamNet, int]:
     """A backbone's checkpoint, its network and its crop size.
 
-    asked: what the user says of it, None where nothing; keys READ_FROM_BACKBONE. Raises
-    FileNotFoundError, and ValueError where one contradicts it or the file is no backbone.
+    asked: the user's options READ_FROM_BACKBONE, None where not given. Raises FileNotFoundError,
+    and ValueError where an option contradicts the file or the file is no backbone.
     """
     checkpoint = load_checkpoint(path)
     backbone = backbone_from(checkpoint, path, asked["num_segments"])
@@ -45,9 +45,8 @@ def check_classes(
 ) -> None:
     """Raise ValueError where the class names of `source` are not those of the checkpoint `path`.
 
-    known: the checkpoint's names by label, None where it records none; count: its classes. Letter
-    case and underscores do not matter, nor a label that is named by its number, as labels without
-    a name are.
+    known: the checkpoint's names by label, None where it records none. count: how many it has.
+    Letter case and underscores do not matter. A label may also be named by its number.
     """
     if len(names) != count:
         raise ValueError(f"{path} knows {count} classes, {source} has {len(names)}")

@@ -46,7 +46,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class BackboneRecipe(EvaluationSettings):
-    """How a backbone is trained; see the options. select_on is the data's."""
+    """How a backbone is trained; see the options."""
 
     lr: float
     epochs: int
@@ -86,8 +86,11 @@ def check_batches(
     crop_size: int,
     sync_bn: bool,
 ) -> None:
-    """Raise ValueError where a pass would give BatchNorm one value per channel: one clip of one
-    segment whose last feature map, a 32nd of the crop, is one pixel."""
+    """Raise ValueError where a pass would give BatchNorm only one value per channel.
+
+    Such a pass has one clip of one segment, and its last feature map, a 32nd of the crop, one
+    pixel.
+    """
     processes = distributed.world_size()
     per_clip = num_segments * math.ceil(crop_size / 32) ** 2
 
@@ -187,7 +190,7 @@ def train_backbone(
                 folder.log(line)
                 progress.next_epoch()
                 state.save(folder.path)
-        except Stopped:  # in the middle of an epoch, or between its steps and its end
+        except Stopped:  # during an epoch, or after its last step
             state.save(folder.path)
             raise
 
@@ -202,7 +205,7 @@ def train_backbone(
 
 @contextlib.contextmanager
 def segments_of(model: TeamNet, num_segments: int) -> Iterator[None]:
-    """Have the model take clips of another number of segments."""
+    """The model takes clips of another number of segments while this context lasts."""
     own, model.num_segments = model.num_segments, num_segments
     try:
         yield
@@ -217,7 +220,7 @@ def select_best(
     state: TrainingState,
     device: torch.device,
 ) -> dict:
-    """Evaluate on the selection videos; save the model if it is the best, or the last is wanted.
+    """Evaluate on the selection videos. Save the model if it is the best, or with --select-on last.
 
     Returns what goes into the log.
     """

@@ -1,7 +1,7 @@
 """The bank: the inputs of the exits and their teachers, by view, computed once and kept on disk.
 
-The backbone is frozen and in eval mode while exits train, so an exit's input is a fixed function
-of the clip view: all methods and seeds train from one pass over the data.
+The backbone is frozen and in eval mode while exits train. So an exit's input is a fixed function of
+the view, and all methods and seeds train from one pass over the videos.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from models.team_net import TeamNet
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.features import Features, compute_view
 
-# Raise this with every change of the features of the same weights and videos. It is part of the
-# digest, so banks of older code are not used.
+# Raise this when the code computes other features for the same weights and videos. It is part of
+# the digest, so banks of older code are not used.
 FEATURES_VERSION = 2
 BANK_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 ABOUT = "about.json"
-KEPT_BYTES = 2**30  # of views in memory; to read them each epoch is slower than to train
+KEPT_BYTES = 2**30  # of views kept in memory, because reading them each epoch takes longer than
+training
 
 
 class FrozenNetwork:
@@ -51,7 +52,7 @@ class FrozenNetwork:
 
     @functools.cached_property
     def prepared(self) -> TeamNet:
-        """The copy that computes; made at first use, since a ready bank does not need it."""
+        """The copy that computes. It is made at its first use, since a ready bank needs none."""
         return prepare_for_inference(self.backbone.to(self.settings["device"]), self.precision)
 
     def compute(self, dataset: VideoDataset, view: int, per_segment: bool = False) -> Features:
@@ -167,11 +168,11 @@ class Views:
 
 
 def fill_share(banks: dict[str, Views], counts: dict[str, int], number: int, total: int) -> int:
-    """Compute what share `number` of 1..total lacks of the first views of these parts.
+    """Compute the missing views of one share, `number` of 1..total, and return the number of clips.
 
-    The views of all parts, in one sequence, are given to the shares in turn. A share's views do not
-    depend on those that are there, so a killed share can be started again. Returns the number of
-    clips computed.
+    counts: how many views of each part are wanted. The views of all parts, in one sequence, are
+    given to the shares in turn. A share's views do not depend on those that exist, so a killed
+    share can be started again.
     """
     dealt = [(part, view) for part, count in counts.items() for view in range(count)]
     mine = dealt[number - 1 :: total]
@@ -183,7 +184,7 @@ def fill_share(banks: dict[str, Views], counts: dict[str, int], number: int, tot
 
 
 def stale_note(cache_dir: Path, about: dict) -> str | None:
-    """A line about the bank of the same data that differs least from the new one, if any."""
+    """A note on the most similar other bank of the same data, if there is one."""
     ours, others = _in_words(about["identity"]), []
     for folder, theirs in read_banks(cache_dir).items():
         if theirs and theirs["name"] == about["name"]:
@@ -201,7 +202,7 @@ def stale_note(cache_dir: Path, about: dict) -> str | None:
 
 
 def read_banks(cache_dir: Path) -> dict[Path, dict | None]:
-    """Every bank under `cache_dir` with its about.json; None where there is none of our kind."""
+    """Every bank under `cache_dir` with its about.json; None for one of older code."""
     files = [*cache_dir.glob(f"*/{ABOUT}"), *cache_dir.glob("*/view_*.pt")]
     banks = {}
     for folder in sorted({file.parent for file in files}):
@@ -212,7 +213,7 @@ def read_banks(cache_dir: Path) -> dict[Path, dict | None]:
 
 
 def _in_words(identity: dict) -> dict:
-    """The fields of an identity one by one, under the names that users know."""
+    """The fields of an identity under names that users know."""
     fields = {**identity, **identity["config"], **identity["data"]}
     words = {
         "features": "the version of the code",
@@ -221,7 +222,7 @@ def _in_words(identity: dict) -> dict:
         "file_sizes": "the video files",
         "dtype": "--bank-dtype",
     }
-    plain = json.loads(json.dumps(fields))  # as it reads from a file: tuples are lists
+    plain = json.loads(json.dumps(fields))  # tuples become lists, as in a file
     return {words.get(k, k): v for k, v in plain.items() if k not in ("config", "data")}
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the newest, the one before it and the best; and backbones in them."""
+"""Checkpoints of a run (the newest, the one before it, the best), and the backbones in them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says why and what to do."""
+    """A checkpoint that cannot be used. The message says why and what to do."""
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Write a dict of tensors and plain values; `path` holds the old content or the new, whole."""
+    """Write a dict of tensors and plain values, whole or not at all."""
     save_tensors(path, content)
 
 
@@ -91,7 +91,7 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
 def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
     """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
-        # To draw random weights takes longer than to read the right ones.
+        # On meta no random weights are drawn, which would take longer than reading the file.
         with torch.device("meta"):
             backbone = TeamNet(**content["config"])
         backbone.load_state_dict(content["model"], assign=True)

@@ -19,7 +19,7 @@ class Schedule:
     stream, three from the residual stream and the rest from the I-frame stream.
 
     Teachers are the backbone's streams, `fused` (their sum) or `labels` (plain cross entropy).
-    `weakest`, `middle` and `strongest` are streams as well, told by their top-1 (`measured`).
+    `weakest`, `middle` and `strongest` are streams too; `measured` finds which by their top-1.
     """
 
     def __init__(self, words: str, epochs: int):
@@ -54,7 +54,7 @@ class Schedule:
         self.teachers += [teacher] * int(count)
 
     def measured(self, stream_logits: torch.Tensor, labels: torch.Tensor) -> Schedule:
-        """With streams for `weakest`, `middle` and `strongest`, by their top-1 on these videos.
+        """The schedule with a stream for each of RANKS, by their top-1 on these videos.
 
         stream_logits (n, 3, classes), order I, MV, R; labels (n,). Of streams with equal
         top-1 the first in the paper's order is the weaker: motion vectors, residuals, I-frames.
@@ -71,7 +71,7 @@ class Schedule:
 
 
 def teacher_logits(teacher: str, stream_logits: torch.Tensor) -> torch.Tensor:
-    """The teacher's logits (n, classes) out of the streams' (n, 3, classes), order I, MV, R."""
+    """The teacher's logits (n, classes), from the streams' (n, 3, classes), order I, MV, R."""
     if teacher == "fused":
         return stream_logits.sum(1)
     return stream_logits[:, STREAMS.index(teacher)]
@@ -90,8 +90,8 @@ def exit_loss(
         student: logits of the exit, (n, classes).
         teacher: one of TEACHERS, not of RANKS.
         stream_logits: the frozen streams' logits (n, 3, classes), order I, MV, R.
-        labels: (n,) int64, used by the teacher `labels` only; it says nothing of clips without a
-            label (-1), and the loss of a batch of such clips is 0.
+        labels: (n,) int64, for the teacher `labels`. It does not teach clips without a label (-1);
+            the loss of a batch of such clips is 0.
         temperature: divides both logits; the loss is scaled by its square (Hinton et al. 2015),
             which keeps the size of the gradient.
 

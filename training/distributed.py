@@ -1,6 +1,6 @@
 """Several processes started by torchrun, one per device, or one started by plain `python`.
 
-Every function works in both cases: a single process gets its own values back and never waits. Only
+Every function works in both cases. A single process gets its own values back and never waits. Only
 the main process, rank 0, writes files and prints.
 """
 
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-# For processes that hang. It is longer than one process needs to index all videos. A process that
-# ends is noticed at once, because its connection closes.
+# For processes that hang. It is longer than one process needs to index all videos. The end of a
+# process is noticed at once, because its connection closes.
 TIMEOUT = datetime.timedelta(hours=2)
 
 
 def launched() -> bool:
-    """Whether torchrun (or who sets its environment variables) started this process."""
+    """Whether the environment variables of torchrun are set."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 

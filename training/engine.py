@@ -1,4 +1,4 @@
-"""One epoch of backbone training; the rest of a run is in backbone.py."""
+"""One epoch of backbone training. backbone.py has the rest of a run."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ def make_optimizer(
     depth_scale: float = 1.0,
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
-    """`sgd` (momentum .9, the published one) or `adamw`, both fused where the device has it.
+    """`sgd` (momentum .9, as published) or `adamw`, both fused.
 
-    The scales are those of `lr_scales`. Weight decay is for matrices and kernels only, not for
-    biases and normalisation.
+    The scales are those of `lr_scales`. Biases and normalisation have no weight decay.
     """
     scales = lr_scales(model, classifier_scales, depth_scale)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by (lr scale, decay)
@@ -84,9 +83,9 @@ def clip_loss(
 
 
 def make_mixup(alpha: float, num_classes: int) -> v2.MixUp:
-    """Mix each clip with another of its batch (Zhang et al., ICLR 2018); for `mixed`.
+    """Mixes each clip with another of its batch (Zhang et al., ICLR 2018); used by `mixed`.
 
-    All modalities and the label of a batch use one share, drawn from Beta(alpha, alpha).
+    All modalities and labels of a batch use one share, drawn from Beta(alpha, alpha).
     """
     return v2.MixUp(alpha=alpha, num_classes=num_classes, labels_getter=lambda clips: clips[-1])
 
@@ -98,7 +97,7 @@ def mixed(batch: Batch, mixup: v2.MixUp) -> Batch:
 
 
 def make_ema(model: TeamNet, decay: float) -> AveragedModel:
-    """A running mean of weights and BatchNorm statistics, to `update_parameters` each step."""
+    """A running mean of weights and BatchNorm statistics; call `update_parameters` each step."""
     average = get_ema_multi_avg_fn(decay)
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
@@ -134,10 +133,10 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """Run the remaining steps of the epoch in `state`; call `after_step` after each.
 
-    network: state.model, or that in DistributedDataParallel. loader: its batch sampler is a
+    network: state.model, alone or in DistributedDataParallel. loader: its batch sampler is a
     TrainBatches. frozen: of `keep_frozen`. Returns the mean loss and top1_pct of the whole epoch on
-    augmented clips (a mixed clip's label is the one with the larger share), and clips_per_s and
-    data_wait_share of the steps run here. Raises FloatingPointError, naming the clips, when the
+    augmented clips, and clips_per_s and data_wait_share of the steps run here. The label of a mixed
+    clip is the one with the larger share. Raises FloatingPointError, naming the clips, when the
     loss is not finite.
     """
     network.train()
@@ -190,13 +189,13 @@ def train_one_epoch(
 
 
 def dropout_seed(seed: int, epoch: int, step: int) -> int:
-    """The seed of one step in this process. A step repeated after a resume gets the same."""
+    """The seed of one step in this process; a resumed run repeats the step with it."""
     key = [seed, epoch, step, distributed.rank()]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
-    """Keep gradients in this process: for all passes of a step but the last."""
+    """Gradients stay in this process: for every pass of a step but the last."""
     if isinstance(network, nn.parallel.DistributedDataParallel):
         return network.no_sync()
     return contextlib.nullcontext()
@@ -205,7 +204,7 @@ def without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
 def check_finite(
     loss: torch.Tensor, epoch: int, step: int, batch: Batch, dataset: VideoDataset
 ) -> None:
-    """End all processes if the loss of one is not finite. That one raises, naming the clips."""
+    """End all processes if the loss of one is not finite; that process names the clips."""
     is_bad = not torch.isfinite(loss)
     (bad_anywhere,) = distributed.any_of(is_bad)
     if is_bad:

@@ -24,8 +24,8 @@ from training.run_folder import RunFolder
 from training.stopping import StopSignals
 
 ADAM_EPS = 1e-3  # PAPER: recipes
-# Between checkpoints. From a bank an epoch takes less time than to write one; what a killed run
-# lost, it does again with the same result.
+# Between checkpoints: with a bank, an epoch takes less time than writing one. A killed run repeats
+# the lost epochs with the same result.
 SAVE_SECONDS = 5.0
 
 
@@ -171,8 +171,10 @@ def train_heads_one_epoch(
 
 
 def segment_weights(clips: int, num_segments: int, generator: torch.Generator) -> torch.Tensor:
-    """(clips, num_segments): for each clip the weights of the mean over a random subset of its
-    segments. Every number of segments, from 1 to all, is as likely."""
+    """(clips, num_segments): for each clip the weights of a mean over a random subset of segments.
+
+    Subsets of 1, 2, ... all segments are equally likely.
+    """
     counts = torch.randint(1, num_segments + 1, (clips, 1), generator=generator)
     ranks = torch.rand(clips, num_segments, generator=generator).argsort(1).argsort(1)
     return (ranks < counts) / counts

@@ -20,7 +20,7 @@ class Features:
 
     squeezes: per TEAM block k (n, T * d_k), float16 or float32; streams: float32 logits
     (n, 3, classes), order I, MV, R; labels: (n,) int64; names: n strings. segments: float16 logits
-    of each segment (n, T, 3, classes), whose mean is `streams`; None where they were not asked for.
+    of each segment (n, T, 3, classes), whose mean is `streams`; None without `per_segment`.
     """
 
     squeezes: tuple[torch.Tensor, ...]
@@ -73,8 +73,8 @@ def compute_view(
 ) -> Features:
     """Features of one view of every video, or only of the videos `rows`.
 
-    network: of `prepare_for_inference`, on `device`. Raises ValueError where `per_segment` makes no
-    sense, see models.over_time.
+    network: of `prepare_for_inference`, on `device`. Raises ValueError where a segment alone has no
+    answer, see models.over_time.
     """
     single = one_segment(network) if per_segment else None
     sampler = ViewSampler(len(dataset), view, rows)

@@ -73,11 +73,11 @@ class Frozen:
         return put_exits_on(self.backbone, self.digest, path, content).to(self.device)
 
     def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
-        """The views of one of VIEW_PARTS, of `unlabelled`, or of `selection`: the part that models
-        are chosen on.
+        """The views of one of VIEW_PARTS, of `unlabelled`, or of `selection`, on which models are
+        chosen.
 
-        Augmented views, which only teach, are rounded to `bank_dtype`. The others, on which
-        accuracy, weights and thresholds are measured, stay as the network computes them.
+        Augmented views only teach, so they are rounded to `bank_dtype`. The others are for
+        accuracy, weights and thresholds, and stay as the network computes them.
         """
         if part == "selection":
             part = self.splits.selection_name

@@ -1,4 +1,4 @@
-"""From options to data sets, and from a data set's view to batches on the device."""
+"""From a view of a data set to batches on the device."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class ViewSampler(Sampler):
 class Share(NamedTuple):
     """What one process computes in one forward pass of a training step.
 
-    rows: of the data set. count: the clips that they count as in sums over all processes. weight:
-    factor of their mean loss. Gradients are summed over passes, then averaged over processes; with
-    these weights the result is the gradient of the mean loss of the step's batch.
+    rows: of the data set. count: how many clips they are in sums over all processes. weight: factor
+    of their mean loss. Gradients are summed over passes and averaged over processes. With these
+    weights this gives the gradient of the mean loss of the step's batch.
     """
 
     rows: np.ndarray
@@ -83,7 +83,7 @@ class TrainBatches(Sampler):
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The training order of one epoch, a pure function of seed and epoch, so resuming is exact."""
+    """The training order of one epoch. It depends only on seed and epoch, so resuming is exact."""
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
@@ -94,7 +94,7 @@ def make_loader(
     workers: int,
     device: torch.device,
 ) -> DataLoader:
-    """A loader of uint8 samples. With workers it may be iterated again and again cheaply.
+    """A loader of uint8 samples. Its workers live on between iterations.
 
     `batch_size` is None where the sampler gives whole batches.
     """
@@ -113,7 +113,7 @@ def make_loader(
 
 
 def to_device(sample: NamedTuple, device: torch.device) -> Batch:
-    """Move uint8 arrays, then normalise there: a quarter of the bytes cross the bus."""
+    """Move uint8 arrays and normalise them on the device: so a quarter of the bytes is moved."""
     arrays = (sample.iframe, sample.mv, sample.residual)
     arrays = (array.to(device, non_blocking=True) for array in arrays)
     return Batch(normalise(*arrays), sample.label.to(device), sample.index)

@@ -85,7 +85,7 @@ def probability(text: str) -> float:
 
 
 def folder_name(text: str) -> str:
-    """A name that run folders get, so that no run is written elsewhere."""
+    """The name of a run folder. It may not lead elsewhere."""
     if not text or "/" in text or text.startswith("."):
         raise argparse.ArgumentTypeError(
             f"{text!r} names a run folder, so it has no / and no dot ahead"
@@ -177,7 +177,7 @@ def add_logits_options(parser: argparse.ArgumentParser) -> None:
 
 
 def route_word(text: str) -> str:
-    """A word that may be a point of a route, or its name; what fits the network is seen later."""
+    """A word that may be a point of a route, or the name of one. The network decides later."""
     if text not in ROUTES and not re.fullmatch(r".+@[1-9]\d*", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no point as DEPTH@SEGMENTS, such as full@2, nor a route's name:"

@@ -1,4 +1,4 @@
-"""What a new backbone starts from: nothing, ImageNet, a checkpoint, or a source for each stream."""
+"""The weights of a new backbone: random, ImageNet's, a checkpoint's, or by stream."""
 
 from __future__ import annotations
 

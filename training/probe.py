@@ -1,4 +1,4 @@
-"""The baseline that a user would pick instead: ImageNet features of I-frames and a linear layer."""
+"""The baseline: ImageNet features of I-frames and a linear layer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def average_features(
 
 
 def features_of(stream: Stream, pictures: torch.Tensor) -> torch.Tensor:
-    """What the stream's classifier sees of each picture: (n, 3, h, w) to (n, width)."""
+    """The input of the stream's classifier for each picture: (n, 3, h, w) to (n, width)."""
     x = stream.features(stream.input_norm(pictures))
     return stream.pre_classifier(x.mean((2, 3), dtype=torch.float32))
 
@@ -76,8 +76,8 @@ def fit_linear(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes, width) and biases (classes,) of the least cross entropy, exactly.
 
-    The loss is the mean cross entropy plus decay / 2 times the squared weights, of features brought
-    to mean 0 and deviation 1; what is returned takes the features as they are. Convex, by L-BFGS.
+    The loss is the mean cross entropy plus decay / 2 times the squared weights, for features of
+    mean 0 and deviation 1. The returned weights take the features as they are. Convex, by L-BFGS.
     """
     mean, deviation = features.mean(0), features.std(0)
     deviation[deviation == 0] = 1

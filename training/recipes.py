@@ -9,7 +9,7 @@ ANY = "any"  # the data sets that have no row of their own
 
 
 class Recipe(NamedTuple):
-    """Named as the options are."""
+    """Fields have the names of the options."""
 
     lr: float
     batch_size: int

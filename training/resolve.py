@@ -12,7 +12,7 @@ from training import distributed
 from training.options import HELDOUT, IMAGENET
 from training.recipes import ANY
 
-# Of the scripts that read what a run has saved, where no flag of the run is given.
+# For scripts that read what a run has saved, where no flag names the run.
 RUN_DEFAULTS = {
     "checkpoint_dir": Path("runs"),
     "data_name": "ucf101",
@@ -41,7 +41,7 @@ def logits_path(args: argparse.Namespace, name: str) -> Path:
 
 
 def resolve_precision(args: argparse.Namespace) -> None:
-    """Put what `--precision auto` means on this machine in its place, and say so.
+    """Replace `--precision auto` by what it means on this machine, and print it.
 
     args.precision_asked keeps the word; a second call does nothing.
     """
@@ -78,7 +78,7 @@ def check_backbone_options(args: argparse.Namespace) -> None:
 
 
 def resolve_heldout(args: argparse.Namespace) -> None:
-    """Put the default share where the user gave none; ValueError for one that has no effect."""
+    """Set the default share where the user gave none. ValueError for a share without effect."""
     if args.heldout is not None and args.select_on == "test":
         raise ValueError(
             f"--heldout {args.heldout:g} holds out videos to choose models on; leave it out, since"
@@ -88,7 +88,7 @@ def resolve_heldout(args: argparse.Namespace) -> None:
 
 
 def resolve_recipe(args: argparse.Namespace) -> None:
-    """Put the recipe of args.data_name where the user gave nothing.
+    """Set the recipe of args.data_name where the user gave nothing.
 
     Raises ValueError for --lr-steps beside a cosine.
     """
@@ -102,7 +102,7 @@ def resolve_recipe(args: argparse.Namespace) -> None:
 
 
 def stream_sources(args: argparse.Namespace) -> dict[str, str]:
-    """What --pretrained-streams says, by stream.
+    """The sources of --pretrained-streams, by stream.
 
     Raises FileNotFoundError, and ValueError for a stream that is named twice and for a
     --weights-dir without effect.
@@ -122,9 +122,10 @@ def stream_sources(args: argparse.Namespace) -> dict[str, str]:
 
 
 def choose_device(gpus: list[int] | None) -> torch.device:
-    """The device of `--gpus ID ...`, the CPU where the machine has no GPU.
+    """The device of `--gpus ID ...`; the CPU where the machine has no GPU.
 
-    One process takes the named or first GPU; torchrun's k-th on a host takes the k-th of them.
+    A single process takes the named or first GPU. The k-th process of torchrun on a host takes the
+    k-th GPU.
     Raises ValueError when there is no such device.
     """
     number = distributed.local_rank()

@@ -18,7 +18,7 @@ FREE_ON_RESUME = {
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
     "weights_dir",
 }
-LISTS = ("train_list", "test_list", "unlabelled")  # known by their content, wherever they are
+LISTS = ("train_list", "test_list", "unlabelled")  # compared by content, not by path
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 
 

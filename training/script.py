@@ -84,7 +84,7 @@ def check_data(args: argparse.Namespace) -> None:
 
 
 def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
-    """The run's folder, which records the options and knows what they are when not given."""
+    """The run's folder, with the options and their defaults."""
     given = vars(args)
     return RunFolder(
         run_path(args, method), given, {name: parser.get_default(name) for name in given}
@@ -201,8 +201,8 @@ def run_exits(
 
 @contextlib.contextmanager
 def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
-    """Lock the run's folder. Errors that a user can mend end the script with one line and their
-    exit code, not with a traceback."""
+    """Lock the run's folder. Errors that a user can mend end the script with one line and an exit
+    code, without a traceback."""
     with StopSignals() as stop:
         try:
             with refusing(parser):

@@ -38,8 +38,10 @@ class DataSettings:
 
 @dataclass
 class Splits:
-    """The data sets of one run. `heldout` is None where models are chosen on test, `unlabelled`
-    where there are no videos without labels."""
+    """The data sets of one run.
+
+    heldout: None where models are chosen on test. unlabelled: None without --unlabelled.
+    """
 
     settings: DataSettings
     train: VideoDataset
@@ -50,7 +52,7 @@ class Splits:
 
     @property
     def skipped(self) -> int:
-        """How many unreadable videos --on-bad-video skip left out, of all lists."""
+        """How many unreadable videos --on-bad-video skip has left out of all lists."""
         datasets = (self.train, self.heldout, self.test, self.unlabelled)
         return sum(len(dataset.skipped) for dataset in datasets if dataset is not None)
 
@@ -63,7 +65,7 @@ class Splits:
 
     @property
     def selection(self) -> VideoDataset:
-        """The videos on which models are chosen, and epochs evaluated."""
+        """The videos on which epochs are evaluated and models chosen."""
         return self.test if self.heldout is None else self.heldout
 
     @property
@@ -72,7 +74,7 @@ class Splits:
 
     @property
     def protocol(self) -> str:
-        """The evaluation protocol in words, for every table a number ends up in."""
+        """The evaluation protocol in words, for every table of results."""
         views = f"{self.settings.clips} clip x {self.settings.crops} crop"
         crops = f"{views} of {self.test.crop_size} pixels"
         select_on = self.settings.select_on
@@ -92,11 +94,11 @@ def open_splits(
     train_segments: int | None = None,
     photometric: float = 0.0,
 ) -> Splits:
-    """Read the lists and index the videos. num_classes: of a trained network, where there is one.
-    train_segments, photometric: of the training views alone.
+    """Read the lists and index the videos.
 
-    Raises ValueError or FileNotFoundError naming file and line when a list or video is bad, or a
-    video stands in both lists: under one name or two, as a link or as a copy.
+    num_classes: of a trained network, None for a new one. train_segments, photometric: of training
+    views only. Raises ValueError or FileNotFoundError, naming file and line, when a list or a video
+    is bad, or when both lists hold a video, under any name, as a link or as a copy.
     """
     splits = distributed.main_first(
         _open_splits, settings, num_segments, crop_size, data_seed, num_classes
@@ -150,7 +152,7 @@ def _open_splits(
 
 
 def _read_unlabelled(settings: DataSettings, labelled: list) -> list | None:
-    """Raises ValueError where a video of the other lists, or a copy of one, is in this one too."""
+    """Raises ValueError where this list holds a video of another list, or a copy of one."""
     if settings.unlabelled is None:
         return None
     records = read_unlabelled(settings.unlabelled, settings.data_root)
@@ -170,10 +172,10 @@ def _read_unlabelled(settings: DataSettings, labelled: list) -> list | None:
 
 
 def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[str]]:
-    """Raise ValueError where a test video trains; returns the names of equal training videos.
+    """Raise ValueError where a test video trains; return the names of equal training videos.
 
-    One file is one video, whatever its names. Equal copies on both sides are an error too, but for
-    data sets whose splits are published: there they are a warning.
+    One file is one video, whatever its names. Equal copies on both sides are an error too; where
+    the splits are published they only give a warning.
     """
     files = {real_file(record.path): record.name for record in train}
     shared = [(files[key], r.name) for r in test if (key := real_file(r.path)) in files]

@@ -18,8 +18,8 @@ from training.checkpoint import LAST, CheckpointError, load_last, save_last
 class Progress:
     """How far a training is: `step` steps of epoch `epoch` are done.
 
-    loss, correct and clips are sums over these steps. With several processes the main one's include
-    the others' up to the last `collect`. best: epoch and top1_pct.
+    loss, correct and clips are sums over these steps. `collect` adds those of all processes to the
+    main one. best: epoch and top1_pct.
     """
 
     epoch: int = 0

@@ -1,4 +1,4 @@
-"""Files of tensors and plain values: written whole, checked, and read as data only."""
+"""Files of tensors and plain values: written whole, and read as data only."""
 
 from __future__ import annotations
 

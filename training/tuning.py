@@ -1,7 +1,4 @@
-"""Which weights of pretrained streams a training changes, and how fast.
-
-Streams know ImageNet; small data is not to make them forget it.
-"""
+"""Which weights of pretrained streams a training changes, and how fast."""
 
 from __future__ import annotations
 
@@ -18,11 +15,10 @@ FREEZABLE = (*STAGES, *STREAMS, *STREAM_STAGES, "team")
 
 
 def keep_frozen(model: TeamNet, freeze: Sequence[str], partial_bn: bool) -> list[nn.Module]:
-    """Take gradients away from what stays as it is, and return these modules.
+    """Freeze these modules and return them; they must be in eval mode while the rest trains.
 
-    freeze: of FREEZABLE. partial_bn: all BatchNorms but the first of a stream's stages and the one
-    of its input, which adapt to what is no photograph (Wang et al., ECCV 2016, TSN). The modules
-    must be in eval mode while the rest trains.
+    freeze: of FREEZABLE. partial_bn: freezes all BatchNorms of a stream but the first one and that
+    of its input, which adapt to pictures that are no photographs (TSN: Wang et al., ECCV 2016).
     """
     frozen = [model.team] if "team" in freeze else []
     for name, stream in zip(STREAMS, model.streams):
@@ -51,12 +47,11 @@ def _batch_norms(stream: Stream) -> Iterator[nn.Module]:
 def lr_scales(
     model: TeamNet, classifier_scales: tuple[float, float], depth_scale: float
 ) -> dict[int, float]:
-    """By id of each parameter, the multiple of lr at which it learns.
+    """The multiple of lr at which each parameter learns, by its id.
 
-    classifier_scales: of the classifiers' weights and biases. depth_scale: of layer4 and of what
-    some networks have between it and the classifier; each stage before it learns at this multiple
-    of the next one's. TEAM blocks and the norms of the input, which no ImageNet network has, learn
-    at lr.
+    classifier_scales: for the weights and the biases of classifiers. depth_scale: for layer4 and
+    any layers between it and the classifier; each earlier stage learns at this multiple of the next
+    one's rate. TEAM blocks and input norms, which no ImageNet network has, learn at lr.
     """
     scales = {id(parameter): 1.0 for parameter in model.parameters()}
     for stream in model.streams:

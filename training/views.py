@@ -1,11 +1,11 @@
-"""The bank as a command: fill it before the exits train, and remove banks that nothing needs.
+"""Fill the bank before the exits train, and remove banks that nothing needs.
 
     python -m training.views --data-name ucf101 --data-root data/ucf101 \\
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
     python -m training.views --prune --dry-run
 
-The first command computes the frozen views of every video, on any number of processes and hosts;
-without it, the first script that lacks a view computes it. The second removes the banks of
+The first command computes the frozen views of every video, on any number of processes and hosts.
+Without it, the first script that lacks a view computes it. The second removes the banks of
 backbones that are gone.
 """
 
