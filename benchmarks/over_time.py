@@ -160,7 +160,7 @@ def predict_all(ways: list[Way], videos: list[Path], every: int) -> None:
     for way in ways:
         way.predictor.warm_up()
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
-        video.read_bytes()  # into the system's cache, so that the first way has no disadvantage
+        video.read_bytes()  # into the system's cache, for a fair start
         turn = number % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
             if number % every == 0 or not way.saved:

@@ -87,8 +87,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     points = predictors[0].points
     times: dict[str, list] = {point: [] for point in points}
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
-        Path(video).read_bytes()  # into the system's cache, so that the first point has no
-        disadvantage for place in range(len(points)):
+        Path(video).read_bytes()  # into the system's cache, for a fair start
+        for place in range(len(points)):
             place = (place + number) % len(points)
             found = predictors[place].predict(Path(video))
             if found.point != points[place]:

@@ -16,6 +16,7 @@ from tiny_network import tiny_resnet
 
 import models.team_net
 from dataset_team import toy
+from MACs.team_net import _stage_macs, _stream_gmacs
 from models.team_net import TeamNet
 from study import collect
 from training.checkpoint import save_checkpoint
@@ -138,7 +139,15 @@ def tiny_resnets():
     """Networks made in this process have ResNets of a few thousand weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models.team_net, "build_network", tiny_resnet)
+        forget_costs()
         yield
+    forget_costs()
+
+
+def forget_costs():
+    """Those of networks of one name, tiny or not."""
+    for counted in (_stage_macs, _stream_gmacs):
+        counted.cache_clear()
 
 
 @pytest.fixture(scope="session")
