@@ -59,18 +59,48 @@ def move_blocks(vectors, previous, out):
 
 
 @jit
-def pack_picture(luma, blue, red, out):
-    """Convert 4:2:0 planes to the packed picture `out`."""
-    height, width = out.shape
+def move_pictures(vectors, ends, before, first, second):
+    """Follow the motion of pictures, one after another, from the map `before`.
+
+    vectors: (n, 20), of all pictures; those of picture i end before row ends[i]. Its map is written
+    to `first` for an even i, to `second` for an odd one; `before` may be `second`.
+    """
+    start = 0
+    for i in range(ends.size):
+        if i == 0:
+            move_blocks(vectors[: ends[0]], before, first)
+        elif i % 2 == 0:
+            move_blocks(vectors[start : ends[i]], second, first)
+        else:
+            move_blocks(vectors[start : ends[i]], first, second)
+        start = ends[i]
+
+
+@jit
+def pack_picture(luma, blue, red, packed, left, top, flip, rgb, out):
+    """Convert 4:2:0 planes to the packed picture `packed`, and its window at (left, top) to `out`.
+
+    out: (h, w, 3) uint8, BGR or RGB, mirrored if `flip`; of height 0: only `packed` is written.
+    """
+    height, width = packed.shape
+    rows, columns = out.shape[0], out.shape[1]
     tint_b, tint_g, tint_r = _rows((width + 1) & ~1, _i16(0))
     b, g, r = _rows(width, _u8(0))
+    flat = out.reshape(-1)
     for y in range(height):
         if y % 2 == 0:
             _tint_row(blue[y >> 1], red[y >> 1], 0, tint_b, tint_g, tint_r)
         _colour_row(luma[y], 0, tint_b, tint_g, tint_r, b, g, r)
-        row = out[y]
+        row = packed[y]
         for x in range(_u64(width)):
             row[x] = _u32(b[x]) | _u32(_u32(g[x]) << _u32(8)) | _u32(_u32(r[x]) << _u32(16))
+        if top <= y < top + rows:
+            start = (y - top) * columns * 3
+            out_row = flat[start : start + columns * 3]
+            if rgb:
+                _interleave(r, g, b, left, flip, out_row)
+            else:
+                _interleave(b, g, r, left, flip, out_row)
 
 
 @jit
@@ -125,22 +155,11 @@ def _copy_row(row, left, flip, out):
 
 
 @jit
-def unpack_window(packed, left, top, flip, rgb, out):
-    """Write the window (left, top) of a packed picture to `out` (h, w, 3) uint8, BGR or RGB."""
-    height, width = out.shape[0], out.shape[1]
-    flat, row = out.reshape(-1), np.empty(width, np.uint32)
-    for y in range(height):
-        _copy_row(packed[top + y], left, flip, row)
-        _unpack_row(row, rgb, flat[y * width * 3 : (y + 1) * width * 3])
-
-
-@jit
-def _unpack_row(row, rgb, out):
-    first, third = (_u32(16), _u32(0)) if rgb else (_u32(0), _u32(16))
+def _unpack_row(row, out):
     for x in range(row.size):
-        out[3 * x] = row[x] >> first
+        out[3 * x] = row[x]
         out[3 * x + 1] = row[x] >> _u32(8)
-        out[3 * x + 2] = row[x] >> third
+        out[3 * x + 2] = row[x] >> _u32(16)
 
 
 @jit
@@ -166,25 +185,35 @@ def difference(places, reference, luma, blue, red, left, top, flip, encode, mv, 
         if y == 0 or (top + y) % 2 == 0:
             _tint_row(blue[(top + y) >> 1], red[(top + y) >> 1], left, tint_b, tint_g, tint_r)
         _colour_row(luma[top + y], left, tint_b, tint_g, tint_r, b, g, r)
-        _interleave(b, g, r, flip, pixels)
+        _interleave(b, g, r, 0, flip, pixels)
         _copy_row(places[top + y], left, flip, place)
         for x in range(_u64(width)):
             here[x] = _u32(first + _u32(step * _u32(x))) | _u32(_u32(top + y) << _u32(16))
         _put_vectors(to, source, sign, encode, flat_mv[y * width * 2 : (y + 1) * width * 2])
         _find(flat, places.shape[1], place, row)
-        _unpack_row(row, False, others)
+        _unpack_row(row, others)
         _subtract(pixels, others, encode, flat_residual[y * width * 3 : (y + 1) * width * 3])
 
 
 @jit
-def _interleave(b, g, r, flip, out):
+def _interleave(first, second, third, left, flip, out):
+    """out = the pixels from x = left on of rows of three colours, mirrored if `flip`."""
+    width = out.size // 3
+    start, end = _u64(left), _u64(left + width - 1)
     if flip:
-        last = _u64(b.size - 1)
-        for x in range(_u64(b.size)):
-            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[last - x], g[last - x], r[last - x]
+        for x in range(_u64(width)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = (
+                first[end - x],
+                second[end - x],
+                third[end - x],
+            )
     else:
-        for x in range(_u64(b.size)):
-            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[x], g[x], r[x]
+        for x in range(_u64(width)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = (
+                first[start + x],
+                second[start + x],
+                third[start + x],
+            )
 
 
 @jit
