@@ -17,11 +17,12 @@ def num_threads(asked: int | None, jobs: int) -> int:
     asked: None: one for each processor, but in a worker process, which has others beside it, one.
     """
     if asked is None:
-        asked = 1 if multiprocessing.parent_process() else _num_processors()
+        asked = 1 if multiprocessing.parent_process() else num_processors()
     return max(1, min(asked, jobs, _MOST))
 
 
-def _num_processors() -> int:
+def num_processors() -> int:
+    """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
