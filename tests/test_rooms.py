@@ -4,7 +4,16 @@ import ast
 
 from tests.conftest import REPO
 
-ROOMS = ("coviar", "dataset_team", "models", "MACs", "training", "early_exit", "study", "benchmarks")
+ROOMS = (
+    "coviar",
+    "dataset_team",
+    "models",
+    "MACs",
+    "training",
+    "early_exit",
+    "study",
+    "benchmarks",
+)
 FILES = [path for room in ROOMS for path in (REPO / room).rglob("*.py")] + list(REPO.glob("*.py"))
 MODULES = {
     ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__"): path
