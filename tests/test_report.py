@@ -164,7 +164,7 @@ def runs_with_videos(tmp_path):
 
 
 def rows_of_decisions(folder):
-    (study,) = report_script.read(folder)
+    (study,) = report_script.read_settings(folder)
     return study.decisions.to_dict("records")
 
 
@@ -273,11 +273,11 @@ def test_sources(synthetic_runs, synthetic_study, tmp_path, capsys):
     tree = shutil.copytree(synthetic_runs, tmp_path / "runs")
     (tree / "toy" / "i_frame" / "split1_seed1" / "wise.json").unlink()
     shutil.copytree(synthetic_study, tree / "results")  # as the demo has it: the runs count
-    (from_tree,) = report_script.read(tree)
+    (from_tree,) = report_script.read_settings(tree)
     assert "left out" in capsys.readouterr().out
     assert len(from_tree.runs) == 15
-    (study,) = report_script.read(synthetic_study)
-    (below,) = report_script.read(synthetic_study.parent)
+    (study,) = report_script.read_settings(synthetic_study)
+    (below,) = report_script.read_settings(synthetic_study.parent)
     assert len(study.runs) == 16
     shown, of_tree = section_data(study), section_data(from_tree)
     assert shown == section_data(below)

@@ -106,7 +106,7 @@ def test_orders_ranks_and_gains(study, tmp_path, capsys):
 def test_an_order_that_foretells_nothing_gains_nothing(tmp_path):
     """Over the six ways in which three streams can be flat, ranks and gains are those of chance."""
     flat = []
-    for number, order in enumerate(itertools.permutations(teacher_order.PUBLISHED)):
+    for number, order in enumerate(itertools.permutations(teacher_order.PUBLISHED_ORDER)):
         flat += make_flat(f"split{number}", {("random", "0.1"): dict(zip(order, (1, 2, 3)))})
     exits = [row for number in range(6) for row in make_exits(split=f"split{number}")]
     write_rows(tmp_path / "exits.csv", STUDY_COLUMNS["exits.csv"], exits)
