@@ -65,7 +65,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="to save; thresholds need heldout and test (default: all that the data has)",
+        help="to save_parts; thresholds need heldout and test (default: all that the data has)",
     )
     add_location_options(group)
     add_device_options(group)
@@ -134,11 +134,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
     distributed.barrier()
     if distributed.is_main():
-        save(args, frozen, net, folder, counts, banks)
+        save_parts(args, frozen, net, folder, counts, banks)
     distributed.stop()
 
 
-def save(args, frozen, net, folder, counts, banks):
+def save_parts(args, frozen, net, folder, counts, banks):
     parts = {
         NAMES.get(part, part): collect(net, banks[part], count, frozen.device)
         for part, count in counts.items()

@@ -208,7 +208,7 @@ def print_policies(rows: list[dict], points: list[str]) -> None:
         )
 
 
-def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check_args(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not all(0 <= threshold < float("inf") for threshold in args.thresholds):
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
@@ -233,7 +233,7 @@ def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    check_options(args, parser)
+    check_args(args, parser)
     with refusing(parser):
         path = logits_path(args, LOGITS_NAME)
         logits, folder = open_logits(path, args.test_logits, args.route, args.evidence)

@@ -239,7 +239,7 @@ def _rows(
     ]
 
 
-def as_text(row: dict) -> str:
+def row_text(row: dict) -> str:
     top1 = f"{row['top1_pct']:5.1f} ± {row['std_over_runs_pct']:4.1f}"
     return f"{top1} ({row['difference_pct']:+5.1f} [{row['low_pct']:+.1f}, {row['high_pct']:+.1f}])"
 
@@ -286,7 +286,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         base = base or right
         found = rows_of(name, right, base, banks)
         rows += [{**row, "baseline": args.recipes[0]} for row in found]
-        cells = [as_text(row) for row in found if row["split"] == "all"]
+        cells = [row_text(row) for row in found if row["split"] == "all"]
         print(f"{name:36}", "  ".join(cells), flush=True)
     if args.out:
         write_rows(args.out, COLUMNS, rows)
