@@ -18,7 +18,7 @@ import torch
 
 from early_exit.logits import LogitsError, LogitsFile, Part
 from early_exit.wise import FULL, num_exits
-from models.over_time import (
+from models.points import (
     EVIDENCE,
     ROUTES,
     answer,

@@ -9,7 +9,6 @@ they compute: the stem ends with the first block at stride 4. Where that is the 
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -174,12 +173,14 @@ class _NoNorms(TorchFunctionMode):
 
 @torch.no_grad()
 def _shapes(modules: Iterable[nn.Module], in_channels: int) -> list[torch.Size]:
-    """Of the output of each, one after the other, on the way of a picture without data."""
-    x, shapes = torch.empty(1, in_channels, PICTURE, PICTURE, device="meta"), []
-    with _NoNorms():
+    """Of the output of each, one after the other. The modules and PyTorch's random numbers stay as
+    they are."""
+    weights = next(parameter for module in modules for parameter in module.parameters())
+    x, shapes = weights.new_zeros(1, in_channels, PICTURE, PICTURE), []
+    with _NoNorms(), torch.random.fork_rng(devices=[]):
         for module in modules:
-            state = itertools.chain(module.named_parameters(), module.named_buffers())
-            x = functional_call(module, {name: value.to("meta") for name, value in state}, x)
+            copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            x = functional_call(module, copies, x)
             shapes.append(x.shape)
     return shapes
 

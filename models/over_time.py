@@ -17,15 +17,13 @@ import torch
 
 from dataset_team.sampling import reading_order
 from models import FULL, STREAMS
+from models.points import answer, exits_of, streams_of, uses_streams
 from models.team_net import NUM_TEAM_BLOCKS, BackboneOutput, Stream, TeamNet
 from models.team_net_ic import MEAN, Deciding, Decisions, TeamNetIC
 
 if TYPE_CHECKING:
     from early_exit.policy import Policy
 
-EVIDENCE = ("logits", "probability")
-# By name, see early_exit.route.
-ROUTES = ("time", "depth_then_time", "streams_then_time", "streams_coarse")
 # `read(first, last, clips)`: the three normalised modalities, (n, last - first, c, h, w) each, of
 # the segments number first .. last - 1 in reading order, for the clips with these row numbers.
 Read = Callable[[int, int, torch.Tensor], Sequence[torch.Tensor]]
@@ -75,27 +73,6 @@ def check_route(net: TeamNetIC, route: Sequence[tuple[int, str]]) -> None:
         check_fusion(net.backbone.config)
 
 
-def streams_of(depth: str) -> tuple[str, ...]:
-    """The streams whose sum a depth is: all of `full`, those named in `iframe+residual`, none of an
-    exit."""
-    return STREAMS if depth == FULL else tuple(x for x in STREAMS if x in depth.split("+"))
-
-
-def depth_of(streams: Sequence[str]) -> str:
-    """The name of the sum of these streams."""
-    return "+".join(x for x in STREAMS if x in streams)
-
-
-def uses_streams(route: Sequence[tuple[int, str]]) -> bool:
-    """Whether some point of the route is a part of the streams."""
-    return any(streams_of(depth) not in ((), STREAMS) for _, depth in route)
-
-
-def exits_of(route: Sequence[tuple[int, str]]) -> list[int]:
-    """The numbers of the exits on a route, ascending."""
-    return sorted({int(depth[4:]) for _, depth in route if not streams_of(depth)})
-
-
 def check_fusion(config: Mapping) -> None:
     """Raises ValueError, with the reason, when the streams of a `TeamNet.config` see each other."""
     fusion = config.get("fusion", "team")
@@ -119,22 +96,6 @@ def check_depths(net: TeamNetIC, exits: Sequence[int]) -> None:
             "the exits read the squeeze vectors of all segments side by side, so they have no"
             f" answer before the last one is read; train them with --ic-pool {MEAN}"
         )
-
-
-def answer(
-    segments: torch.Tensor, evidence: str = "logits", whole: torch.Tensor | None = None
-) -> torch.Tensor:
-    """(n, C): what k segments say together, of their logits (n, k, outputs, C), float16 numbers.
-
-    The outputs are summed: one exit, or the three streams. evidence: the mean of `logits`, or the
-    log of the mean `probability`. whole: (n, outputs, C), the network's own mean over all segments,
-    which is the answer where it is given and the evidence is the logits.
-    """
-    if evidence == "logits":
-        mean = segments.float().mean(1) if whole is None else whole
-        return sum(mean.unbind(1))
-    log_p = torch.log_softmax(sum(segments.float().unbind(2)), -1)
-    return torch.logsumexp(log_p, 1) - torch.log(torch.tensor(float(segments.shape[1])))
 
 
 @dataclass

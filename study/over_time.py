@@ -31,7 +31,7 @@ from early_exit.route import along, parse_route, point_names
 from early_exit.thresholds import confidences, sweep
 from early_exit.wise import FULL, combine, fit_temperature, vanilla_weights
 from MACs.team_net import segment_gmacs
-from models.over_time import EVIDENCE, ROUTES
+from models.points import EVIDENCE, ROUTES
 from study import drawing
 from study.columns import RUN
 from study.run_tables import write_rows

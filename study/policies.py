@@ -21,8 +21,7 @@ from early_exit.promised import Recipe, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_pooling, load_weights
-from MACs.team_net import exit_gmacs, segment_gmacs
-from models.over_time import uses_streams
+from models.points import uses_streams
 from study.run_tables import RunTables
 from study.timings import load_times
 from training.provenance import command_line
@@ -56,6 +55,8 @@ def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
             raise ValueError("logits of another network have no streams to leave after")
         costs = np.array(logits.gmacs) / logits.num_segments
         return dict(zip(wise.decision_points(logits.outputs), costs.tolist()))
+    from MACs.team_net import segment_gmacs  # takes torchvision's seconds
+
     return segment_gmacs(logits.meta["model"], route, logits.meta["crop_size"])
 
 
@@ -90,6 +91,8 @@ def load_run_tables(
         )
     meta = logits.meta
     if logits.gmacs is None:
+        from MACs.team_net import exit_gmacs  # as above
+
         costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))

@@ -1,8 +1,6 @@
 """Paired differences against slow references, and pairing by name and run."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -164,14 +162,14 @@ def test_videos_are_paired_by_name(tmp_path):
     assert all(row["difference_pct"] == row["low_pct"] == row["high_pct"] == 0 for row in rows)
 
 
-def test_rows_and_csv(tmp_path):
+def test_rows_and_csv(server, tmp_path):
     better = [save(tmp_path, "good", seed=s, quality=2.0) for s in (1, 2)]
     worse = [save(tmp_path, "bad", seed=s, quality=0.3) for s in (1, 2)]
     save(tmp_path, "good", seed=3)  # has no partner
     out = tmp_path / "comparisons.csv"
     command = ["-m", "study.compare", tmp_path, "--out", out]
     command += ["--pair", "good/vanilla", "bad/vanilla", "--pair", "good/wise", "good/vanilla"]
-    run = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    run = server.call(*command)
     assert run.returncode == 0, run.stderr
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
@@ -14,7 +12,6 @@ import coviar
 from coviar import check, visualize
 from coviar.index_cache import read_indexes
 from dataset_team.lists import read_paths
-from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
 
@@ -77,21 +74,20 @@ def test_check_refuses_what_it_cannot_look_at(videos, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_check_from_the_shell(videos):
-    command = [sys.executable, "-m", "coviar.check", str(videos / "Class" / "good.mp4")]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+def test_check_from_the_shell(server, videos):
+    done = server.call("-m", "coviar.check", videos / "Class/good.mp4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("result: {")
 
 
-def test_visualize_writes_a_picture(videos, tmp_path):
+def test_visualize_writes_a_picture(server, videos, tmp_path):
     out = tmp_path / "deep" / "picture.png"
-    command = [sys.executable, "-m", "coviar.visualize", str(videos / "Class" / "good.mp4")]
-    subprocess.run([*command, "--out", str(out)], cwd=REPO, check=True)
+    command = ["-m", "coviar.visualize", videos / "Class/good.mp4"]
+    assert server.call(*command, "--out", out).returncode == 0
     picture = matplotlib.image.imread(out)
     assert picture.shape[0] > 300 and picture.shape[1] > 500
     assert picture[..., :3].std() > 0.1  # not blank
-    done = subprocess.run([*command, "--gop", "9"], cwd=REPO, capture_output=True, text=True)
+    done = server.call(*command, "--gop", 9)
     assert done.returncode == 2 and "--gop 9 is not in 0..1" in done.stderr
 
 

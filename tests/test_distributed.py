@@ -223,7 +223,7 @@ def children(pid):
 
 def test_torchrun_ends_with_a_killed_process_and_resumes(server, tiny_toy, trained, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    torchrun += ["--standalone", "tests/training_server.py"]
+    torchrun += ["--standalone", "tests/script_server.py"]
     command = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", tmp_path, "--resume"]
     process = subprocess.Popen(
         [*torchrun, *map(str, command), "--save-steps", "1"],

@@ -3,8 +3,6 @@
 import csv
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -130,14 +128,13 @@ def write_policies(path, *runs):
             writer.writerows([*run, point, 80, *score] for point, score in shares.items())
 
 
-def test_main_prints_and_writes_the_table(tmp_path):
+def test_main_prints_and_writes_the_table(server, tmp_path):
     """From inside its folder."""
     out = tmp_path / "macs.csv"
     policies = tmp_path / "policies.csv"
     write_policies(policies, {"exit1": (25, 2.0), "full": (75, 10.0)})
     options = ["--data", "hmdb51", "--detail", "--out", str(out), "--early-exit", str(policies)]
-    command = [sys.executable, "main.py", *options]
-    run = subprocess.run(command, cwd=REPO / "MACs", capture_output=True, text=True)
+    run = server.call("main.py", *options, cwd=REPO / "MACs")
     assert run.returncode == 0, run.stderr
     assert "layer4 and classifiers" in run.stdout
     with open(out, newline="") as file:

@@ -5,7 +5,9 @@ import math
 
 import pytest
 import torch
+from tiny_network import tiny_resnet
 
+import models.team_net
 from early_exit.confidence import confidence
 from early_exit.policy import Policy
 from models.fused import FusedConv
@@ -18,6 +20,17 @@ CLASSES, SEGMENTS, BATCH = 6, 2, 7
 
 @pytest.fixture(scope="module")
 def net():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.team_net, "build_network", tiny_resnet)
+        return make_net()
+
+
+@pytest.fixture(scope="module")
+def true_net():
+    return make_net()
+
+
+def make_net():
     torch.manual_seed(0)
     net = TeamNetIC(TeamNet(CLASSES, SEGMENTS, arch="resnet18", is_shift=True), (1, 2, 3, 4))
     for head in net.heads.values():  # new heads answer every clip the same
@@ -182,8 +195,8 @@ def test_prepared_network_gives_the_same_outputs(arch, is_shift, clips):
     assert net.training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_prepared_network_in_bfloat16(net, clips):
-    fast = prepare_for_inference(net, "bf16")
+def test_prepared_network_in_bfloat16(true_net, clips):
+    net, fast = true_net, prepare_for_inference(true_net, "bf16")
     policy = make_policy((1, 2, 3), spread_thresholds(net, clips, (1, 2, 3)))
     assert fast.early_exit(*clips, policy).logits.dtype == torch.float32
     with torch.no_grad():
@@ -212,12 +225,14 @@ def test_unknown_precision_is_refused(net):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_fused_convolutions_give_the_outputs_of_separate_ones(precision, net, clips, monkeypatch):
-    fused = prepare_for_inference(net.backbone, precision)
+def test_fused_convolutions_give_the_outputs_of_separate_ones(
+    precision, true_net, clips, monkeypatch
+):
+    fused = prepare_for_inference(true_net.backbone, precision)
     if not any(isinstance(module, FusedConv) for module in fused.modules()):
         pytest.skip("this PyTorch or CPU has no fused convolutions")
     monkeypatch.setattr("models.inference.can_fuse", lambda conv: False)
-    separate = prepare_for_inference(net.backbone, precision)
+    separate = prepare_for_inference(true_net.backbone, precision)
     assert not any(isinstance(module, FusedConv) for module in separate.modules())
     before = [clip.clone() for clip in clips]
     with torch.no_grad():

@@ -6,7 +6,7 @@ import importlib
 import sys
 
 import pytest
-from training_server import run_script
+from script_server import run_script
 
 from training import options, recipes, resolve
 

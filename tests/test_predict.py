@@ -1,12 +1,11 @@
 """predict.py: from any video file to a label, deciding as the saved logits do."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -31,9 +30,12 @@ from early_exit.logits import LogitsFile
 from early_exit.policy import Policy, decide, save_policy
 from early_exit.thresholds import confidences
 from MACs.team_net import exit_gmacs
-from models import official
+from models import official, team_net
+from models.networks import build_network
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from tests import calls
+from tests.calls import call
 from tests.coviar_videos import pictures, write_video
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.trained import load_trained
@@ -46,13 +48,8 @@ REASONS = {
 }
 
 
-def call(script, *words):
-    parser = script.get_args_parser()
-    return script.main(parser.parse_args([str(word) for word in words]), parser)
-
-
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, toy_data):
+def study(tmp_path_factory, toy_data, tiny_resnets):
     """A toy study in its folders: videos, a backbone of one epoch, exits, their logits, a policy.
 
     Its thresholds let about a third of the test videos leave at each exit, with nobody near them.
@@ -114,14 +111,7 @@ def ask(capsys):
 @pytest.fixture
 def refused(capsys):
     """Call predict.py, which must end in a usage error; returns the message."""
-
-    def refused(*words):
-        with pytest.raises(SystemExit) as stop:
-            call(predict, *words)
-        assert stop.value.code == 2
-        return capsys.readouterr().err
-
-    return refused
+    return functools.partial(calls.refused, capsys, predict)
 
 
 def test_labels_and_exits_are_those_of_saved_logits(run, videos, ask):
@@ -264,17 +254,13 @@ def test_the_readmes_python_example(study, run, ask, capsys, tmp_path, monkeypat
     assert "(2, 48, 64, 3) (2, 48, 64, 2) (2, 48, 64, 3)" in printed
 
 
-def test_as_a_user_runs_it(study, run):
-    """Folder in, lines for people out; the last one is for machines."""
+def test_a_folder_gives_lines_for_people(study, run, capsys):
+    """The last one is for machines."""
     folder = study / "data/DotsLeft"
-    command = [sys.executable, "predict.py", folder, "--checkpoint", run, "--top", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        list(map(str, command)), cwd=REPO, env=environment, text=True, capture_output=True
-    )
-    assert done.returncode == 0 and done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert len(lines) == 9 * 4 + 1
+    assert call(predict, folder, "--checkpoint", run, "--top", 2) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert printed.err == "" and len(lines) == 9 * 4 + 1
     assert lines[0].startswith(f"{folder}/v_DotsLeft_g01_c01.mp4: ")
     assert lines[1].count(" %") == 2
     result = json.loads(lines[-1].removeprefix("result: "))
@@ -351,7 +337,8 @@ def write_official(path, net):
     save_checkpoint(path, {"state_dict": state, "epoch": 3, "arch": "resnet18"})
 
 
-def test_a_published_file(study, videos, ask, refused, tmp_path):
+def test_a_published_file(study, videos, ask, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(team_net, "build_network", build_network)  # true ResNets
     torch.manual_seed(0)
     net = TeamNetIC(TeamNet(8, num_segments=2, arch="resnet18"), (1, 2)).eval()
     write_official(tmp_path / "published.pth", net)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_server import run_script
+from script_server import run_script
 
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list

@@ -17,12 +17,13 @@ import pytest
 import torch
 from coviar_videos import pictures as moving_tiles
 from coviar_videos import write_video
-from synthetic_study import METHODS, make_run, run_main
+from synthetic_study import METHODS, make_run
 
 from study.report import __main__ as report_script
 from study.report.data import section_data
 from study.report.examples import WIDTH, choose, pictures
 from study.summary import read_study
+from tests.calls import call
 
 
 def rows_of(path, **where):
@@ -169,7 +170,7 @@ def rows_of_decisions(folder):
 
 def make_page(capsys, *arguments):
     """(result line, the page) of the script."""
-    run_main(report_script, *arguments)
+    call(report_script, *arguments)
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
     with open(result["page"], encoding="utf-8") as file:
         return result, file.read()
@@ -261,7 +262,7 @@ def test_what_cannot_be_shown_is_refused(
 ):
     arguments = make(monkeypatch, tmp_path, synthetic_study)
     with pytest.raises(SystemExit) as stop:
-        run_main(report_script, *arguments, "--out", tmp_path / "page.html")
+        call(report_script, *arguments, "--out", tmp_path / "page.html")
     assert stop.value.code == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page.html").exists()
@@ -278,7 +279,8 @@ def test_sources(synthetic_runs, synthetic_study, tmp_path, capsys):
     (study,) = report_script.read(synthetic_study)
     (below,) = report_script.read(synthetic_study.parent)
     assert len(study.runs) == 16
-    assert section_data(study) == section_data(below)
+    shown, of_tree = section_data(study), section_data(from_tree)
+    assert shown == section_data(below)
     for method in ("team_ce", "prog_kd"):
         for what in ("exits", "curves", "policies", "confusion", "mistakes"):
-            assert section_data(study)[what][method] == section_data(from_tree)[what][method]
+            assert shown[what][method] == of_tree[what][method]

@@ -1,22 +1,15 @@
 """Every script in a process of its own, as a user starts it, with true ResNets."""
 
 import json
-import subprocess
-import sys
-
-from conftest import REPO
 
 
-def run(*command):
-    """The result line of a script."""
-    process = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=REPO, text=True, capture_output=True, timeout=300
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-    return json.loads(process.stdout.splitlines()[-1].removeprefix("result: "))
+def test_from_videos_to_trade_offs(server, toy_data, toy_options, tmp_path):
+    def run(*command):
+        """The result line of a script."""
+        process = server.call(*command)
+        assert process.returncode == 0, process.stdout + process.stderr
+        return json.loads(process.stdout.splitlines()[-1].removeprefix("result: "))
 
-
-def test_from_videos_to_trade_offs(toy_data, toy_options, tmp_path):
     options = [*toy_options, "--checkpoint_dir", tmp_path]
     for part in ("train", "test"):  # of three videos of a group, one
         lines = (toy_data / f"{part}.txt").read_text().splitlines(keepends=True)
@@ -34,4 +27,6 @@ def test_from_videos_to_trade_offs(toy_data, toy_options, tmp_path):
     run("wise_team_net_logit.py", "--logits", folder / "logits.pt")
     run("team_net_wise_all_acc.py", "--logits", folder / "logits.pt")
     written = {path.name for path in folder.iterdir()}
+    video = next(toy_data.glob("*/*.mp4"))
+    assert run("predict.py", video, "--checkpoint", folder)["videos"] == 1
     assert {"result.json", "logits.pt", "wise.json", "trade_off.csv", "policy.json"} <= written

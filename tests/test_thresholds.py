@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from script_server import run_script
 from synthetic_logits import make_logits_file
-from training_server import run_script
 
 from early_exit import calibrate, wise, wise_file
 from early_exit.calibrate import Goal

@@ -1,8 +1,6 @@
 """Toy clips: the same bytes for the same seed, readable streams, motion that vectors show."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,16 +15,11 @@ REPO = Path(__file__).resolve().parent.parent
 SIZE = (128, 96)
 
 
-def run_toy(*args):
-    command = [sys.executable, "-m", "dataset_team.toy", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(server, tmp_path_factory):
     """The smallest toy data: three groups of three videos per class."""
     out = tmp_path_factory.mktemp("toy")
-    done = run_toy(out, "--videos-per-class", 9, "--size", "128x96")
+    done = server.call("-m", "dataset_team.toy", out, "--videos-per-class", 9, "--size", "128x96")
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout.splitlines()[-1].removeprefix("result: "))
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 import torch
+from script_server import run_script
 from torch import nn
-from training_server import run_script
 
 from dataset_team.dataset import VideoDataset
 from dataset_team.lists import read_list

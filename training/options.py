@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 from models import precision
-from models.over_time import EVIDENCE, ROUTES
+from models.points import EVIDENCE, ROUTES
 from training.recipes import METHODS
 
+IMAGENET = "imagenet"  # of --pretrained
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
 
 

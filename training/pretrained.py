@@ -10,8 +10,7 @@ import torch
 from models import STREAMS
 from models.team_net import TeamNet
 from training.checkpoint import load_backbone
-
-IMAGENET = "imagenet"
+from training.options import IMAGENET
 
 
 def build_backbone(

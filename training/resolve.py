@@ -9,8 +9,7 @@ import torch
 
 from models import precision
 from training import distributed
-from training.options import HELDOUT
-from training.pretrained import IMAGENET
+from training.options import HELDOUT, IMAGENET
 from training.recipes import ANY
 
 # Of the scripts that read what a run has saved, where no flag of the run is given.

@@ -1,7 +1,8 @@
-"""Training scripts started in milliseconds: a process that has imported all, and forks.
+"""Scripts started in milliseconds: forks of a process that has imported what they need.
 
-The network's ResNets are those of tiny_network.py; the rest is what a user runs.
-`python tests/training_server.py SCRIPT ...` runs one script so, for torchrun; `Server` starts many.
+`Server.run` and `start` are for training scripts: all is imported, and the network's ResNets are
+those of tiny_network.py. `Server.call` runs any script as a user does: only the libraries are
+imported. `python tests/script_server.py SCRIPT ...` trains one, for torchrun.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ LIMIT_S = 300  # of a script: what hangs ends with the stacks of its threads in 
 
 
 class Server:
-    """Starts scripts and waits for them. `folder` is for their output; `video` is any that loads,
-    so that compiled code is in memory before the first fork."""
+    """`folder` is for the output of scripts; `video` is any that loads, so that compiled code is in
+    memory before the first fork of a training script."""
 
     def __init__(self, folder, video):
         self.folder, self.count = Path(folder), 0
@@ -39,22 +40,32 @@ class Server:
     def close(self):
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         finally:
             self.process.kill()
 
-    def _ask(self, **request):
+    def ask(self, **request):
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *command, processes=1, limit=None):
-        """A Job of `processes` ranks; no file of theirs may grow over `limit` bytes."""
+    def _fork(self, *command, **settings):
         self.count += 1
         output = self.folder / f"output{self.count}"
-        command = list(map(str, command))
-        pids = self._ask(command=command, processes=processes, output=str(output), limit=limit)
-        return Job(self, pids, output)
+        pids = self.ask(command=list(map(str, command)), output=str(output), **settings)
+        return pids, output
+
+    def call(self, *command, cwd=REPO):
+        """As subprocess.run with captured output, of `python COMMAND`."""
+        (pid,), output = self._fork(*command, cwd=str(cwd))
+        code = self.ask(wait=pid)
+        printed, errors = output.read_text(), Path(f"{output}.err").read_text()
+        return subprocess.CompletedProcess(command, code, printed, errors)
+
+    def start(self, *command, **settings):
+        """A Job of `processes` ranks, 1 unless given; no file of theirs may grow over `limit`
+        bytes; group=True makes it a process group of its own."""
+        return Job(self, *self._fork(*command, training=True, **settings))
 
     def run(self, *command, **settings):
         """Run to the end; returns (exit code of rank 0, output of all)."""
@@ -72,7 +83,7 @@ class Job:
 
     def wait(self):
         """Exit codes of all ranks, minus the signal where one ended a rank."""
-        return [self.server._ask(wait=pid) for pid in self.pids]
+        return [self.server.ask(wait=pid, training=True) for pid in self.pids]
 
     def wait_for(self, path):
         """Until the job has written a file. A lock that nobody holds is empty."""
@@ -86,22 +97,41 @@ class Job:
 
 
 def serve(video):
-    """Answer requests, a line of JSON each, until there are no more."""
-    import_all()
-    from coviar import load_clip
+    """Answer requests, a line of JSON each, until there are no more. Those of training are handed
+    on to a process that has imported all."""
+    import_libraries()
+    requests, answers = os.pipe(), os.pipe()
+    if not os.fork():
+        os.close(requests[1])
+        with open(requests[0]) as lines, open(answers[1], "w") as out:
+            import_all()
+            from coviar import load_clip
 
-    load_clip(video, [(0, 1)], encode=True, flip=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            answer = os.waitstatus_to_exitcode(status)
-        else:
-            answer = fork(**request)
-        print(json.dumps(answer), flush=True)
+            load_clip(video, [(0, 1)], encode=True, flip=True)
+            for line in lines:
+                print(answer(json.loads(line)), file=out, flush=True)
+        os._exit(0)
+    os.close(answers[1])
+    with open(requests[1], "w") as training, open(answers[0]) as answered:
+        for line in sys.stdin:
+            request = json.loads(line)
+            if request.pop("training", False):
+                print(json.dumps(request), file=training, flush=True)
+                print(answered.readline(), end="", flush=True)
+            else:
+                print(answer(request), flush=True)
+    os._exit(0)
 
 
-def fork(command, processes, output, limit):
+def answer(request):
+    if "wait" in request:
+        _, status = os.waitpid(request["wait"], 0)
+        return json.dumps(os.waitstatus_to_exitcode(status))
+    return json.dumps(fork(**request))
+
+
+def fork(command, output, processes=1, limit=None, group=False, cwd=None):
+    """Its output goes to one file; with a cwd it runs as for a user, and stderr goes to another."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -113,10 +143,12 @@ def fork(command, processes, output, limit):
             continue
         code = 1
         try:
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
+            if group:
+                os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            os.dup2(os.open(output, flags), 1)
+            os.dup2(os.open(f"{output}.err", flags) if cwd else 1, 2)
             faulthandler.dump_traceback_later(LIMIT_S, exit=True)
             if processes > 1:
                 ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
@@ -126,6 +158,9 @@ def fork(command, processes, output, limit):
                 import resource
 
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            if cwd:
+                os.chdir(cwd)
+                sys.path[0] = cwd if command[0] == "-m" else str(Path(command[0]).resolve().parent)
             code = run_script(*command)
         finally:
             os._exit(code)
@@ -142,9 +177,13 @@ def run_script(*command):
                 runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(command)
-            runpy.run_path(str(REPO / command[0]), run_name="__main__")
+            here = Path(command[0])
+            runpy.run_path(str(here if here.exists() else REPO / here), run_name="__main__")
         return 0
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
         return end.code or 0
     except BaseException:
         traceback.print_exc()
@@ -152,6 +191,12 @@ def run_script(*command):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def import_libraries():
+    names = ("av", "matplotlib.figure", "numba", "pandas", "scipy.optimize", "scipy.stats")
+    for name in (*names, "torch", "torchvision", "tqdm"):
+        importlib.import_module(name)
 
 
 def import_all():
