@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 _MOST = 8
 
@@ -34,7 +34,11 @@ def in_threads(work: Callable, count: int) -> list:
     `work` must not call this itself.
     """
     jobs = [_pool().submit(work) for _ in range(count - 1)]
-    return [work(), *(job.result() for job in jobs)]
+    try:
+        own = work()
+    finally:
+        wait(jobs)  # also after an error: what they write to is the caller's again
+    return [own, *(job.result() for job in jobs)]
 
 
 @functools.cache

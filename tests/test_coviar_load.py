@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 import warnings
 
 import av
@@ -10,6 +11,7 @@ import pytest
 
 import coviar
 from coviar import motion
+from coviar.threads import in_threads
 from tests.coviar_videos import load_slowly, pictures, write_video
 
 CONTAINERS = {"m4v": "m4v", "avi": "avi", "mp4": "mp4", "mkv": "matroska"}
@@ -156,6 +158,25 @@ def test_several_threads_load_what_one_loads(tmp_path):
     for threads in (2, 3, 8, None):
         for found, expected in zip(coviar.load_clip(path, positions, threads=threads), whole):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_after_an_error_no_thread_works_on():
+    numbers, done = iter(range(40)), []
+
+    def work():
+        for number in numbers:
+            if threading.current_thread() is threading.main_thread():
+                raise ValueError("stop")
+            time.sleep(0.005)
+            done.append(number)
+
+    for _ in range(2):  # the pool outlives an error
+        with pytest.raises(ValueError, match="stop"):
+            in_threads(work, 3)
+        count = len(done)
+        time.sleep(0.05)
+        assert len(done) == count == 39
+        numbers, done = iter(range(40)), []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
