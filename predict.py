@@ -1,4 +1,4 @@
-"""What is done in a video file, by a network that leaves as soon as one of its exits is sure.
+"""Name the action in a video file, by a network that stops as soon as one of its exits is sure.
 
     python predict.py VIDEO... --checkpoint runs/ucf101/prog_kd/split1_seed1
     python predict.py VIDEO --checkpoint runs/ucf101/prog_kd/split1_seed1 --show clip.png
@@ -6,13 +6,13 @@
     python predict.py FILM --every 5 --window 10 --checkpoint runs/ucf101/prog_kd/split1_seed1
     ffmpeg -i CAMERA -f mpegts - | python predict.py - --checkpoint runs/ucf101/prog_kd/split1_seed1
 
-Any file that FFmpeg reads: MPEG-4 encoded as the training videos are is taken as it is; of anything
-else, only the windows that the network looks at are decoded and re-encoded, whatever its length.
---every and --window give a line for each window of time; so do a pipe (-), a camera (/dev/video0)
-and an address (https://, rtsp://, udp:// ...), as they go on: docs/long_videos.md. The checkpoint
-is a run of exits, with policy.json of team_net_wise_all_acc.py beside it, a backbone's run, or a
-published TEAM-Net (+ IC) file. A file or window that cannot be read is reported, the rest goes on,
-and the exit code is 1.
+VIDEO is any file that FFmpeg reads. MPEG-4 that is encoded like the training videos is taken as it
+is. Of any other file, however long, only the windows that the network needs are decoded and
+re-encoded. --every and --window give a line for each window of time. A pipe (-), a camera
+(/dev/video0) and an address (https://, rtsp://, udp:// ...) give such lines too:
+docs/long_videos.md. The checkpoint is a run of exits, with the policy.json of
+team_net_wise_all_acc.py beside it, a backbone's run, or a published TEAM-Net (+ IC) file. A file or
+window that cannot be read is reported, the others are predicted, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--policy",
         type=Path,
         metavar="FILE",
-        help="when to leave (default: policy.json beside the checkpoint; without, the full network"
-        " is run)",
+        help="when to leave (default: policy.json beside the checkpoint; the full network is run"
+        " without one)",
     )
     policies.add_argument(
         "--threshold",

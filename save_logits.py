@@ -3,12 +3,13 @@
     python save_logits.py --method prog_kd --data-name ucf101 --data-root data/ucf101 \\
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt
 
-Writes <checkpoint_dir>/<data>/<method>/<split>_seed<k>/logits.pt: part `train` holds the training
-videos as tested (one deterministic view), `train_views` their --views augmented views, `heldout`
-and `test` the other videos. Rows carry the video's name. WISE and thresholds need nothing else.
-With --per-segment all parts but `train_views` also keep the logits of each segment, for exits that
-leave before the last one is read (docs/over_time.md); --method team_net then needs no exits.
-Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them over N processes.
+Writes <checkpoint_dir>/<data>/<method>/<split>_seed<k>/logits.pt. Its part `train` holds the
+training videos as tested (one view without augmentation), `train_views` their --views augmented
+views, `heldout` and `test` the other videos. Each row has the name of its video. WISE and
+thresholds need nothing else. With --per-segment all parts but `train_views` also hold the logits of
+each segment, for exits before the last segment is read (docs/over_time.md); --method team_net then
+needs no exits. Views that the bank lacks are computed; torchrun --nproc_per_node=N divides them
+over N processes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from training.resolve import run_path
 from training.script import check_data, open_frozen
 from training.train_options import add_frozen_options
 
-# Of the bank's parts in the file.
+# The names, in the file, of the bank's parts.
 NAMES = {"train_as_tested": "train", "train": "train_views"}
 
 
@@ -64,7 +65,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="to save; thresholds need heldout and test (default: all that the data has)",
+        help="to save_parts; thresholds need heldout and test (default: all that the data has)",
     )
     add_location_options(group)
     add_device_options(group)
@@ -133,11 +134,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
     distributed.barrier()
     if distributed.is_main():
-        save(args, frozen, net, folder, counts, banks)
+        save_parts(args, frozen, net, folder, counts, banks)
     distributed.stop()
 
 
-def save(args, frozen, net, folder, counts, banks):
+def save_parts(args, frozen, net, folder, counts, banks):
     parts = {
         NAMES.get(part, part): collect(net, banks[part], count, frozen.device)
         for part, count in counts.items()

@@ -3,12 +3,12 @@
     python team_net_wise_all_acc.py --checkpoint_dir runs --data-name ucf101 --split split1 \\
         --random_seed 1 --method prog_kd --max-drop 1
 
-Reads the run's logits.pt and wise.json and writes beside them, for vanilla / constant / wise on the
+Reads the run's logits.pt and wise.json. Writes beside them, for vanilla / constant / wise on the
 held-out and the test videos:
 
-    exits.csv      top-1 of everyone deciding at one exit, and what that costs
+    exits.csv      top-1 and cost if every video is decided at one exit
     trade_off.csv  a clip leaves at the first exit whose confidence exceeds the threshold: top-1 and
-                   mean GMACs (exit "all") and who leaves where, for each threshold
+                   mean GMACs (exit "all") and the share that leaves at each exit, by threshold
     policies.csv   the same for calibrated thresholds, one common to all exits and one per exit:
                    chosen on held-out videos for --max-drop or a --budget, reported on test
     policy.json    one of these policies, for predict.py
@@ -16,8 +16,8 @@ held-out and the test videos:
 With --route the points are pairs of segments read and depth (docs/over_time.md), and the files go
 into the folder over_time/ of the run.
 
-GMACs are 1e9 multiply-accumulates per video: all its clips and crops, and every video counted,
-whether it was right or wrong to leave. --timings adds milliseconds of decoding and of the network.
+GMACs are 1e9 multiply-accumulates per video, over all its clips and crops. Every video counts,
+right or wrong. --timings adds milliseconds of decoding and of the network.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def print_policies(rows: list[dict], points: list[str]) -> None:
         )
 
 
-def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check_args(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not all(0 <= threshold < float("inf") for threshold in args.thresholds):
         parser.error(f"--thresholds {args.thresholds}: confidences lie in 0 to 1")
     if args.thresholds is not DEFAULT_THRESHOLDS and max(args.thresholds) >= 1:
@@ -233,7 +233,7 @@ def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    check_options(args, parser)
+    check_args(args, parser)
     with refusing(parser):
         path = logits_path(args, LOGITS_NAME)
         logits, folder = open_logits(path, args.test_logits, args.route, args.evidence)
@@ -281,7 +281,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     rows_of = {
         "exits.csv": tables.exit_rows(),
         "policies.csv": policy_rows,
-        # Last: where it is there, the run is complete.
+        # It is written last: if it exists, the run is complete.
         "trade_off.csv": tables.sweep_rows(args.thresholds, args.confidence, temperatures),
     }
     for name, rows in rows_of.items():

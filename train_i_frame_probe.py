@@ -4,10 +4,10 @@
         --train-list lists/ucf101_split1_train.txt --test-list lists/ucf101_split1_test.txt \\
         --arch mobilenet_v2 --num_segments 8
 
-The network is not trained, and neither motion vectors nor residuals are used: what a user would try
-first. The I-frames are those that the I-frame stream of train_team_net.py sees with the same
-options. The linear layer is solved exactly on --views augmented views of the training videos; its
-weight decay is chosen on the held-out videos. The run folder is
+A user would try this first: the network is not trained, and neither motion vectors nor residuals
+are used. The I-frames are those of the I-frame stream of train_team_net.py with the same options.
+The linear layer is solved exactly on --views augmented views of the training videos. Its weight
+decay is chosen on the held-out videos. The run folder is
 <checkpoint_dir>/<data>/i_frame_probe/<split>_seed<k>/.
 """
 

@@ -1,11 +1,11 @@
-"""Learn the WISE weights: how much each exit listens to the exits before it.
+"""Learn the WISE weights: how much the logits of earlier exits count at each exit.
 
     python wise_team_net_logit.py --checkpoint_dir runs --data-name ucf101 --split split1 \\
         --random_seed 1 --method prog_kd
 
-Reads the run's logits.pt, fits the weights on the held-out part (`--fit-on train_views` takes the
-augmented training views), prints top-1 and cross entropy of constant / WISE / vanilla at every
-decision point of every part, and writes wise.json beside the logits. Takes well under a second.
+Reads the run's logits.pt and fits the weights on the held-out part (`--fit-on train_views`: on the
+augmented training views). Prints top-1 and cross entropy of constant / WISE / vanilla at every
+decision point of every part, and writes wise.json beside the logits. Takes less than a second.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -30,7 +31,12 @@ def stage_macs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[st
     exit k has run everything up to the step "exit k" and nothing after it. A layer's step
     includes the TEAM block before it.
     """
-    costs = _stage_costs(_build(config, exits), crop_size)
+    return dict(_stage_macs(json.dumps(dict(config)), tuple(exits), crop_size))
+
+
+@functools.cache  # a study asks for the same network again and again
+def _stage_macs(config: str, exits: tuple[int, ...], crop_size: int) -> dict[str, int]:
+    costs = _stage_costs(_build(json.loads(config), exits), crop_size)
     return {step: macs for step, (macs, _) in costs.items()}
 
 
@@ -72,16 +78,18 @@ def segment_gmacs(
     costs = exit_gmacs(config, exits_of(route), crop_size)
     if uses_streams(route):
         check_fusion(config)
-        alone = _stream_gmacs(config, crop_size)
+        alone = _stream_gmacs(json.dumps(config), crop_size)
         for _, depth in route:
             costs.setdefault(depth, sum(alone[name] for name in streams_of(depth)))
     return costs
 
 
-def _stream_gmacs(config: Mapping, crop_size: int) -> dict[str, float]:
+@functools.cache
+def _stream_gmacs(config: str, crop_size: int) -> dict[str, float]:
     """1e9 MACs of one segment in each stream alone."""
     found = {}
-    for (name, channels), stream in zip(IN_CHANNELS.items(), _build(config, ()).backbone.streams):
+    backbone = _build(json.loads(config), ()).backbone
+    for (name, channels), stream in zip(IN_CHANNELS.items(), backbone.streams):
         picture = torch.empty(1, channels, crop_size, crop_size, device="meta")
         found[name] = count_macs(run_alone, stream, picture) / 1e9
     return found

@@ -1,17 +1,17 @@
-"""What an early exit really saves: measured time beside MACs, in one run, one JSON line.
+"""The time that early exits save, beside their MACs. One JSON line of one run.
 
     python -m benchmarks.early_exit --batch-sizes 1 8
 
-Every clip is made to leave at one exit, then at the next, then at none; and, as `mixed`, clips
-leave in about equal parts at all of them. On a GPU rows of the batch are dropped on the way; on a
-CPU a batch is decided clip by clip. Ratios are to the full network without exits, run on the batch.
-Weights and clips are random: only time is measured.
+All clips leave at one exit, then at the next, then at none. In the case `mixed` about equal shares
+leave at each of them. On a GPU the rows that leave are dropped from the batch; on a CPU a batch is
+decided clip by clip. Ratios are to the full network without exits on the batch. Weights and clips
+are random, since only time is measured.
 
     python -m benchmarks.early_exit --out results/latency.csv --videos VIDEO...
 
-adds rows to a table of latencies per clip, in which rows of the same network, precision, threads
-and machine are replaced; with `--videos`, also what it takes to load a clip of these (exit `load`).
-Policies on real clips: `python -m benchmarks.policies`.
+adds rows to a table of latencies per clip, and replaces rows of the same network, precision,
+threads and machine. With `--videos` the row `load` is the time to load a clip of these. Policies on
+real clips: `python -m benchmarks.policies`.
 """
 
 from __future__ import annotations

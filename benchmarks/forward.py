@@ -1,11 +1,11 @@
-"""How much faster the prepared network is than the plain one: one run, one JSON line.
+"""How much faster the prepared network is than the plain one. One JSON line of one run.
 
     python -m benchmarks.forward --compiled
 
 Plain is eager float32 as the network is built; prepared is `models.inference`. Weights and clips
-are random (time does not depend on them). `share_of_peak` is the rate of the whole network over
-the machine's peak: the best of a large matrix product and ResNet's 3x3 convolutions alone, measured
-here in the same precision. It says what is left to gain.
+are random, since time does not depend on them. `share_of_peak` divides the rate of the whole
+network by the machine's peak: the best rate, in the same precision, of a large matrix product and
+of ResNet's 3x3 convolutions alone.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ A sample is 8 segments at random positions of a video. For each video, in turns:
     load_clip_ms  coviar.load_clip: I-frames, motion vectors and residuals as three arrays
     sample_ms     dataset[i]: also quantised, cropped, resized to 224, flipped, as uint8 tensors
 
-(medians over the repeats, mean over the videos, in processor time of this thread; ratios are to
-decode_ms, for the median video and the worst.) Then DataLoaders of one and two workers load --clips
+(medians over the repeats, mean over the videos; ratios are to decode_ms, for the median video and
+the worst.) First on one processor, in processor time, as in a worker that has others beside it;
+then, as names that begin with elapsed_, on all of them: decoding still has one thread, load_clip
+and the sample have one for each processor. Then DataLoaders of one and two workers load --clips
 samples in batches of 8, in turns: clips per second; and one more worker loads them one by one: its
 peak memory (its own pages; and with all it shares), how much that grows from the first tenth of the
 clips to the last, and the files it has open. Compare numbers of one run only, on an idle machine.
@@ -18,12 +20,14 @@ clips to the last, and the files it has open. Compare numbers of one run only, o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import av
 import torch
@@ -32,6 +36,7 @@ from tqdm import tqdm
 from benchmarks.measuring import capability
 from coviar import load_clip
 from coviar.command import quiet_pipe
+from coviar.threads import num_processors
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import Record
 from dataset_team.sampling import segment_positions
@@ -78,14 +83,27 @@ def decode_only(packets: list) -> None:
         context.decode(packet)
 
 
-def time_ms(function, *arguments) -> float:
-    """Processor time of this thread: what other programs take does not count."""
-    start = time.thread_time()
-    function(*arguments)
-    return (time.thread_time() - start) * 1000
+@contextlib.contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Where the system has no such switch: on all."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
-def measure_latency(dataset, repeats: int) -> dict:
+def time_ms(clock: Callable, function: Callable) -> float:
+    start = clock()
+    function()
+    return (clock() - start) * 1000
+
+
+def measure_latency(dataset, repeats: int, clock: Callable) -> dict:
     """Means over the videos of each step's median time and of the number of pictures; the median
     and the worst video of each step's ratio to decoding."""
     totals = {"decode_ms": 0.0, "load_clip_ms": 0.0, "sample_ms": 0.0, "frames": 0}
@@ -103,7 +121,7 @@ def measure_latency(dataset, repeats: int) -> dict:
                 "sample_ms": lambda n=number, r=repeat: dataset[n, r],
             }
             for name, step in steps.items():
-                elapsed = time_ms(step)
+                elapsed = time_ms(clock, step)
                 if repeat > 0:  # the first compiles and warms up
                     times[name].append(elapsed)
             totals["frames"] += len(packets) / (repeats + 1)
@@ -176,7 +194,13 @@ def main(args: argparse.Namespace) -> int:
         for number, path in enumerate(args.videos)
     ]
     dataset = VideoDataset(records, train=True, num_segments=NUM_SEGMENTS, data_seed=args.seed)
-    result = {"videos": len(records), **measure_latency(dataset, args.repeats)}
+    result = {"videos": len(records)}
+    with on_one_processor():  # what other programs take does not count
+        result.update(measure_latency(dataset, args.repeats, time.process_time))
+    torch.set_num_threads(num_processors())
+    elapsed = measure_latency(dataset, args.repeats, time.perf_counter)
+    torch.set_num_threads(1)
+    result.update({f"elapsed_{name}": value for name, value in elapsed.items() if name != "frames"})
 
     loaders = {n: make_loader(dataset, n, args.clips, BATCH_SIZE) for n in (1, 2)}
     speeds = {workers: [] for workers in loaders}

@@ -1,4 +1,4 @@
-"""Timing of several ways to do the same thing, all under the same load of the machine."""
+"""Time several ways to do the same thing under the same load of the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from models.precision import PRECISIONS, has_bf16
 
-# Of the processor: the time of one thread on an idle machine, also on a busy one.
+# cpu: processor time, which another program on the machine does not change.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

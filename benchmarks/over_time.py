@@ -1,19 +1,18 @@
-"""What exits over time save on real videos: accuracy beside GMACs and milliseconds of every way.
+"""What exits over time save on real videos: top-1, GMACs and milliseconds of every way.
 
     python -m benchmarks.over_time --run runs/ucf101/team_net/split1_seed1 \\
         --data-root data/ucf101 --test-list lists/ucf101_split1_test.txt --out results/over_time.csv
 
-Every --every-th test video is predicted by each way in turn, by the class behind predict.py, so all
-ways see the same load of the machine. A way is the network on a fixed number of segments, without
-exits; or a policy with one threshold: fixed, or for --max-drop on the held-out videos of the run's
-logits.pt (save_logits.py --per-segment), on which the temperature is fitted as well. These are
-counted, or what is expected of them (`expected`, early_exit.expected), or it is promised with a
-probability of 0.9 (docs/promises.md). What a way decides must be what the saved logits say; of the
-videos that are not timed these are taken. --probe adds the linear probe on I-frames, which reads
-nothing else.
+Each way in turn predicts every --every-th test video, by the class behind predict.py, so all ways
+see the same load of the machine. A way is the network on a fixed number of segments, without exits;
+or a policy with one threshold. The threshold is fixed, or chosen for --max-drop on the held-out
+videos of the run's logits.pt (save_logits.py --per-segment), which also fit the temperature. Their
+top-1 is counted, expected (early_exit.expected), or promised with a probability of 0.9
+(docs/promises.md). The decisions of a way must equal those of the saved logits, which also decide
+the videos that are not timed. --probe adds the linear probe on I-frames, which reads nothing else.
 
-`load_ms` is reading, as long as the network waited for it; both are means over the timed videos of
-a single run. Rows of the same run, way and machine are replaced in --out.
+`load_ms` is how long the network waited for the video. Times are means over the timed videos of one
+run. Rows of the same run, way and machine are replaced in --out.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def with_segments(trained: Trained, number: int) -> Trained:
 
 
 def fixed_ways(trained: Trained, numbers: list[int], clock: str) -> Iterator[Way]:
-    """The network on 1, 2, .. segments, and on all it was trained to be tested on."""
+    """The network on fixed numbers of segments, and on all."""
     total = trained.net.backbone.num_segments
     for number in [*numbers, total]:
         alone = with_segments(trained, number)
@@ -121,7 +120,7 @@ def fixed_ways(trained: Trained, numbers: list[int], clock: str) -> Iterator[Way
 
 
 def exit_ways(trained: Trained, path: Path, max_drop: float, clock: str) -> Iterator[Way]:
-    """Exits over time, over depth, and over both, as far as the run has them."""
+    """Exits over time, over depth and over both, if the run has them."""
     logits = LogitsFile.load(path)
     total, exits = logits.num_segments, logits.exits
     shared = Predictor(trained, None, clock=CLOCKS[clock])
@@ -157,11 +156,11 @@ def exit_ways(trained: Trained, path: Path, max_drop: float, clock: str) -> Iter
 
 
 def predict_all(ways: list[Way], videos: list[Path], every: int) -> None:
-    """Every way on every every-th video; on the others those of which no decisions are saved."""
+    """Every way predicts every `every`-th video; ways without saved decisions predict all."""
     for way in ways:
         way.predictor.warm_up()
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
-        video.read_bytes()  # into the system's cache, for whoever comes first
+        video.read_bytes()  # into the system's cache, for a fair start
         turn = number % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
             if number % every == 0 or not way.saved:

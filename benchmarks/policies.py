@@ -4,10 +4,9 @@
         --data-root data/ucf101 --test-list lists/ucf101_split1_test.txt --max-drop 0 1
 
 The run holds best.pt, logits.pt and wise.json. For each --max-drop a policy is calibrated on its
-held-out videos, then the test clips (one per video) pass the full network without exits and
+held-out videos. Then the test clips (one per video) pass the full network without exits, and
 `early_exit` with each policy, in turns, in batches and singly. Gains are ratios of clips per second
-to the full network: of the network alone, and with the clips loaded before it on the same cores.
-Prints one JSON line.
+to the full network: of the network alone, and with loading on the same cores. Prints one JSON line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The linear probe of train_i_frame_probe.py as a way to predict a video: k of its I-frames."""
+"""The linear probe of train_i_frame_probe.py, which predicts a video from k of its I-frames."""
 
 from __future__ import annotations
 

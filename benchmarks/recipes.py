@@ -1,14 +1,14 @@
-"""Which recipe trains exits best? Many of them on the same frozen views, at one budget.
+"""Which teachers and heads train exits best? Trials on the same frozen views, at one budget.
 
     python -m benchmarks.recipes runs/ucf101_7/views --splits split1 split2 split3 --out recipes.csv
 
-Reads ready banks (`python -m training.views`, `save_logits.py`). Every recipe has the published
-budget of PKD (training/recipes.txt) and keeps the last epoch: nothing is chosen. Printed are test
-top-1 per exit, mean and standard deviation over splits and seeds, and the paired difference to the
-first recipe with the 95 % interval of a bootstrap over whole recordings (study.paired); the CSV
-file has each split's as well. Before that, the teachers' own top-1.
+Reads ready banks (`python -m training.views`, `save_logits.py`). Every trial has the published
+budget of PKD (training/recipes.txt) and keeps the last epoch, so nothing is chosen. Prints the
+teachers' own top-1, then for each trial the test top-1 per exit, mean and standard deviation over
+splits and seeds, and the paired difference to the first trial with the 95 % interval of a bootstrap
+over recordings (study.paired). The CSV file also has the numbers of each split.
 
-The recipes that the training scripts offer were chosen by this benchmark.
+This benchmark chose the teachers that the training scripts offer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Trial(NamedTuple):
 
 
 class Head(nn.Module):
-    """A classifier on squeeze vectors (n, T * d); `kind` says on what of them."""
+    """A classifier on squeeze vectors (n, T * d); `kind` says how they enter it."""
 
     def __init__(self, kind: str, inputs: int, classes: int, segments: int):
         super().__init__()
@@ -157,7 +157,7 @@ TRIALS = {
 
 
 def read_bank(root: Path, split: str, digest: str | None) -> Bank:
-    """The parts of a split's bank; of several backbones' that of the one with this weights digest.
+    """The parts of a split's bank. digest: of the backbone's weights, where there are several.
 
     Raises ValueError when a part is missing, or there are several banks of it.
     """
@@ -239,7 +239,7 @@ def _rows(
     ]
 
 
-def as_text(row: dict) -> str:
+def row_text(row: dict) -> str:
     top1 = f"{row['top1_pct']:5.1f} ± {row['std_over_runs_pct']:4.1f}"
     return f"{top1} ({row['difference_pct']:+5.1f} [{row['low_pct']:+.1f}, {row['high_pct']:+.1f}])"
 
@@ -286,7 +286,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         base = base or right
         found = rows_of(name, right, base, banks)
         rows += [{**row, "baseline": args.recipes[0]} for row in found]
-        cells = [as_text(row) for row in found if row["split"] == "all"]
+        cells = [row_text(row) for row in found if row["split"] == "all"]
         print(f"{name:36}", "  ".join(cells), flush=True)
     if args.out:
         write_rows(args.out, COLUMNS, rows)

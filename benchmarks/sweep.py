@@ -7,14 +7,13 @@
 
 The first form fills a new bank and trains four methods x three seeds from it, each by its script
 in a process of its own, start-up included, `--jobs` of them at a time. It also computes the time of
-the same runs without a bank: the clips of their epochs and evaluations, times the seconds per clip
-(loading, network) measured while the bank was filled. The time to train the exits, which would be
-added, is left out.
+the same runs without a bank: the number of clips in their epochs and evaluations, times the seconds
+per clip (loading, network) that filling the bank took. It leaves out the time to train the exits.
 
-The second form trains them with as many views as named and writes <out>/views.csv. `fresh` is
-another view in each epoch, from a bank of as many views as epochs: the exits are those of
-`--views 0` to the last bit (tests/test_scripts.py), in less time. A repeated command goes on where
-it was stopped.
+The second form trains them with each number of views and writes <out>/views.csv. `fresh` is another
+view in each epoch, from a bank with as many views as epochs. Its exits equal those of `--views 0`
+to the last bit (tests/test_scripts.py) and take less time. A repeated command goes on where it
+stopped.
 
 Options that this program does not know go to the scripts: data, precision, workers.
 """

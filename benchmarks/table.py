@@ -1,4 +1,4 @@
-"""Tables of measurements, to which runs on other settings and machines add their rows."""
+"""Tables of measurements, to which runs with other settings or on other machines add rows."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
     python -m benchmarks.timings --run RUN --data-root DATA --test-list LIST --route time \\
         --out results/timings.csv
 
-RUN: a run folder of exits, or with --route of any network. Every --every-th video of the list is
-predicted once for each point, at which it is made to leave, in turn; the table has the medians.
-Rows of the same network, points, precision, threads and machine are replaced. The table is what
-`team_net_wise_all_acc.py --timings` takes.
+RUN: a run folder of exits, or, with --route, of any network. Every --every-th video of the list is
+predicted once for each point, and leaves there; the points take turns. The table has the medians,
+and `team_net_wise_all_acc.py --timings` takes it. Rows of the same network, points, precision,
+threads and machine are replaced.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     points = predictors[0].points
     times: dict[str, list] = {point: [] for point in points}
     for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
-        Path(video).read_bytes()  # into the system's cache, for whoever comes first
+        Path(video).read_bytes()  # into the system's cache, for a fair start
         for place in range(len(points)):
             place = (place + number) % len(points)
             found = predictors[place].predict(Path(video))

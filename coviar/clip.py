@@ -10,13 +10,14 @@ import av
 import numpy as np
 
 from coviar import kernels
-from coviar.decode import decode, planes, vectors
+from coviar.decode import VECTOR_BYTES, append_vectors, decode, planes
 from coviar.index import VideoIndex, read_index
 from coviar.source_index import SourceIndex
+from coviar.threads import in_threads, num_threads
 from coviar.windows import encode_windows
 
 FRAME, MV, RESIDUAL = range(3)  # `representation` of `load`, CoViAR's numbers
-_BURST = 8  # pictures to collect before following their motion: decoder and kernels share one cache
+_BURST = 16  # pictures whose motion is followed at once: decoder and loops share a cache
 
 
 class Clip(NamedTuple):
@@ -50,9 +51,9 @@ def load_clip(
     crop: (left, top, width, height) in pixels: only this window is computed; default all.
     flip: mirror the window left to right, which negates the motion vectors' x (before encoding).
     index: the video's VideoIndex, saves scanning the file; with a SourceIndex, a file of any codec
-    gives the arrays of its re-encoded copy, of which only the GOPs asked for are made. threads: of
-    a SourceIndex, to decode with; None: one for each processor. out: a Clip to write into and
-    return.
+    gives the arrays of its re-encoded copy, of which only the GOPs asked for are made. threads: as
+    many GOPs are worked on at once; None: one for each processor, and one in a worker process of
+    `multiprocessing` (a DataLoader's). out: a Clip to write into and return.
 
     Raises FileNotFoundError, IndexError for a position the video does not have, and ValueError for
     files that cannot be read exactly (see read_index), pictures too damaged to decode, and a crop
@@ -67,11 +68,19 @@ def load_clip(
         last_of[gop] = max(position, last_of.get(gop, 0))
     if isinstance(index, SourceIndex):
         return _load_windows(index, last_of, rows, threads, (accumulate, encode, crop, flip), out)
-    writer = _Writer(index, crop, flip, accumulate, encode, out)
-    for gop, position, frame in decode(index, last_of):
-        writer.follow(gop, position, frame, rows)
-    if writer.written != rows.keys():
-        gop, position = min(rows.keys() - writer.written)
+    count = num_threads(threads, len(last_of))
+    # Threads take GOPs one by one, the longest first, so that all have work to the end.
+    gops = iter(sorted(last_of, key=last_of.get, reverse=True) if count > 1 else sorted(last_of))
+
+    def load_gops() -> set:
+        writer = _Writer(index, crop, flip, accumulate, encode, out)
+        for gop, position, frame in decode(index, last_of, gops):
+            writer.follow(gop, position, frame, rows)
+        return writer.written
+
+    missing = rows.keys() - set().union(*in_threads(load_gops, count))
+    if missing:
+        gop, position = min(missing)
         raise ValueError(f"{index.path}: GOP {gop} position {position} is damaged beyond decoding")
     return out
 
@@ -106,10 +115,10 @@ class _Writer:
         self.previous = None
         whole = (index.height, index.width)
         self.reference = np.empty(whole, np.uint32)
-        self.identity, *self.spare = np.empty((3, *whole), np.uint32)
+        self.identity, *self.spare = np.empty((3, *whole), np.uint32)  # spare[0] is written next
         kernels.identity_map(self.identity)
         self.places = self.identity
-        self.pending = []
+        self.vectors, self.ends = bytearray(), []
 
     def follow(self, gop: int, position: int, frame: av.VideoFrame, rows: dict) -> None:
         wanted = rows.get((gop, position), ())
@@ -118,8 +127,9 @@ class _Writer:
         elif gop != self.gop:
             return  # its I-frame is lost, so nothing can refer to it
         elif self.accumulate or wanted:
-            self.pending.append(frame)
-        if wanted or len(self.pending) == _BURST:
+            append_vectors(frame, self.vectors)
+            self.ends.append(len(self.vectors) // VECTOR_BYTES)
+        if self.ends and (wanted or len(self.ends) == _BURST):
             self._catch_up()
         if wanted:
             self._write(position, frame, wanted)
@@ -129,20 +139,24 @@ class _Writer:
     def _begin(self, gop: int, frame: av.VideoFrame, rows: list) -> None:
         self.gop = gop
         self.places = self.identity
-        self.pending.clear()
-        kernels.pack_picture(*planes(frame), self.reference)
+        self.vectors, self.ends = bytearray(), []
         first = self.out.iframe[rows[0]]
-        kernels.unpack_window(self.reference, self.left, self.top, self.flip, self.encode, first)
+        kernels.pack_picture(
+            *(*planes(frame), self.reference),
+            *(self.left, self.top, self.flip, self.encode),
+            first,
+        )
         for row in rows[1:]:
             self.out.iframe[row] = first
 
     def _catch_up(self) -> None:
-        for frame in self.pending:
-            before = self.places if self.accumulate else self.identity
-            self.places = self.spare[0]
-            kernels.move_blocks(vectors(frame), before, self.places)
+        before = self.places if self.accumulate else self.identity
+        moved = np.frombuffer(self.vectors, np.int16).reshape(-1, VECTOR_BYTES // 2)
+        kernels.move_pictures(moved, np.array(self.ends), before, *self.spare)
+        if len(self.ends) % 2:
             self.spare.reverse()
-        self.pending.clear()
+        self.places = self.spare[1]
+        self.vectors, self.ends = bytearray(), []
 
     def _write(self, position: int, frame: av.VideoFrame, rows: list) -> None:
         mv, residual = self.out.mv[rows[0]], self.out.residual[rows[0]]
@@ -150,7 +164,10 @@ class _Writer:
             mv[:] = residual[:] = 128 if self.encode else 0
         else:
             if not self.accumulate:
-                kernels.pack_picture(*planes(self.previous), self.reference)
+                nothing = self.out.iframe[rows[0], :0]
+                kernels.pack_picture(
+                    *planes(self.previous), self.reference, 0, 0, False, False, nothing
+                )
             kernels.difference(
                 *(self.places, self.reference, *planes(frame)),
                 *(self.left, self.top, self.flip, self.encode),
@@ -244,9 +261,8 @@ def load(
 def to_bgr(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame as uint8 BGR (h, w, 3)."""
     packed = np.empty((frame.height, frame.width), np.uint32)
-    kernels.pack_picture(*planes(frame), packed)
     bgr = np.empty((frame.height, frame.width, 3), np.uint8)
-    kernels.unpack_window(packed, 0, 0, False, False, bgr)
+    kernels.pack_picture(*planes(frame), packed, 0, 0, False, False, bgr)
     return bgr
 
 

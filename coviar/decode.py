@@ -5,33 +5,38 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
-from coviar.index import VideoIndex
+if TYPE_CHECKING:
+    from coviar.index import VideoIndex
 
-_NO_VECTORS = np.empty((0, 20), np.int16)
+VECTOR_BYTES = 40  # FFmpeg's AVMotionVector
 
 
 class CorruptVideoWarning(UserWarning):
     """A damaged stream: the decoder concealed what it could; names the file and the GOP."""
 
 
-def decode(index: VideoIndex, last_of: dict) -> Iterator[tuple]:
+def decode(index: VideoIndex, last_of: dict, gops: Iterator[int] | None = None) -> Iterator[tuple]:
     """Decode GOPs of a video, each from its I-picture up to a last position.
 
-    last_of: {gop: last position}. Yields (gop, position, frame) in the file's order. Damage is
-    concealed by the decoder and reported by a CorruptVideoWarning per GOP; a picture nothing can be
-    made of is left out. ValueError if the pictures are of another size than the index says.
+    last_of: {gop: last position}. gops: its keys in any order, each taken when the one before is
+    done; None: the file's order. Yields (gop, position, frame). Damage is concealed by the decoder
+    and reported by a CorruptVideoWarning per GOP; a picture nothing can be made of is left out.
+    What comes of a GOP does not depend on which others are decoded. ValueError if the pictures are
+    of another size than the index says.
     """
     context = _open_decoder(index)
     starts = index.gop_starts
     with _open_file(index) as file:
-        for gop in sorted(last_of):
+        for gop in sorted(last_of) if gops is None else gops:
             first, count = starts[gop], last_of[gop] + 1
             intact = 0
+            context.flush_buffers()  # a damaged I-picture must not show what was decoded before
             for number in range(first, first + count):
                 for frame in _decode_packet(context, _read_packet(file, index, number)):
                     _check_size(frame, index, gop)
@@ -104,9 +109,10 @@ def planes(frame: av.VideoFrame) -> list:
     return [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
 
 
-def vectors(frame: av.VideoFrame) -> np.ndarray:
-    """The motion vectors of a frame, (n, 20) int16, not copied; see kernels.py for the columns."""
+def append_vectors(frame: av.VideoFrame, to: bytearray) -> None:
+    """Append the motion vectors of a frame, VECTOR_BYTES each; see kernels.py for what they say."""
     # frame.side_data would make frame and side data refer to each other, and keep every frame's
     # memory until Python's garbage collector runs.
     found = SideDataContainer(frame).get("MOTION_VECTORS")
-    return _NO_VECTORS if found is None else np.frombuffer(found, np.int16).reshape(-1, 20)
+    if found is not None:
+        to += found

@@ -17,6 +17,7 @@ from coviar import mpeg4
 from coviar.complete import SALVAGE, read_head
 from coviar.container import REMEDY, display_matrix, open_video
 from coviar.convert import UNDECLARED, range_and_matrix
+from coviar.decode import decode_alone
 from coviar.source import check_whole, is_blank
 
 MAX_PIXELS = 4096 * 2304
@@ -109,8 +110,6 @@ def _start_codes(data: np.ndarray) -> np.ndarray:
 
 def _check_pictures(index: VideoIndex) -> None:
     """ValueError where the last picture of a raw stream is cut off, or colours are not as read."""
-    from coviar.decode import decode_alone  # which needs this module
-
     frame = decode_alone(index, index.num_frames - 1)
     if frame is None or frame.is_corrupt:
         there = index.num_frames - 1

@@ -59,18 +59,48 @@ def move_blocks(vectors, previous, out):
 
 
 @jit
-def pack_picture(luma, blue, red, out):
-    """Convert 4:2:0 planes to the packed picture `out`."""
-    height, width = out.shape
+def move_pictures(vectors, ends, before, first, second):
+    """Follow the motion of pictures, one after another, from the map `before`.
+
+    vectors: (n, 20), of all pictures; those of picture i end before row ends[i]. Its map is written
+    to `first` for an even i, to `second` for an odd one; `before` may be `second`.
+    """
+    start = 0
+    for i in range(ends.size):
+        if i == 0:
+            move_blocks(vectors[: ends[0]], before, first)
+        elif i % 2 == 0:
+            move_blocks(vectors[start : ends[i]], second, first)
+        else:
+            move_blocks(vectors[start : ends[i]], first, second)
+        start = ends[i]
+
+
+@jit
+def pack_picture(luma, blue, red, packed, left, top, flip, rgb, out):
+    """Convert 4:2:0 planes to the packed picture `packed`, and its window at (left, top) to `out`.
+
+    out: (h, w, 3) uint8, BGR or RGB, mirrored if `flip`; of height 0: only `packed` is written.
+    """
+    height, width = packed.shape
+    rows, columns = out.shape[0], out.shape[1]
     tint_b, tint_g, tint_r = _rows((width + 1) & ~1, _i16(0))
     b, g, r = _rows(width, _u8(0))
+    flat, area = out.reshape(-1), slice(left, left + columns)
     for y in range(height):
         if y % 2 == 0:
             _tint_row(blue[y >> 1], red[y >> 1], 0, tint_b, tint_g, tint_r)
         _colour_row(luma[y], 0, tint_b, tint_g, tint_r, b, g, r)
-        row = out[y]
+        row = packed[y]
         for x in range(_u64(width)):
             row[x] = _u32(b[x]) | _u32(_u32(g[x]) << _u32(8)) | _u32(_u32(r[x]) << _u32(16))
+        if top <= y < top + rows:
+            start = (y - top) * columns * 3
+            out_row = flat[start : start + columns * 3]
+            if rgb:
+                _interleave(r[area], g[area], b[area], flip, out_row)
+            else:
+                _interleave(b[area], g[area], r[area], flip, out_row)
 
 
 @jit
@@ -113,34 +143,10 @@ def _scale(value, factor):
 
 
 @jit
-def _copy_row(row, left, flip, out):
-    """out = row[left : left + out.size], mirrored if `flip`."""
-    start, end = _u64(left), _u64(left + out.size - 1)
-    if flip:
-        for x in range(_u64(out.size)):
-            out[x] = row[end - x]
-    else:
-        for x in range(_u64(out.size)):
-            out[x] = row[start + x]
-
-
-@jit
-def unpack_window(packed, left, top, flip, rgb, out):
-    """Write the window (left, top) of a packed picture to `out` (h, w, 3) uint8, BGR or RGB."""
-    height, width = out.shape[0], out.shape[1]
-    flat, row = out.reshape(-1), np.empty(width, np.uint32)
-    for y in range(height):
-        _copy_row(packed[top + y], left, flip, row)
-        _unpack_row(row, rgb, flat[y * width * 3 : (y + 1) * width * 3])
-
-
-@jit
-def _unpack_row(row, rgb, out):
-    first, third = (_u32(16), _u32(0)) if rgb else (_u32(0), _u32(16))
-    for x in range(row.size):
-        out[3 * x] = row[x] >> first
-        out[3 * x + 1] = row[x] >> _u32(8)
-        out[3 * x + 2] = row[x] >> third
+def _mirror(row, out):
+    last = _u64(out.size - 1)
+    for x in range(_u64(out.size)):
+        out[x] = row[last - x]
 
 
 @jit
@@ -155,36 +161,47 @@ def difference(places, reference, luma, blue, red, left, top, flip, encode, mv, 
     flat, flat_mv, flat_residual = reference.reshape(-1), mv.reshape(-1), residual.reshape(-1)
     tint_b, tint_g, tint_r = _rows((width + (left & 1) + 1) & ~1, _i16(0))
     b, g, r = _rows(width, _u8(0))
-    pixels, others = np.empty(3 * width, np.uint8), np.empty(3 * width, np.uint8)
-    here, place, row = _rows(width, _u32(0))
-    to, source, sign = here.view(_i16), place.view(_i16), np.ones(2 * width, _i16)
+    change_b, change_g, change_r = _rows(width, _i16(0))
+    changes, sign = np.empty(3 * width, np.int16), np.ones(2 * width, np.int16)
+    here, mirrored, row = _rows(width, _u32(0))
     first, step = _u32(left), _u32(1)
     if flip:
         first, step = _u32(left + width - 1), _u32(-1)
         sign[::2] = -1
+    for x in range(_u64(width)):
+        here[x] = _u32(first + _u32(step * _u32(x))) | _u32(_u32(top) << _u32(16))
     for y in range(height):
         if y == 0 or (top + y) % 2 == 0:
             _tint_row(blue[(top + y) >> 1], red[(top + y) >> 1], left, tint_b, tint_g, tint_r)
         _colour_row(luma[top + y], left, tint_b, tint_g, tint_r, b, g, r)
-        _interleave(b, g, r, flip, pixels)
-        _copy_row(places[top + y], left, flip, place)
+        place = places[top + y, left : left + width]
+        if flip:
+            _mirror(place, mirrored)
+            place = mirrored
+        mv_row = flat_mv[y * width * 2 : (y + 1) * width * 2]
+        _put_vectors(here.view(_i16), place.view(_i16), sign, encode, mv_row)
         for x in range(_u64(width)):
-            here[x] = _u32(first + _u32(step * _u32(x))) | _u32(_u32(top + y) << _u32(16))
-        _put_vectors(to, source, sign, encode, flat_mv[y * width * 2 : (y + 1) * width * 2])
+            here[x] = _u32(here[x] + _u32(0x10000))
         _find(flat, places.shape[1], place, row)
-        _unpack_row(row, False, others)
-        _subtract(pixels, others, encode, flat_residual[y * width * 3 : (y + 1) * width * 3])
+        _subtract(b, g, r, flip, row, change_b, change_g, change_r)
+        residual_row = flat_residual[y * width * 3 : (y + 1) * width * 3]
+        if encode:
+            _interleave(change_b, change_g, change_r, False, changes)
+            _encode_row(changes, residual_row)
+        else:
+            _interleave(change_b, change_g, change_r, False, residual_row)
 
 
 @jit
-def _interleave(b, g, r, flip, out):
+def _interleave(a, b, c, flip, out):
+    """The pixels of a row, mirrored if `flip`, from its three colours."""
+    last = _u64(a.size - 1)
     if flip:
-        last = _u64(b.size - 1)
-        for x in range(_u64(b.size)):
-            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[last - x], g[last - x], r[last - x]
+        for x in range(_u64(a.size)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = a[last - x], b[last - x], c[last - x]
     else:
-        for x in range(_u64(b.size)):
-            out[3 * x], out[3 * x + 1], out[3 * x + 2] = b[x], g[x], r[x]
+        for x in range(_u64(a.size)):
+            out[3 * x], out[3 * x + 1], out[3 * x + 2] = a[x], b[x], c[x]
 
 
 @jit
@@ -197,14 +214,25 @@ def _find(flat, width, place, out):
 
 
 @jit
-def _subtract(pixels, others, encode, out):
-    if encode:
-        for i in range(_u64(pixels.size)):
-            value = _i16(_i16(_i16(pixels[i]) - _i16(others[i])) + _i16(128))
-            out[i] = min(max(value, _i16(0)), _i16(255))
+def _subtract(b, g, r, flip, row, out_b, out_g, out_r):
+    """The colours of a row, mirrored if `flip`, less those of a packed row."""
+    byte, last = _u32(0xFF), _u64(row.size - 1)
+    if flip:
+        for x in range(_u64(row.size)):
+            out_b[x] = _i16(b[last - x]) - _i16(row[x] & byte)
+            out_g[x] = _i16(g[last - x]) - _i16(_u32(row[x] >> _u32(8)) & byte)
+            out_r[x] = _i16(r[last - x]) - _i16(_u32(row[x] >> _u32(16)) & byte)
     else:
-        for i in range(_u64(pixels.size)):
-            out[i] = _i16(pixels[i]) - _i16(others[i])
+        for x in range(_u64(row.size)):
+            out_b[x] = _i16(b[x]) - _i16(row[x] & byte)
+            out_g[x] = _i16(g[x]) - _i16(_u32(row[x] >> _u32(8)) & byte)
+            out_r[x] = _i16(r[x]) - _i16(_u32(row[x] >> _u32(16)) & byte)
+
+
+@jit
+def _encode_row(changes, out):
+    for i in range(_u64(out.size)):
+        out[i] = min(max(_i16(changes[i] + _i16(128)), _i16(0)), _i16(255))
 
 
 @jit

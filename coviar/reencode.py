@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import sys
-from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
@@ -31,10 +30,10 @@ from coviar.command import run
 from coviar.container import open_video
 from coviar.convert import FITS, Converter
 from coviar.files import VIDEO_SUFFIXES, whole_file
-from coviar.folder import describe, list_folder
+from coviar.folder import describe
+from coviar.outputs import check_settings, plan, write_report
 from coviar.source import decode_source
 
-REPORT = "reencode.json"
 # What the field trains on, after CoViAR.
 SIZE = (340, 256)  # width, height
 GOP = 12
@@ -208,40 +207,6 @@ def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.Cod
     return encoder
 
 
-def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
-    """({output path: input path}, Contents.others, {input path: why it is left out}).
-
-    Of files that differ in their suffix only, the one with the suffix `prefer` is taken; without
-    such a one all are left out. Raises ValueError if there is nothing to do.
-    """
-    others = Counter()
-    if source.is_dir():
-        here, there = source.resolve(), target.resolve()
-        if here == there or here in there.parents:
-            raise ValueError(f"OUT ({target}) must not be inside IN ({source})")
-        names, others = list_folder(source)
-        videos = {name: source / name for name in names}
-    elif source.is_file():
-        videos = {Path(source.name): source}
-    else:
-        raise ValueError(f"IN ({source}) does not exist")
-    if not videos:
-        raise ValueError(f"IN ({source}) holds no video; looked for {' '.join(VIDEO_SUFFIXES)}")
-    sharing = defaultdict(list)
-    for name, path in videos.items():
-        sharing[target / name.with_suffix(".mp4")].append(path)
-    outputs, clashes = {}, {}
-    for output, paths in sharing.items():
-        preferred = [path for path in paths if path.suffix.lower() == prefer]
-        if len(paths) > 1 and len(preferred) != 1:
-            names = " and ".join(path.name for path in paths)
-            reason = f"{names} would all become {output}; rename them, or choose by --prefer SUFFIX"
-            clashes.update(dict.fromkeys(map(str, paths), reason))
-        else:
-            outputs[output] = (preferred if len(paths) > 1 else paths)[0]
-    return outputs, others, clashes
-
-
 def suffix(text: str) -> str:
     """One of VIDEO_SUFFIXES, with or without its dot."""
     found = f".{text.lower().lstrip('.')}"
@@ -259,12 +224,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             "q": args.q,
             "fit": args.fit,
         }
-        _check_settings(args.target / REPORT, settings)
+        check_settings(args.target, settings)
     except ValueError as error:
         parser.error(str(error))
     todo = {output: path for output, path in outputs.items() if not output.exists()}
     report = {"settings": settings, "videos": len(outputs) + len(clashes), "failed": dict(clashes)}
-    _write_report(args.target, report)
+    write_report(args.target, report)
 
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
     notes = {}
@@ -286,7 +251,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return 130
     finally:
         pool.shutdown(cancel_futures=True)
-    _write_report(args.target, report)
+    write_report(args.target, report)
 
     if notes:
         path, note = min(notes.items())
@@ -306,25 +271,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     }
     print("result:", json.dumps(result))
     return 1 if report["failed"] else 0
-
-
-def _check_settings(report: Path, settings: dict) -> None:
-    if not report.exists():
-        return
-    try:
-        before = {"fit": FITS[0], **json.loads(report.read_text())["settings"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{report} is not as this script writes it: use another OUT") from error
-    if before != settings:
-        raise ValueError(
-            f"{report.parent} was made with {before}, not {settings}: use the same settings or "
-            "another OUT"
-        )
-
-
-def _write_report(target: Path, report: dict) -> None:
-    with whole_file(target / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

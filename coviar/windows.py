@@ -8,7 +8,6 @@ stream equals, bit for bit, what is loaded of the whole re-encoded file.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,7 @@ from coviar.index import VideoIndex, read_index
 from coviar.reencode import QUANTISER, make_encoder, naming
 from coviar.source import decode_source
 from coviar.source_index import CannotSeek, SourceIndex
-
-MOST_THREADS = 8
+from coviar.threads import num_threads
 
 
 def encode_windows(
@@ -33,7 +31,7 @@ def encode_windows(
 ) -> Iterator[tuple]:
     """Yield (gop, VideoIndex of that GOP alone) of a file, its pictures up to a last position.
 
-    last_of: {gop: last position}. threads: None: as many as there are processors. Raises ValueError
+    last_of: {gop: last position}. threads: as of `load_clip`. Raises ValueError
     that names the file and the time of a picture that cannot be decoded, and CannotSeek where the
     index does not tell which pictures come out: then read it again with `stream=True`.
     """
@@ -41,8 +39,8 @@ def encode_windows(
         yield from _from_start(index, last_of)
         return
     runs = _runs(index, last_of)
-    threads = min(len(runs), threads or os.cpu_count() or 1, MOST_THREADS)
-    if threads <= 1:
+    threads = num_threads(threads, len(runs))
+    if threads == 1:
         with _Reader(index) as reader:
             for run in runs:
                 yield from _encode_run(index, reader, run, last_of)

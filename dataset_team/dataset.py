@@ -181,7 +181,7 @@ class VideoDataset(torch.utils.data.Dataset):
         else:
             box = random_box(index.width, index.height, rng)
             iframe, *others = _load_window(
-                index, positions, box, self.crop_size, flip=self._draw_flip(rng), threads=1
+                index, positions, box, self.crop_size, flip=self._draw_flip(rng)
             )
         if self.photometric:
             iframe = change_light(iframe, self.photometric, rng)
@@ -194,7 +194,7 @@ class VideoDataset(torch.utils.data.Dataset):
         if not 0 <= view < self.num_test_views:
             raise IndexError(f"test view {view} is outside 0..{self.num_test_views - 1}")
         shape = (self.num_segments, self.crop_size)
-        return load_test_view(index, *shape, view, self.clips, self.crops, threads=1)
+        return load_test_view(index, *shape, view, self.clips, self.crops)
 
     def _independent_crops(
         self, record: Record, index: Index, positions: Positions, rng: random.Random
@@ -203,7 +203,7 @@ class VideoDataset(torch.utils.data.Dataset):
         flip."""
         flips = [self._draw_flip(rng) for _ in range(3)]
         # Motion vectors must be flipped by the loader, which negates x before it quantises.
-        clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index, threads=1)
+        clip = load_clip(record.path, positions, encode=True, flip=flips[1], index=index)
         modalities = []
         for pictures, flip, scales in zip(clip, flips, (SCALES, MOTION_SCALES, MOTION_SCALES)):
             left, top, width, height = random_box(index.width, index.height, rng, scales)
@@ -215,29 +215,23 @@ class VideoDataset(torch.utils.data.Dataset):
 
 
 def load_test_view(
-    index: Index,
-    num_segments: int,
-    crop_size: int,
-    view: int = 0,
-    clips: int = 1,
-    crops: int = 1,
-    threads: int | None = None,
+    index: Index, num_segments: int, crop_size: int, view: int = 0, clips: int = 1, crops: int = 1
 ) -> Modalities:
     """I-frame, motion vectors and residual of a video as tested, uint8 tensors as in a Sample.
 
-    view = clip * crops + crop. threads, errors and warnings as `coviar.load_clip`.
+    view = clip * crops + crop. Errors and warnings as `coviar.load_clip`.
     """
     clip, crop = divmod(view, crops)
     positions = segment_positions(index.gop_lengths, num_segments, clip=clip, num_clips=clips)
     box = fixed_boxes(index.width, index.height, crops)[crop]
-    return _load_window(index, positions, box, crop_size, flip=False, threads=threads)
+    return _load_window(index, positions, box, crop_size, flip=False)
 
 
 def load_test_segment(index: Index, num_segments: int, crop_size: int, segment: int) -> Modalities:
     """As `load_test_view`, only the segment of this number: (1, c, S, S) each."""
     position = segment_positions(index.gop_lengths, num_segments)[segment]
     box = fixed_boxes(index.width, index.height, 1)[0]
-    return _load_window(index, [position], box, crop_size, flip=False, threads=1)
+    return _load_window(index, [position], box, crop_size, flip=False)
 
 
 def load_test_iframes(index: Index, num_segments: int, crop_size: int) -> torch.Tensor:
@@ -250,11 +244,9 @@ def load_test_iframes(index: Index, num_segments: int, crop_size: int) -> torch.
 
 
 def _load_window(
-    index: Index, positions: Positions, box: Box, crop_size: int, flip: bool, threads: int | None
+    index: Index, positions: Positions, box: Box, crop_size: int, flip: bool
 ) -> Modalities:
-    clip = load_clip(
-        index.path, positions, encode=True, crop=box, flip=flip, index=index, threads=threads
-    )
+    clip = load_clip(index.path, positions, encode=True, crop=box, flip=flip, index=index)
     return [resize(pictures, crop_size) for pictures in clip]
 
 

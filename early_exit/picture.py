@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from coviar.files import whole_file
 from coviar.visualize import draw_wheel, flow_colours
@@ -49,17 +50,21 @@ def draw_prediction(
         figure.savefig(temporary, format="png")
 
 
-def _title(prediction, class_names, costs) -> str:
+def short_name(name: str) -> str:
+    """At most 70 letters of a name: its beginning and its end."""
+    return name if len(name) <= 70 else f"{name[:34]}...{name[-33:]}"
+
+
+def _title(prediction: Prediction, class_names: Sequence[str], costs: Mapping[str, float]) -> str:
     label, probability = prediction.top(1)[0]
-    name = Path(prediction.video).name
-    name = name if len(name) <= 70 else f"{name[:34]}...{name[-33:]}"
+    name = short_name(Path(prediction.video).name)
     gmacs, full = costs[prediction.point], costs[FULL]
     way = "full network" if prediction.point == FULL else f"left at {_words(prediction.point)}"
     cost = f"{gmacs:.2f} of {full:.2f} GMACs ({100 * gmacs / full:.0f} %)"
     return f"{name}\n{class_names[label]}, {100 * probability:.0f} %; {way}, {cost}"
 
 
-def _draw_clip(figure, prediction: Prediction) -> float:
+def _draw_clip(figure: SubFigure, prediction: Prediction) -> float:
     """The three rows of pictures; returns the length in pixels of the strongest colour."""
     # (k, S, S, c) of the k segments read
     iframe, mv, residual = (x.permute(0, 2, 3, 1).numpy() for x in prediction.clip)
@@ -82,7 +87,7 @@ def _draw_clip(figure, prediction: Prediction) -> float:
     return float(longest)
 
 
-def _draw_confidences(axis, prediction: Prediction, costs: Mapping[str, float]) -> None:
+def _draw_confidences(axis: Axes, prediction: Prediction, costs: Mapping[str, float]) -> None:
     points = list(costs) if prediction.thresholds else [FULL]
     for x, point in enumerate(points):
         threshold = prediction.thresholds.get(point)
@@ -111,7 +116,7 @@ def _draw_confidences(axis, prediction: Prediction, costs: Mapping[str, float]) 
         axis.legend(fontsize=8, loc="upper right", frameon=False, bbox_to_anchor=(1, 1.16))
 
 
-def _draw_classes(axis, prediction: Prediction, class_names: Sequence[str], top: int) -> None:
+def _draw_classes(axis: Axes, prediction: Prediction, class_names: Sequence[str], top: int) -> None:
     likeliest = prediction.top(min(top, _MAX_CLASSES))
     rows = range(len(likeliest))
     percent = [100 * probability for _, probability in likeliest]

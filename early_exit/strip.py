@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from coviar.files import whole_file
+from early_exit.picture import short_name
 from early_exit.timeline import Moment, time_text
 from early_exit.wise import FULL
 
@@ -36,8 +37,7 @@ def draw_strip(path: Path, source: str, moments: Sequence[Moment], costs: dict) 
     colours = {label: _COLOURS[n % len(_COLOURS)] for n, label in enumerate(labels)}
     size = max(6.0, longest * _INCHES_PER_WINDOW) + 0.8, len(rows) * _ROW_INCHES + 0.6
     figure = Figure(figsize=size, layout="constrained", dpi=110)
-    name = source if len(source) <= 70 else f"{source[:34]}...{source[-33:]}"
-    figure.suptitle(name, fontsize=11, parse_math=False)
+    figure.suptitle(short_name(source), fontsize=11, parse_math=False)
     for axis, row in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows):
         _draw_row(axis, row, colours, costs)
         axis.set_xlim(0, longest)

@@ -9,7 +9,6 @@ the stem ends with the first block at stride 4. Where only one block has stride 
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -172,12 +171,14 @@ class _NoNorms(TorchFunctionMode):
 
 @torch.no_grad()
 def _shapes(modules: Iterable[nn.Module], in_channels: int) -> list[torch.Size]:
-    """The shape of each module's output, one after the other, for a picture without data."""
-    x, shapes = torch.empty(1, in_channels, PICTURE, PICTURE, device="meta"), []
-    with _NoNorms():
+    """The shape of each module's output, one after the other. The modules do not change, nor do
+    PyTorch's random numbers."""
+    weights = next(parameter for module in modules for parameter in module.parameters())
+    x, shapes = weights.new_zeros(1, in_channels, PICTURE, PICTURE), []
+    with _NoNorms(), torch.random.fork_rng(devices=[]):
         for module in modules:
-            state = itertools.chain(module.named_parameters(), module.named_buffers())
-            x = functional_call(module, {name: value.to("meta") for name, value in state}, x)
+            copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            x = functional_call(module, copies, x)
             shapes.append(x.shape)
     return shapes
 

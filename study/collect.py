@@ -10,12 +10,12 @@ Finds the run folders below RUNS and writes, from all runs that are finished:
     weights.csv              the WISE weights
     decisions.csv            per test video and decision point: the label there, its confidence, and
                              whether the video leaves there by the run's policy.json
-    backbones.csv            test top-1 of the networks below the exits, stream by stream; also of
-                             what they were trained from on the same videos (pretrain.py's or
-                             streams alone) and of the probe on I-frames
+    backbones.csv            test top-1 of the backbones and their streams; also of the networks
+                             from which they were trained on the same videos (pretrain.py's, or
+                             streams alone), and of the probe on I-frames
 
 and prints mean and standard deviation over seeds and splits. Runs that are not finished are named
-and left out. A study may hold runs of different protocols, which are never averaged.
+and left out. A study may hold runs of different protocols; these are never averaged.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Gathered(NamedTuple):
 def gather(roots: Iterable[Path]) -> Gathered:
     """Everything below the roots, each run once, in the order of data, method, split, seed.
 
-    Raises ValueError for a root without runs, for files that are not what their names say, and for
-    two runs of the same data, split, seed and method.
+    Raises ValueError for a root without runs, for files of another kind than their names say, and
+    for two runs of the same data, split, seed and method.
     """
     rows: dict[str, list[dict]] = {name: [] for name in STUDY_COLUMNS}
     left_out, seen = {}, {}
@@ -152,7 +152,7 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
 
 
 def thin(rows: Iterable[dict], number: int = MAX_THRESHOLDS) -> list[dict]:
-    """The rows of at most `number` thresholds, evenly taken from all, first and last included."""
+    """The rows of at most `number` thresholds, evenly chosen, with the first and the last."""
     rows = list(rows)
     values = sorted({row["threshold"] for row in rows}, key=float)
     evenly = np.linspace(0, len(values) - 1, min(number, len(values))).round().astype(int)
@@ -185,7 +185,7 @@ def weight_rows(logits: LogitsFile, betas: np.ndarray) -> list[dict]:
 def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
     """The label of every test video at every point by the policy, and where the video leaves.
 
-    The points after that one are there too, with the labels that the video would have got.
+    Later points have rows too, with the labels that the video would have got.
     """
     made = policy.provenance
     run = {key: logits.meta[key] for key in RUN}
@@ -206,7 +206,7 @@ def decision_rows(logits: LogitsFile, policy: Policy) -> list[dict]:
 
 
 def _check_made_together(tables: dict[str, list[dict]], policy: Policy) -> None:
-    """One call writes the tables and the policy, so they name one command."""
+    """One command writes the tables and the policy. They must name the same one."""
     commands = {row["command"] for rows in tables.values() for row in rows}
     if commands != {policy.provenance["command"]}:
         raise NotFinished(
@@ -215,7 +215,7 @@ def _check_made_together(tables: dict[str, list[dict]], policy: Policy) -> None:
 
 
 def _check_decisions(tables: dict[str, list[dict]], policy: Policy) -> None:
-    """The tables must be of the logits and the policy that lie beside them."""
+    """The tables must be made from the logits and the policy beside them."""
     left = [row["correct"] for row in tables["decisions.csv"] if row["left"]]
     where = {key: policy.provenance[key] for key in ("combination", "rule")}
     where.update(part="test", exit=ALL)

@@ -1,7 +1,7 @@
-"""The columns of the CSV files: RUN_COLUMNS of those in a run's folder, STUDY_COLUMNS of a study's.
+"""The columns of the CSV files of a run (RUN_COLUMNS) and of a study (STUDY_COLUMNS).
 
-In a study, `runs.csv` says of each run how it was made; the other files name the run by RUN.
-TIMES are milliseconds per video, of a table of `python -m benchmarks.timings`.
+In a study, `runs.csv` says how each run was made. The other files name the run by RUN.
+TIMES are milliseconds per video, from a table of `python -m benchmarks.timings`.
 `wise_protocol` is the protocol of rows with combination "wise", `protocol` that of all others.
 """
 

@@ -3,8 +3,8 @@
     python -m study.compare runs/ucf101 --pair prog_kd/vanilla team_ce/vanilla \\
         --pair prog_kd/wise prog_kd/vanilla --out results/ucf101/comparisons.csv
 
-A pair is FIRST SECOND. The difference printed is first minus second, at every decision point that
-both have. A side is METHOD/COMBINATION; combinations are
+A pair is FIRST SECOND. The difference is first minus second, at every decision point that both
+have. A side is METHOD/COMBINATION; combinations are
 
     vanilla, constant             as everywhere
     wise                          fitted exactly on held-out videos
@@ -14,12 +14,12 @@ both have. A side is METHOD/COMBINATION; combinations are
 With `--against FOLDER` the second sides are runs below that folder, made with other options or on
 another backbone.
 
-Runs are paired by data, split and seed, videos by name, on the test videos. A video's difference is
-its mean over seeds; the interval is a percentile bootstrap over videos within each split (or over
-whole groups of videos cut from one recording, `--resample group`). It says how other test videos
-would change the difference, not how other backbones would. With `--resample backbone` it says both:
-backbones are drawn, then in each the groups of its test videos. There a split may have several
-backbones (name the folders of all), and each counts as one.
+Runs are paired by data, split and seed, test videos by name. A video's difference is its mean over
+seeds. The interval is a percentile bootstrap over videos within each split; with `--resample group`
+over groups, the videos of one recording. It says how much the difference would change with other
+test videos, not with other backbones. `--resample backbone` says both: it draws backbones, and in
+each the groups of its test videos. A split may then have several backbones (name the folders of
+all), and each counts as one.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Side(NamedTuple):
         return points[-1:] if self.streams else points
 
     def weights(self, logits: LogitsFile) -> np.ndarray:
-        """(D, K) of this side's combination; WISE is fitted here, in milliseconds."""
+        """(D, K) of this side's combination. WISE is fitted here."""
         if self.streams:
             row = [float(output in self.streams) for output in logits.outputs]
             return np.tile(row, (len(wise.decision_points(logits.outputs)), 1))
@@ -101,8 +101,10 @@ class Side(NamedTuple):
 
 
 def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
-    """Every logits file below the roots. by_backbone: runs differ by their backbones as well; else
-    the fourth part of a key is None. Raises ValueError for two files of one run."""
+    """Every logits file below the roots. Raises ValueError for two files of one run.
+
+    by_backbone: runs may also differ by their backbone; else the fourth part of a key is None.
+    """
     runs: Runs = defaultdict(dict)
     for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
         logits = LogitsFile.load(path)
@@ -121,7 +123,7 @@ def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
 def compare(
     runs: Runs, against: Runs, first: Side, second: Side, resample: str, pct: float
 ) -> list[dict]:
-    """Rows of the table for one pair, `first` of `runs` and `second` of `against`, per data set and
+    """The rows of one pair, `first` of `runs` and `second` of `against`: one per data set and
     common decision point."""
     for side, known in ((first, runs), (second, against)):
         if side.method not in known:
@@ -191,7 +193,7 @@ def _correct_pair(ours: LogitsFile, theirs: LogitsFile, first: Side, second: Sid
 
 
 def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]) -> np.ndarray:
-    """(n, D) 1.0 where the side is right about the named test videos at these points."""
+    """(n, D) 1.0 where the side is right about the named videos at these points."""
     part = logits.part("test").select(names)
     combined = wise.combine(part.logits.mean(axis=0), side.weights(logits))
     right = combined.argmax(axis=2) == part.labels[:, None]

@@ -1,9 +1,9 @@
 """How flat a minimum is: the loss of weights around it, and its curvature there.
 
-A filter is what makes one output of a convolution or linear layer: a row of its weight. Radii are
+A filter makes one output of a convolution or linear layer: it is a row of the weight. Radii are
 filter-normalised (Li et al., NeurIPS 2018, section 4): a perturbation of radius r changes each
-filter by r times the filter's norm, so a network whose filters are rescaled is as flat as before.
-Biases, and all of BatchNorm, stay as they are.
+filter by r times its norm. So rescaled filters do not change the flatness of a network. Biases and
+BatchNorm are not perturbed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 Weights = dict[str, torch.Tensor]
-# The mean loss in parts, one for each batch, whose sum it is.
+# Gives the mean loss as a sum of parts, one for each batch.
 Loss = Callable[[Weights], Iterable[torch.Tensor]]
 
 
@@ -36,7 +36,7 @@ class MeanOfDraws(NamedTuple):
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """The weights that are perturbed: of convolutions and linear layers, by name."""
+    """The weights of convolutions and linear layers, by name: these are perturbed."""
     return {
         f"{name}.weight": layer.weight.detach()
         for name, layer in module.named_modules()
@@ -50,7 +50,7 @@ def filter_norms(weight: torch.Tensor) -> torch.Tensor:
 
 
 def filter_normalised(direction: Mapping[str, torch.Tensor], weights: Weights) -> Weights:
-    """The direction with each filter as long as that of the weights; zeros stay zeros."""
+    """The direction, each filter scaled to the length of that of the weights; zeros stay zeros."""
     found = {}
     for name, weight in weights.items():
         length = filter_norms(direction[name])
@@ -60,7 +60,7 @@ def filter_normalised(direction: Mapping[str, torch.Tensor], weights: Weights) -
 
 
 def brought_back(direction: Weights, weights: Weights) -> Weights:
-    """The direction with filters that are longer than those of the weights as long as these."""
+    """The direction, no filter longer than that of the weights."""
     bounds = filter_normalised(direction, weights)
     return {
         name: x.where(filter_norms(x) <= filter_norms(weights[name]), bounds[name])
@@ -120,9 +120,9 @@ def random_losses(
 def worst_loss(loss: Loss, weights: Weights, radius: float, start: Weights, steps: int) -> float:
     """The highest loss found where no filter is further away than radius times its norm.
 
-    start: a filter-normalised direction. Gradient ascent from there: each step is as long as the
-    radius in every filter, as SAM's only step is (Foret et al. 2021), then filters that are too far
-    away are brought back. The answer is never below the loss at the start.
+    start: a filter-normalised direction, from which gradient ascent begins. Each step is as long as
+    the radius in every filter, like the one step of SAM (Foret et al. 2021). Filters that are too
+    far away are then brought back. The result is never below the loss at the start.
     """
     highest, direction = -math.inf, start
     for _ in range(steps):
@@ -139,11 +139,11 @@ def hessian_traces(
     """Hutchinson's estimate, with Rademacher vectors, of two traces.
 
     The first is the Hessian's. The second, relative one weighs the curvature of each weight by the
-    mean square of the weights in its filter. It does not change when filters are rescaled, and
-    radius²/2 times it is what a random perturbation of small radius adds to the loss.
+    mean square of the weights in its filter. It does not change when filters are rescaled. A random
+    perturbation of small radius adds radius²/2 times this trace to the loss.
 
-    The Hessian is the sum of those of the loss's parts. Each draw has a vector of its own for every
-    part: it costs as much as one vector for all of them, and its noise is less.
+    The Hessian is the sum of those of the parts. Each draw has another vector for every part: this
+    costs as much as one vector for all parts and has less noise.
     """
     scales = {name: filter_norms(w) ** 2 / w[0].numel() for name, w in weights.items()}
     plain, relative, leaves = [], [], _leaves(weights)

@@ -1,4 +1,4 @@
-"""The look of all figures: widths of a paper's columns, colours, marks that differ in grey too."""
+"""The look of all figures: the widths of a paper's columns, colours and marks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ RC = {
     "legend.frameon": False,
     "legend.handlelength": 2.6,
 }
-# Okabe and Ito's palette, distinct to colour-blind readers. Marks, dashes and hatches differ in
-# grey print too.
+# Okabe and Ito's palette, which colour-blind readers can tell apart. In grey print marks, dashes
+# and hatches differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = (

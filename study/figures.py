@@ -43,7 +43,7 @@ from study.summary import (
 
 STAR = {"marker": "*", "markersize": 8, "color": "black", "linestyle": ""}
 SPREAD = "± is the sample standard deviation over runs (seeds and splits)."
-# Two networks are the same where their GMACs differ by less: the number of classes may differ.
+# Networks whose GMACs differ by less are the same but for the number of classes.
 SAME_NETWORK = 0.01
 
 
@@ -173,7 +173,7 @@ def gains(study: Study) -> Figure:
 
 @drawing.styled
 def latency(study: Study, timings: pd.DataFrame) -> Figure:
-    """Accuracy of WISE against measured milliseconds per clip, with loading where it was measured.
+    """Accuracy of WISE against measured milliseconds per clip, with loading if it was measured.
 
     timings: rows of the study's network on one machine, see `matching_timings`.
     """
@@ -208,10 +208,10 @@ def latency(study: Study, timings: pd.DataFrame) -> Figure:
 
 
 def matching_timings(study: Study, timings: pd.DataFrame) -> pd.DataFrame | None:
-    """Rows of results/latency.csv that timed the study's network clip by clip; None without any.
+    """The rows of results/latency.csv of the study's network, clip by clip; None without any.
 
-    The network is told by its exits and their GMACs. Of several machines, precisions and numbers of
-    threads the one with the fastest full network is taken.
+    A network is recognised by its exits and their GMACs. Of several machines, precisions and
+    numbers of threads the one with the fastest full network is taken.
     """
     found = []
     one = ["arch", "motion_arch", "num_segments", "crop_size", "precision", "threads", "machine"]

@@ -1,10 +1,10 @@
-"""How flat the minima of a backbone's streams are, which the paper orders its teachers by.
+"""How flat the minima of a backbone's streams are: by flatness the paper orders its teachers.
 
     python -m study.flatness runs/ucf101_7/team_net/split1_seed1/best.pt --data-name ucf101_7 \\
         --data-root data/ucf101_7 --train-list lists/train.txt --test-list lists/test.txt \\
         --split split1 --part train --segments 2 --out results/ucf101_7/flatness.csv
 
-For each stream, on a fixed set of clips as tested, of the stream's own logits and cross entropy
+Measures each stream by its own logits and cross entropy, on a fixed set of clips as tested
 (docs/teacher_order.md; study.curvature has the definitions):
 
     top1_pct, loss                 where the weights are
@@ -12,9 +12,9 @@ For each stream, on a fixed set of clips as tested, of the stream's own logits a
     worst                          what the worst perturbation found adds, by radius
     hessian_trace, relative_trace  the trace of the Hessian; the same, of filters of equal size
 
-The weights of the stream's convolutions and of its classifier are perturbed. Biases, BatchNorm,
-TEAM blocks and the other streams stay as they are. Rows are added to --out, stream by stream; a
-stream whose rows are there is not measured again.
+The weights of the stream's convolutions and classifier are perturbed. Biases, BatchNorm, TEAM
+blocks and other streams are not. Rows are added to --out, stream by stream. A stream whose rows are
+there is not measured again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exits over time as tables and a figure, from the logits of runs and from measured ways.
+"""Tables and figures of exits over time, from the logits of runs and from measured ways.
 
     python -m study.over_time runs/ucf101/team_net/split*_seed1 --out results/over_time
 
@@ -6,9 +6,8 @@ RUN: folders with logits.pt of save_logits.py --per-segment. Writes into --out
 
     points.csv   top-1 of every point of the routes
     curves.csv   thresholds swept along the routes, with the temperature fitted on held-out videos
-    choices.csv  how well a threshold that was chosen keeps a loss of at most 1 point of top-1: of
-                 the held-out videos two thirds of the recordings choose it, the others judge, in
-                 40 draws
+    choices.csv  how well a chosen threshold keeps the loss of top-1 to 1 point: in 40 draws two
+                 thirds of the held-out recordings choose it, and the others judge it
 
 and into --figures over_time_gmacs and over_time_latency, where --out has the file ways.csv of
 `python -m benchmarks.over_time`.
@@ -158,7 +157,7 @@ def choices_of(logits: LogitsFile) -> list[dict]:
 @drawing.styled
 def draw_ways(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list[Path]:
     """Top-1 of every way against what it costs, means over the splits."""
-    # The probe is some 20 points below the others, and of a promise too few videos were there.
+    # The probe is some 20 points below the others. The videos are too few for a promise.
     ways = ways[
         ~ways["way"].str.contains("read ahead|promised") & (ways["exits"] != "probe")
     ].copy()

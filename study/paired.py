@@ -1,4 +1,4 @@
-"""Paired differences of top-1, with their intervals."""
+"""Paired differences of top-1 and their intervals."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def over_backbones(
     confidence_pct: float = 95.0,
     samples: int = 10_000,
 ) -> Difference:
-    """Hierarchical percentile bootstrap: backbones are drawn, then in each groups of its videos.
+    """Hierarchical percentile bootstrap: it draws backbones, and in each the groups of its videos.
 
-    backbones: per backbone (seeds, n, D), correct of the first minus correct of the second; the
-    mean is over backbones, each with the same weight. groups: per backbone the unit of each of its
-    n videos. std_over_runs is over backbones. With one backbone the interval is that of its videos.
+    backbones: per backbone (seeds, n, D), correct of the first minus correct of the second; each
+    backbone has the same weight in the mean. groups: per backbone the unit of each of its n videos.
+    std_over_runs is over backbones. With one backbone the interval is that of its videos.
     """
     rng = np.random.default_rng(0)
     number = len(backbones)
@@ -74,7 +74,8 @@ def over_backbones(
 
 
 def _of_units(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Of each unit the sum over its videos, (U, D), of means over seeds; and their number, (U,)."""
+    """Per unit: the sum, over its videos, of means over seeds (U, D), and the number of videos
+    (U,)."""
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     counts = np.bincount(unit)
     sums = np.zeros((len(counts), difference.shape[2]))
@@ -85,7 +86,7 @@ def _of_units(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.n
 def _draw(
     rng: np.random.Generator, sums: np.ndarray, counts: np.ndarray, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(samples, D) sums and (samples,) numbers of videos of as many units, drawn with return."""
+    """(samples, D) sums and (samples,) numbers of videos, of U units drawn with replacement."""
     number = len(counts)
     draws = rng.multinomial(number, np.full(number, 1 / number), size=samples)
     return draws @ sums, draws @ counts

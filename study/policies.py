@@ -33,9 +33,11 @@ ROUTE_FOLDER = "over_time"
 def open_logits(
     path: Path, test_path: Path | None, route: Sequence[str] | None, evidence: str
 ) -> tuple[LogitsFile, Path]:
-    """The logits in a file of ours or of another network, of its exits or of the points of a route,
-    and the folder of what is made from them. Raises FileNotFoundError, and ValueError when the file
-    has nothing to leave at, or the words of the route do not fit it."""
+    """Logits at the exits of any network, or at the points of a route; and the folder for results.
+
+    Raises FileNotFoundError, and ValueError when the file has no exit, or when the words of the
+    route do not fit it.
+    """
     logits, folder = load_any(path, test_path), results_folder(path)
     if route is None:
         if not logits.exits:
@@ -64,10 +66,11 @@ def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
 def load_run_tables(
     path: Path, logits: LogitsFile, folder: Path | None = None, timings: Path | None = None
 ) -> RunTables:
-    """The logits of `path` with the WISE weights in the folder, by default the run's own, and the
-    times of a table of `python -m benchmarks.timings`.
+    """The logits of `path`, the WISE weights of the folder (default: the run's), and measured
+    times.
 
-    ValueError when these are of other logits, or of another network.
+    timings: a table of `python -m benchmarks.timings`. Raises ValueError when weights or times are
+    of other logits or of another network.
     """
     wise_path = (folder or results_folder(path)) / WISE_NAME
     if logits.gmacs is not None and not wise_path.is_file():
@@ -102,7 +105,7 @@ def load_run_tables(
 
 
 def tables_along(logits: LogitsFile, weights: np.ndarray) -> RunTables:
-    """The tables of logits that bring their costs, with weights (D, K) in the place of WISE's."""
+    """The tables of logits that hold their costs, with `weights` (D, K) instead of WISE's."""
     costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
     return RunTables(logits, weights, costs, {"solver": "none", "fit_on": "none"}, command_line())
 
@@ -123,7 +126,7 @@ def make_policy(
     """A policy whose thresholds meet the goal, chosen on the part `select_on`.
 
     max_drop: points of top-1 below the full network, unless a budget is given, in `gmacs` or `ms`.
-    is_expected: top-1 is not counted but expected, see early_exit.expected.
+    is_expected: top-1 is expected, not counted, see early_exit.expected.
     """
     if budget is None:
         full = 100 * tables.combined(select_on, "vanilla")[1][:, -1].mean()
@@ -158,7 +161,7 @@ def make_policy(
 
 
 def route_of(logits: LogitsFile) -> dict:
-    """The fields of a policy that say how it reads."""
+    """The fields of a policy that say how it reads segments."""
     if "route" not in logits.meta:
         return {}
     route = tuple((count, depth) for count, depth in logits.meta["route"])

@@ -5,10 +5,10 @@
 Real scores of four networks on the test videos of UCF-101 and HMDB-51 form a cascade: motion
 vectors, + residual, + I-frame, + optical flow (summed logits). All test videos of a split are the
 population, so the true drop of every policy is known. Calibration sets are drawn from it by
-recording, with replacement. Thresholds are chosen on each, and the population tells whether they
-keep the promise. Writes draws.csv (one row per setting) and wise.csv; a (data, split, method) that
-draws.csv holds is not done again. The exit code is 1 if a promise was broken more often than
-1 - guarantee plus two standard errors.
+recording, with replacement. Thresholds are chosen on each set, and the population shows whether
+they keep the promise. Writes draws.csv (one row per setting) and wise.csv. A (data, split, method)
+that draws.csv holds is not done again. The exit code is 1 if a promise was broken more often than 1
+- guarantee plus two standard errors.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NUM_FITS = 20
 
 
 class Procedure(NamedTuple):
-    """How thresholds are promised. make: (population, rows to fit on) -> confidences, path."""
+    """How thresholds are chosen. make: (population, rows to fit on) -> confidences, path."""
 
     make: Callable
     fits: bool
@@ -125,7 +125,7 @@ def family(population: Population, sure: np.ndarray, path: np.ndarray, count: st
 
 
 def clips_of(population: Population, drawn: np.ndarray) -> np.ndarray:
-    """The clips of the recordings drawn; those of a recording drawn twice are there twice."""
+    """The clips of the recordings drawn. A recording drawn twice gives its clips twice."""
     order = np.argsort(population.recordings, kind="stable")
     ends = np.cumsum(np.bincount(population.recordings))
     starts = ends - np.bincount(population.recordings)
@@ -160,7 +160,7 @@ def promised(population: Population, method: Procedure, rng: np.random.Generator
 
 
 def _tested(found: Family, drawn: np.ndarray, wish: Wish) -> list[float]:
-    """p-values along the path, up to the first above alpha; columns are taken as needed."""
+    """p-values along the path, up to the first above alpha."""
     steps: list[float] = []
     for start in range(0, len(found.a), 8):
         part = slice(start, start + 8)
@@ -184,7 +184,8 @@ def _outcome(found: Family, last: int, size: int, drop: float, guarantee: float)
 
 
 def today(population: Population, rng: np.random.Generator) -> list[dict]:
-    """Thresholds that lose little enough on the calibration set, as without --guarantee."""
+    """The outcome of thresholds that lose little enough on the calibration set, without a
+    guarantee."""
     sure = confidences(population.combined)
     right = population.combined.argmax(axis=2) == population.labels[:, None]
     number, rows = population.recordings.max() + 1, []

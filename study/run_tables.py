@@ -1,9 +1,9 @@
 """The result tables of one run: rows for exits.csv, trade_off.csv and policies.csv.
 
 Tidy: one row per (part, combination, threshold or policy, exit). `exit` is a decision point, or
-"all" for all videos together. gmacs: 1e9 multiply-accumulates per video, over all its clips and
-crops, of leaving at that point; in rows "all" the mean over all videos, right or wrong. decode_ms
-and network_ms: likewise, empty where no times are given.
+"all" for all videos together. gmacs: what leaving at that point costs, 1e9 multiply-accumulates per
+video over all its clips and crops; in rows "all" the mean over all videos, right or wrong.
+decode_ms and network_ms: likewise, empty without times.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class RunTables:
     """One run's logits with its three combinations and costs.
 
     betas: (D, K) WISE weights. costs: gmacs of one view by decision point ("exit1", .., "full").
-    fitted: what wise.json says of how the betas were fitted; command: what to write into every
-    row. pool, temperatures: of the WISE combination, as in wise.combine. times: of one view, None
-    where they are not known.
+    fitted: how the betas were fitted, from wise.json. command: for every row. pool, temperatures:
+    of the WISE combination, as in wise.combine. times: of one view, None where nobody measured
+    them.
     """
 
     def __init__(

@@ -62,10 +62,10 @@ class StreamLoss:
 
 
 def choose_videos(records: Sequence[Record], number: int, seed: int) -> list[int]:
-    """Rows of `number` videos (all, where there are fewer), in the list's order.
+    """The rows of `number` videos (or all, if there are fewer), in the list's order.
 
-    Drawn by seed, class by class in turn, so that no class has two more than another which could
-    have had them. It does not depend on the order of the list.
+    The seed draws them, one of each class in turn, so that classes differ by at most one video
+    unless a class has no more. The order of the list does not matter.
     """
     rng = random.Random(seed)
     by_class = defaultdict(list)

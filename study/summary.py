@@ -1,8 +1,8 @@
-"""A study's CSV files, read, and averaged over seeds and splits.
+"""Read a study's CSV files, and average them over seeds and splits.
 
 A study is a folder written by `python -m study.collect`. Averages are over runs, that is over all
-seeds and splits of one method; the spread is their sample standard deviation. Only numbers of test
-videos are averaged, and only those of one setting: data set, protocol, cost of the exits and goal
+seeds and splits of one method, and the spread is the sample standard deviation. Only numbers on
+test videos are averaged, and only within a setting: data set, protocol, cost of the exits, and goal
 of the calibration.
 """
 
@@ -28,7 +28,7 @@ METHOD_LABELS = {
     "i_frame": "I-frame teacher",
 }
 COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WISE"}
-# Nobody left there; an older run does not tell; nobody measured it.
+# Empty where nobody left, where an older run does not tell, or where nobody measured.
 MISSING = dict.fromkeys(("top1_pct", "gmacs", *TIMES), [""])
 # Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}

@@ -1,4 +1,4 @@
-"""Does the flatness of streams foretell which order of teachers distils best?
+"""Does the flatness of streams predict which order of teachers distils best?
 
     python -m study.teacher_order results/ucf101_7 results/jhmdb_21 --out results/orders.csv
 
@@ -7,12 +7,11 @@ study.flatness. Each data set and split in it is one backbone. Its exits are tra
 orders, by methods of their names: mv_residual_iframe, mv_iframe_residual ... (docs/teacher_order.md
 has the command).
 
-Each measure of flatness gives an order of a backbone's streams, flattest first; top1_pct gives one,
-weakest first; `published` is motion vectors, residuals, I-frames. The CSV file says what rank the
-exits of that order have among the six, by test top-1 (a mean over seeds, without WISE), and what
-they gain over the mean of the other five, in points: a row for each backbone, measure and exit, and
-for the mean of the exits. Means over backbones are printed; an order that foretells nothing has the
-rank 3.5 and gains 0.
+Each measure of flatness gives an order of a backbone's streams, flattest first. top1_pct gives one,
+weakest first. `published` is motion vectors, residuals, I-frames. The CSV file has a row for each
+backbone, measure and exit, and for the mean of the exits: the rank among the six orders by test
+top-1 (a mean over seeds, without WISE), and the gain over the mean of the other five, in points.
+Means over backbones are printed. A measure that predicts nothing has the rank 3.5 and gains 0.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _check(name: str, exits: pd.DataFrame, flat: pd.DataFrame) -> None:
-    """Raise ValueError, with the name of the backbone, where these rows are not all of it, or are
-    not of one backbone."""
+    """Raise ValueError, naming the backbone, where rows are missing or are of several backbones."""
     if flat.empty:
         raise ValueError(f"{name}: no flatness; python -m study.flatness measures it")
     if flat.duplicated([*_MEASURED_BY, "stream"]).any():

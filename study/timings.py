@@ -1,4 +1,4 @@
-"""Measured milliseconds of leaving at each decision point: tables of `benchmarks.timings`.
+"""Measured milliseconds of leaving at each decision point, in tables of `benchmarks.timings`.
 
 One row per network, precision, number of threads, machine, and decision point of a row of points.
 decode_ms and network_ms: from the first byte of a video to leaving there, one clip and one crop.
@@ -17,7 +17,7 @@ from MACs.latency import read_times
 
 NETWORK = ["arch", "motion_arch", "fusion", "num_segments", "crop_size"]
 SETUP = ["precision", "clock", "threads", "machine"]
-# points: all that a clip passes if it leaves nowhere, in order; point: where it leaves.
+# points: all decision points in order; point: the one where the clip leaves.
 COLUMNS = [*NETWORK, "points", "point", "decode_ms", "network_ms", *SETUP, "num_videos", "command"]
 KEY = [*NETWORK, *SETUP, "points"]
 
@@ -29,7 +29,7 @@ class Times(NamedTuple):
     network_ms: np.ndarray
 
     def total(self) -> np.ndarray:
-        """(D,) of both. A point is not cheaper than one before it: what is less is noise."""
+        """(D,) of both, made rising: a point that seems cheaper than an earlier one is noise."""
         return np.maximum.accumulate(self.decode_ms + self.network_ms)
 
 
@@ -42,8 +42,8 @@ def network_of(config: dict, crop_size: int) -> dict[str, str]:
 def load_times(path: Path, logits: LogitsFile) -> Times:
     """The times of leaving at the decision points of the logits.
 
-    Raises ValueError when the file is something else, has not timed this network with these points,
-    or has on several machines.
+    Raises ValueError when the file is something else, or holds no times of this network with these
+    points, or holds those of several machines.
     """
     if "model" not in logits.meta:
         raise ValueError(f"{path} has times of this repository's networks, not of outside logits")

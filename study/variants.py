@@ -1,11 +1,11 @@
-"""What variants of a training bring on held-out videos, against the variant `base`.
+"""Held-out top-1 of variants of a training, compared with the variant `base`.
 
     python -m study.variants runs/tuning --out results/ucf101_7_mobilenet/tuning.csv
 
 Each folder in the one named is a variant and holds runs of train_team_net.py, of the same splits
 and seeds. Writes a row per variant, split, seed and output with the held-out top-1 of the last
-epoch, and prints means over splits and seeds, and paired differences to `base`. Held-out videos are
-few: one is a point or two.
+epoch, and prints means over splits and seeds, and paired differences to `base`. One held-out video
+is a point or two.
 """
 
 from __future__ import annotations

@@ -11,13 +11,15 @@ import pytest
 import torch
 from filelock import FileLock
 from script_server import Server
-from synthetic_study import make_runs, run_main
+from synthetic_study import make_runs
 from tiny_network import tiny_resnet
 
 import models.team_net
 from dataset_team import toy
+from MACs.team_net import _stage_macs, _stream_gmacs
 from models.team_net import TeamNet
 from study import collect
+from tests.calls import call
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
@@ -94,7 +96,7 @@ def synthetic_study(once, synthetic_runs) -> Path:
     """The same collected, in a folder of studies."""
 
     def fill(folder):
-        run_main(collect, synthetic_runs, "--out", folder / "toy")
+        call(collect, synthetic_runs, "--out", folder / "toy")
 
     return once("synthetic_results", fill) / "toy"
 
@@ -138,7 +140,15 @@ def tiny_resnets():
     """Networks made in this process have ResNets of a few thousand weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models.team_net, "build_network", tiny_resnet)
+        forget_costs()
         yield
+    forget_costs()
+
+
+def forget_costs():
+    """Those of networks of one name, tiny or not."""
+    for counted in (_stage_macs, _stream_gmacs):
+        counted.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
 """Videos made on the spot for the loader's tests, and a slow way to load them by FFmpeg alone."""
 
+import shutil
+import subprocess
 from typing import NamedTuple
 
 import av
 import numpy as np
+import pytest
 
 from coviar import motion
 
@@ -56,6 +59,12 @@ class SlowPicture(NamedTuple):
     own_mv: np.ndarray  # relative to the picture before, accumulate=False
     own_residual: np.ndarray
     blocks: list  # (width, height, src_x, src_y, dst_x, dst_y) of each vector
+
+
+def ffmpeg(*arguments):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg command is not installed (apt-get install ffmpeg)")
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
 def load_slowly(path):

@@ -1,7 +1,6 @@
-"""Routes and policies of the tests of exits over time, and how these call scripts."""
+"""Routes and policies of the tests of exits over time."""
 
 import numpy as np
-import pytest
 
 from early_exit.policy import Policy
 
@@ -20,18 +19,6 @@ STREAM_ROUTES = [
     ["mv@1", "iframe+mv@1", "residual@2", "full@3"],
     ["residual@4", "iframe+residual@4"],
 ]
-
-
-def call(script, *words):
-    parser = script.get_args_parser()
-    return script.main(parser.parse_args([str(word) for word in words]), parser)
-
-
-def refused(capsys, script, *words):
-    with pytest.raises(SystemExit) as stop:
-        call(script, *words)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def policy_of(route, thresholds, evidence="logits", weights=None):

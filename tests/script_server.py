@@ -40,7 +40,7 @@ class Server:
     def close(self):
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         finally:
             self.process.kill()
 
@@ -62,9 +62,10 @@ class Server:
         printed, errors = output.read_text(), Path(f"{output}.err").read_text()
         return subprocess.CompletedProcess(command, code, printed, errors)
 
-    def start(self, *command, processes=1, limit=None):
-        """A Job of `processes` ranks; no file of theirs may grow over `limit` bytes."""
-        return Job(self, *self._fork(*command, training=True, processes=processes, limit=limit))
+    def start(self, *command, **settings):
+        """A Job of `processes` ranks, 1 unless given; no file of theirs may grow over `limit`
+        bytes; group=True makes it a process group of its own."""
+        return Job(self, *self._fork(*command, training=True, **settings))
 
     def run(self, *command, **settings):
         """Run to the end; returns (exit code of rank 0, output of all)."""
@@ -119,6 +120,7 @@ def serve(video):
                 print(answered.readline(), end="", flush=True)
             else:
                 print(answer(request), flush=True)
+    os._exit(0)
 
 
 def answer(request):
@@ -128,7 +130,7 @@ def answer(request):
     return json.dumps(fork(**request))
 
 
-def fork(command, output, processes=1, limit=None, cwd=None):
+def fork(command, output, processes=1, limit=None, group=False, cwd=None):
     """Its output goes to one file; with a cwd it runs as for a user, and stderr goes to another."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -141,6 +143,8 @@ def fork(command, output, processes=1, limit=None, cwd=None):
             continue
         code = 1
         try:
+            if group:
+                os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             os.dup2(os.open(output, flags), 1)

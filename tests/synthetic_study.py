@@ -8,15 +8,10 @@ from synthetic_logits import make_logits_file
 
 import team_net_wise_all_acc as sweep_script
 import wise_team_net_logit as wise_script
+from tests.calls import call
 
 METHODS = {"team_ce": 0.8, "prog_kd": 1.1, "prog_kd_anti": 1.0, "i_frame": 0.9}
 SPLITS, SEEDS = ("split1", "split2"), (1, 736)
-
-
-def run_main(script, *arguments):
-    """A script's main in this process, with these arguments."""
-    parser = script.get_args_parser()
-    script.main(parser.parse_args([*map(str, arguments)]), parser)
 
 
 def make_run(root, method="team_ce", split="split1", seed=1, sweep_options=(), **changes):
@@ -28,8 +23,8 @@ def make_run(root, method="team_ce", split="split1", seed=1, sweep_options=(), *
     logits = make_logits_file(seed=number, **changes)
     logits.meta.update(method=method, split=split, seed=seed)
     logits.save(folder / "logits.pt")
-    run_main(wise_script, "--logits", folder / "logits.pt")
-    run_main(sweep_script, "--logits", folder / "logits.pt", *sweep_options)
+    call(wise_script, "--logits", folder / "logits.pt")
+    call(sweep_script, "--logits", folder / "logits.pt", *sweep_options)
     return folder
 
 

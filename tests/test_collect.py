@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run, run_main
+from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run
 
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
@@ -14,6 +14,7 @@ from study import collect, summary, tables
 from study.collect import MAX_THRESHOLDS, gather, thin
 from study.columns import RUN, STUDY_COLUMNS
 from study.run_tables import write_rows
+from tests.calls import call
 
 
 def rows_of(path, **where):
@@ -137,7 +138,7 @@ def test_networks_that_backbones_started_from_are_shown_apart(runs, tmp_path):
         if row["output"] == "fused"
     }
     assert fused == {"pretrain": 60, "team_net": 80}
-    run_main(collect, runs, "--out", tmp_path / "study")
+    call(collect, runs, "--out", tmp_path / "study")
     table = tables.backbone_table(summary.read_study(tmp_path / "study"))
     assert [row[:3] for row in table[1:]] == [["pretrain", "1", "60.0"], ["team_net", "1", "80.0"]]
 
@@ -261,7 +262,7 @@ def test_the_command_prints_tables_and_what_it_left_out(server, runs, tmp_path):
 def test_mixed_protocols_stand_side_by_side(tmp_path, capsys):
     make_run(tmp_path / "runs", "team_ce")
     make_run(tmp_path / "runs", "prog_kd", protocol="10 crops")
-    run_main(collect, tmp_path / "runs", "--out", tmp_path / "study")
+    call(collect, tmp_path / "runs", "--out", tmp_path / "study")
     printed = capsys.readouterr().out
     assert "toy holds runs of 2 settings" in printed
     ce, pkd = sorted(printed.split("## toy")[1:], key=lambda section: "10 crops" in section)
@@ -280,7 +281,7 @@ def test_mixed_protocols_stand_side_by_side(tmp_path, capsys):
 def test_nothing_to_collect_ends_in_an_error(tmp_path, capsys, make, message):
     make(tmp_path / "runs")
     with pytest.raises(SystemExit) as stop:
-        run_main(collect, tmp_path / "runs", "--out", tmp_path / "study")
+        call(collect, tmp_path / "runs", "--out", tmp_path / "study")
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "study").exists()

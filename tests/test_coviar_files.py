@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-import subprocess
 import warnings
 
 import av
@@ -13,7 +12,7 @@ import pytest
 import coviar
 from coviar import check, reencode
 from coviar.reencode import reencode_in_memory
-from tests.coviar_videos import SIZE, pictures, write_video
+from tests.coviar_videos import SIZE, ffmpeg, pictures, write_video
 
 WHOLE = {
     "mpeg4.avi": {"container": "avi"},
@@ -177,12 +176,6 @@ def test_a_plain_source_is_encoded_as_published(whole):
             frame.pict_type, frame.pts, frame.time_base = 0, t, encoder.time_base
             packets += encoder.encode(frame)
     assert content == b"".join(map(bytes, [*packets, *encoder.encode(None)]))
-
-
-def ffmpeg(*arguments):
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("the ffmpeg command is not installed (apt-get install ffmpeg)")
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
 COLOUR = "color=c=0x{0}:s=96x64:r=25:d=0.2"

@@ -96,12 +96,10 @@ def test_colours(seed, window, flip, rgb):
     left, top, width, height = window
     expected = motion.yuv_to_bgr(*planes)
     whole = np.empty((HEIGHT, WIDTH), np.uint32)
-    kernels.pack_picture(*planes, whole)
-    np.testing.assert_array_equal(whole, packed(expected))
-
     area = slice(top, top + height), slice(left, left + width)
     found = np.empty((height, width, 3), np.uint8)
-    kernels.unpack_window(whole, left, top, flip, rgb, found)
+    kernels.pack_picture(*planes, whole, left, top, flip, rgb, found)
+    np.testing.assert_array_equal(whole, packed(expected))
     step = -1 if flip else 1
     np.testing.assert_array_equal(found, expected[area][:, ::step, :: -1 if rgb else 1])
 
@@ -116,8 +114,8 @@ def test_colours_are_swscales():
         rows[:, : plane.width] = values
     planes = [np.frombuffer(p, np.uint8).reshape(-1, p.line_size) for p in frame.planes]
     expected = frame.to_ndarray(format="bgr24")
-    found = np.empty((512, 512), np.uint32)
-    kernels.pack_picture(*planes, found)
+    found, nothing = np.empty((512, 512), np.uint32), np.empty((0, 512, 3), np.uint8)
+    kernels.pack_picture(*planes, found, 0, 0, False, False, nothing)
     np.testing.assert_array_equal(found, packed(expected))
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 import warnings
 
 import av
@@ -10,6 +11,7 @@ import pytest
 
 import coviar
 from coviar import motion
+from coviar.threads import in_threads
 from tests.coviar_videos import load_slowly, pictures, write_video
 
 CONTAINERS = {"m4v": "m4v", "avi": "avi", "mp4": "mp4", "mkv": "matroska"}
@@ -145,6 +147,54 @@ def test_index_travels_and_spares_the_scan(video, monkeypatch):
     monkeypatch.setattr("coviar.clip.read_index", None)
     found = coviar.load_clip(video, [(1, 3)], index=index)
     np.testing.assert_array_equal(found.residual, expected.residual)
+
+
+def test_several_threads_load_what_one_loads(tmp_path):
+    path = write_video(tmp_path / "video.mp4", pictures(23), gop=5)
+    index = coviar.read_index(path)
+    positions = [(gop, last - 1) for gop, last in enumerate(index.gop_lengths)]
+    assert len(positions) == 5
+    whole = coviar.load_clip(path, positions, index=index, threads=1)
+    for threads in (2, 3, 8, None):
+        for found, expected in zip(coviar.load_clip(path, positions, threads=threads), whole):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_after_an_error_no_thread_works_on():
+    numbers, done = iter(range(40)), []
+
+    def work():
+        for number in numbers:
+            if threading.current_thread() is threading.main_thread():
+                raise ValueError("stop")
+            time.sleep(0.005)
+            done.append(number)
+
+    for _ in range(2):  # the pool outlives an error
+        with pytest.raises(ValueError, match="stop"):
+            in_threads(work, 3)
+        count = len(done)
+        time.sleep(0.05)
+        assert len(done) == count == 39
+        numbers, done = iter(range(40)), []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_damaged_gop_does_not_depend_on_the_others(tmp_path, threads):
+    path = write_video(tmp_path / "video.mp4", pictures(15, seed=3), gop=5)
+    index = coviar.read_index(path)
+    content = bytearray(path.read_bytes())
+    first = index.offsets[5]  # the I-picture of GOP 1
+    content[first + index.sizes[5] // 3 : first + index.sizes[5]] = b"\xff" * (
+        index.sizes[5] - index.sizes[5] // 3
+    )
+    path.write_bytes(content)
+    with pytest.warns(coviar.CorruptVideoWarning, match="GOP 1 is damaged"):
+        alone = coviar.load_clip(path, [(1, 2)], index=index)
+    with pytest.warns(coviar.CorruptVideoWarning, match="GOP 1 is damaged"):
+        among = coviar.load_clip(path, [(0, 4), (1, 2), (2, 1)], index=index, threads=threads)
+    for found, expected in zip(among, alone):
+        np.testing.assert_array_equal(found[1], expected[0])
 
 
 def test_threads_get_what_one_thread_gets(video, tmp_path):

@@ -1,8 +1,6 @@
 """Whole or cut off: the structure of each container says it, not a count in its header."""
 
-import shutil
 import struct
-import subprocess
 
 import av
 import numpy as np
@@ -12,7 +10,7 @@ import coviar
 from coviar import check, mpeg4
 from coviar.complete import find_cut
 from coviar.reencode import reencode_in_memory
-from tests.coviar_videos import SIZE, pictures, write_video
+from tests.coviar_videos import SIZE, ffmpeg, pictures, write_video
 
 COUNT = 9
 PACKET = 188  # bytes of a transport stream's packet
@@ -28,12 +26,6 @@ CONTAINERS = {
     "vp8.webm": {"codec": "libvpx", "container": "webm"},
     "vp8.ogv": {"codec": "libvpx", "container": "ogg"},
 }
-
-
-def ffmpeg(*arguments):
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("the ffmpeg command is not installed (apt-get install ffmpeg)")
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
 def passes(path, state, count):

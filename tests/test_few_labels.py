@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic_study import run_main
 
 from dataset_team import lists
 from study import few_labels, label_gain
 from study.few_labels import Case, all_cases, choose_clips, wrong_labels
+from tests.calls import call
 from training.features import Features
 
 
@@ -72,7 +72,7 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     words = list(map(str, options))
     listed = words[words.index("--train-list") + 1]
     root = words[words.index("--data-root") + 1]
-    run_main(lists, "pools", listed, tmp_path, "--data-root", root)
+    call(lists, "pools", listed, tmp_path, "--data-root", root)
     pools = [tmp_path / f"train_pool{number}.txt" for number in (1, 2)]
     names = [[line.split()[0] for line in pool.read_text().splitlines()] for pool in pools]
     everyone = [line.split()[0].rsplit(".", 1)[0] for line in Path(listed).read_text().splitlines()]
@@ -84,7 +84,7 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     words += ["--pretrained", backbone, "--cache-dir", tmp_path / "bank", "--views", 1]
     words += ["--exits", 1, 3, "--seeds", 1, 2, "--per-class", 1, "--wrong-pct", 40]
     out = tmp_path / "study"
-    run_main(few_labels, *words, "--out", out)
+    call(few_labels, *words, "--out", out)
     assert '"trained": 9' in capsys.readouterr().out
     with open(out / "cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -98,16 +98,16 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
         right = 100 * found[row["exit"]].sum() / found["num_videos"].sum()
         assert right == pytest.approx(float(row["top1_pct"]), abs=1e-3)
     before = (out / "cases.csv").read_bytes()
-    run_main(few_labels, *words, "--out", out)
+    call(few_labels, *words, "--out", out)
     assert '"trained": 0' in capsys.readouterr().out
     assert (out / "cases.csv").read_bytes() == before
     (out / "cases.csv").write_text("a,b\n")
     with pytest.raises(SystemExit):
-        run_main(few_labels, *words, "--out", out)
+        call(few_labels, *words, "--out", out)
     assert "name another --out" in capsys.readouterr().err
     (out / "cases.csv").write_bytes(before)
 
-    run_main(label_gain, out, "--out", tmp_path / "gains.csv")
+    call(label_gain, out, "--out", tmp_path / "gains.csv")
     gains = pd.read_csv(tmp_path / "gains.csv")
     top1 = (
         pd.DataFrame(rows).astype({"top1_pct": float}).groupby(few_labels.CASE)["top1_pct"].mean()

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from synthetic_study import run_main
 
 from dataset_team import toy
 from dataset_team.records import Record
 from models import STREAMS
 from models.team_net import FUSIONS, TeamNet
 from study import flatness, stream_loss
+from tests.calls import call
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.loading import Batch
 
@@ -100,7 +100,7 @@ def backbone(frozen_toy, tmp_path):
 
 
 def measure(toy_options, checkpoint, out, *options):
-    run_main(flatness, checkpoint, *toy_options, "--out", out, "--videos", 5, *FEW, *options)
+    call(flatness, checkpoint, *toy_options, "--out", out, "--videos", 5, *FEW, *options)
     with open(out, newline="") as file:
         return list(csv.DictReader(file))
 

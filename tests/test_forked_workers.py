@@ -1,6 +1,7 @@
 """Worker processes leave alone what they inherit: the threads of PyAV's objects are not theirs."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +9,12 @@ import sys
 
 import pytest
 from conftest import REPO
+
+from coviar import load_clip
+from coviar.threads import num_threads
+from tests.coviar_videos import pictures, write_video
+
+PLACES = [(0, 4), (1, 3)]
 
 # A scaler with threads in a cycle of garbage, as after an exception; `collect` is what Python does
 # on its own after some thousand new objects.
@@ -75,3 +82,15 @@ def test_workers_do_not_free_decoders_of_their_parent(use, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers too
     assert (process.returncode, output) == (0, "2\n"), errors
+
+
+def load_in_threads(path):
+    default = num_threads(None, 8)
+    return default, [array.tobytes() for array in load_clip(path, PLACES, threads=2)]
+
+
+def test_a_fork_has_threads_of_its_own_and_uses_one(tmp_path):
+    path = write_video(tmp_path / "video.mp4", pictures(10), gop=5)
+    _, expected = load_in_threads(path)  # starts this process's threads
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(load_in_threads, [path]).get(timeout=60) == (1, expected)

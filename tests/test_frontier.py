@@ -2,10 +2,10 @@
 
 import pandas as pd
 import pytest
-from synthetic_study import run_main
 
 from study import frontier
 from study.columns import STUDY_COLUMNS
+from tests.calls import call
 
 RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test"}
 
@@ -39,7 +39,7 @@ def test_means_are_over_the_backbones_of_all_studies(tmp_path, capsys):
     first = write_study(tmp_path / "a", ["split1", "split2"])
     second = write_study(tmp_path / "b", ["split1"], gain=40.0)
     out, figures = tmp_path / "frontier.csv", tmp_path / "figures"
-    run_main(frontier, first, second, "--out", out, "--figures", figures)
+    call(frontier, first, second, "--out", out, "--figures", figures)
     rows = pd.read_csv(out).set_index(["family", "way"])
     assert sorted(rows.index) == [
         *(("depth", "exit1"), ("depth", "full"), ("probe", "i_frame_probe")),
@@ -60,7 +60,7 @@ def test_what_is_missing_is_named(tmp_path, capsys):
 
     def message(*words):
         with pytest.raises(SystemExit) as error:
-            run_main(frontier, *words, *places)
+            call(frontier, *words, *places)
         assert error.value.code == 2 and not (tmp_path / "x.csv").exists()
         return capsys.readouterr().err
 

@@ -81,7 +81,7 @@ def test_latencies_of_the_same_setting_are_replaced(tmp_path):
 
 
 @pytest.fixture
-def study(tmp_path, toy_data, tiny_resnets):
+def study(tmp_path, toy_data):
     """Toy videos, and a run of random exits with made-up logits and WISE weights."""
     (tmp_path / "data").symlink_to(toy_data)
     torch.manual_seed(0)
@@ -106,7 +106,9 @@ def study(tmp_path, toy_data, tiny_resnets):
 
 def test_policies_on_real_clips(study):
     folder, run, net = study
-    test_list = folder / "data/test.txt"
+    lines = (folder / "data/test.txt").read_text().splitlines(keepends=True)
+    test_list = folder / "some.txt"
+    test_list.write_text("".join(lines[::3]))
     options = ["--run", run, "--data-name", "toy", "--data-root", folder / "data"]
     options += ["--test-list", test_list, "--max-drop", 0, 20, "--repeats", 1, "--batch-sizes", 3]
     parser = policies.get_args_parser()

@@ -6,12 +6,10 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import REPO
 
 from training.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, load_last, save_last
 from training.stopping import REQUEUE
@@ -117,21 +115,14 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_code_for_requeue(
     assert_same(tmp_path / RUN, unbroken)
 
 
-def test_a_signal_to_the_whole_group_leaves_the_loader_workers_alone(tiny_toy, tmp_path):
+def test_a_signal_to_the_whole_group_leaves_the_loader_workers_alone(server, tiny_toy, tmp_path):
     """As Slurm sends it; a worker that ends by it would take the training along."""
-    command = [sys.executable, "tests/script_server.py", SCRIPT, *tiny_toy, *RECIPE]
-    command += ["--epochs", 500, "--workers", 2, "--checkpoint_dir", tmp_path]
-    process = subprocess.Popen(
-        [*map(str, command)], cwd=REPO, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    end = time.monotonic() + 120
-    while not (tmp_path / RUN / LAST).exists():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == REQUEUE, errors
-    assert "SIGTERM: stopped" in errors and "Traceback" not in errors
+    command = [SCRIPT, *tiny_toy, *RECIPE, "--epochs", 500, "--workers", 2]
+    job = server.start(*command, "--checkpoint_dir", tmp_path, group=True)
+    job.wait_for(tmp_path / RUN / LAST)
+    os.killpg(job.pids[0], signal.SIGTERM)
+    assert job.wait() == [REQUEUE], job.output()
+    assert "SIGTERM: stopped" in job.output() and "Traceback" not in job.output()
 
 
 def test_exits_stop_and_go_on_likewise(server, toy_options, unbroken, tmp_path):

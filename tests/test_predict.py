@@ -1,6 +1,7 @@
 """predict.py: from any video file to a label, deciding as the saved logits do."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -33,6 +34,8 @@ from models import official, team_net
 from models.networks import build_network
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from tests import calls
+from tests.calls import call
 from tests.coviar_videos import pictures, write_video
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.trained import load_trained
@@ -43,11 +46,6 @@ REASONS = {
     "exit3": ", before: ",
     "full": "no exit was sure enough: ",
 }
-
-
-def call(script, *words):
-    parser = script.get_args_parser()
-    return script.main(parser.parse_args([str(word) for word in words]), parser)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +111,7 @@ def ask(capsys):
 @pytest.fixture
 def refused(capsys):
     """Call predict.py, which must end in a usage error; returns the message."""
-
-    def refused(*words):
-        with pytest.raises(SystemExit) as stop:
-            call(predict, *words)
-        assert stop.value.code == 2
-        return capsys.readouterr().err
-
-    return refused
+    return functools.partial(calls.refused, capsys, predict)
 
 
 def test_labels_and_exits_are_those_of_saved_logits(run, videos, ask):

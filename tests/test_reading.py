@@ -33,8 +33,9 @@ from early_exit.route import along, named_route, parse_route, point_names, route
 from MACs.team_net import segment_gmacs
 from models.team_net import TeamNet
 from study import over_time as tables
+from tests.calls import call, refused
 from tests.coviar_videos import pictures, write_video
-from tests.over_time import ROUTES, T, call, policy_of, refused
+from tests.over_time import ROUTES, T, policy_of
 from training.checkpoint import save_checkpoint
 from training.probe import features_of, new_stream
 from training.trained import load_trained

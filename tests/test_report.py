@@ -17,12 +17,13 @@ import pytest
 import torch
 from coviar_videos import pictures as moving_tiles
 from coviar_videos import write_video
-from synthetic_study import METHODS, make_run, run_main
+from synthetic_study import METHODS, make_run
 
 from study.report import __main__ as report_script
 from study.report.data import section_data
 from study.report.examples import WIDTH, choose, pictures
 from study.summary import read_study
+from tests.calls import call
 
 
 def rows_of(path, **where):
@@ -163,13 +164,13 @@ def runs_with_videos(tmp_path):
 
 
 def rows_of_decisions(folder):
-    (study,) = report_script.read(folder)
+    (study,) = report_script.read_settings(folder)
     return study.decisions.to_dict("records")
 
 
 def make_page(capsys, *arguments):
     """(result line, the page) of the script."""
-    run_main(report_script, *arguments)
+    call(report_script, *arguments)
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
     with open(result["page"], encoding="utf-8") as file:
         return result, file.read()
@@ -261,7 +262,7 @@ def test_what_cannot_be_shown_is_refused(
 ):
     arguments = make(monkeypatch, tmp_path, synthetic_study)
     with pytest.raises(SystemExit) as stop:
-        run_main(report_script, *arguments, "--out", tmp_path / "page.html")
+        call(report_script, *arguments, "--out", tmp_path / "page.html")
     assert stop.value.code == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page.html").exists()
@@ -272,11 +273,11 @@ def test_sources(synthetic_runs, synthetic_study, tmp_path, capsys):
     tree = shutil.copytree(synthetic_runs, tmp_path / "runs")
     (tree / "toy" / "i_frame" / "split1_seed1" / "wise.json").unlink()
     shutil.copytree(synthetic_study, tree / "results")  # as the demo has it: the runs count
-    (from_tree,) = report_script.read(tree)
+    (from_tree,) = report_script.read_settings(tree)
     assert "left out" in capsys.readouterr().out
     assert len(from_tree.runs) == 15
-    (study,) = report_script.read(synthetic_study)
-    (below,) = report_script.read(synthetic_study.parent)
+    (study,) = report_script.read_settings(synthetic_study)
+    (below,) = report_script.read_settings(synthetic_study.parent)
     assert len(study.runs) == 16
     shown, of_tree = section_data(study), section_data(from_tree)
     assert shown == section_data(below)

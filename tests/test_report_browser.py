@@ -8,9 +8,9 @@ import time
 
 import pytest
 from coviar_videos import pictures, write_video
-from synthetic_study import run_main
 
 from study.report import __main__ as report_script
+from tests.calls import call
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -54,7 +54,7 @@ def report(synthetic_study, tmp_path_factory):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(video, copy)
     out = folder / "report.html"
-    run_main(report_script, study, "--out", out, "--data-root", folder / "videos")
+    call(report_script, study, "--out", out, "--data-root", folder / "videos")
     return out
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic_study import run_main
 
 import team_net_wise_all_acc
 import wise_team_net_logit
 from models import PUBLISHED_NETWORK
+from tests.calls import call
 from training.checkpoint import load_checkpoint
 from training.resolve import resolve_recipe
 
@@ -206,7 +206,7 @@ def test_logits_wise_and_thresholds(run, toy, classifiers):
         top1 = 100 * (exits == test["labels"][:, None]).float().mean(0)
         assert top1.tolist() == pytest.approx(result["test_top1_pct"])
         for script in (wise_team_net_logit, team_net_wise_all_acc):
-            run_main(script, "--logits", folder / "logits.pt")
+            call(script, "--logits", folder / "logits.pt")
         assert (folder / "trade_off.csv").stat().st_size and (folder / "exits.csv").stat().st_size
 
 

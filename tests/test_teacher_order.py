@@ -4,11 +4,11 @@ import csv
 import itertools
 
 import pytest
-from synthetic_study import run_main
 
 from study import flatness, teacher_order
 from study.columns import STUDY_COLUMNS
 from study.run_tables import write_rows
+from tests.calls import call
 
 # Top-1 of exits 1 and 2 with seeds 1 and 2, by the first letters of the teachers in turn.
 TOP1 = {
@@ -70,7 +70,7 @@ def study(tmp_path):
 
 
 def test_orders_ranks_and_gains(study, tmp_path, capsys):
-    run_main(teacher_order, study, "--out", tmp_path / "out.csv")
+    call(teacher_order, study, "--out", tmp_path / "out.csv")
     with open(tmp_path / "out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 5 * 3
@@ -106,7 +106,7 @@ def test_orders_ranks_and_gains(study, tmp_path, capsys):
 def test_an_order_that_foretells_nothing_gains_nothing(tmp_path):
     """Over the six ways in which three streams can be flat, ranks and gains are those of chance."""
     flat = []
-    for number, order in enumerate(itertools.permutations(teacher_order.PUBLISHED)):
+    for number, order in enumerate(itertools.permutations(teacher_order.PUBLISHED_ORDER)):
         flat += make_flat(f"split{number}", {("random", "0.1"): dict(zip(order, (1, 2, 3)))})
     exits = [row for number in range(6) for row in make_exits(split=f"split{number}")]
     write_rows(tmp_path / "exits.csv", STUDY_COLUMNS["exits.csv"], exits)
@@ -158,6 +158,6 @@ def test_what_cannot_be_compared_is_refused(name, change, words, study, tmp_path
     for file in name.split():
         (study / file).unlink() if change is None else rewrite(study, file, change)
     with pytest.raises(SystemExit) as stopped:
-        run_main(teacher_order, study, "--out", tmp_path / "out.csv")
+        call(teacher_order, study, "--out", tmp_path / "out.csv")
     assert stopped.value.code == 2 and words in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()

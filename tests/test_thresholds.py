@@ -172,7 +172,7 @@ def test_common_threshold_is_the_best_of_all(goal, seed):
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("points", [2, 3, 4])
 def test_per_exit_thresholds_are_the_best_of_their_grid(goal, points, monkeypatch):
-    monkeypatch.setattr(calibrate, "LEVELS", 5)
+    monkeypatch.setattr(calibrate, "GRID_LEVELS", 5)
     sure, correct = random_clips(points=points, seed=points, ties=False)
     costs = [2.0, 5.0, 11.0, 20.0][:points]
     common = calibrate.calibrate(sure, correct, costs, goal, "common")

@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-from synthetic_study import run_main
 
 from study import variants
+from tests.calls import call
 
 TOP1 = {("base", 1): 60, ("base", 2): 70, ("ema", 1): 63, ("ema", 2): 69, ("late", 1): 90}
 
@@ -28,7 +28,7 @@ def runs(tmp_path):
 
 
 def test_rows_and_paired_differences(runs, tmp_path, capsys):
-    run_main(variants, runs, "--out", tmp_path / "a.csv")
+    call(variants, runs, "--out", tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(r["variant"], r["split"]): r for r in rows if r["output"] == "residual"}

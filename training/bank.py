@@ -29,8 +29,7 @@ from training.features import Features, compute_view
 FEATURES_VERSION = 2
 BANK_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 ABOUT = "about.json"
-KEPT_BYTES = 2**30  # of views kept in memory, because reading them each epoch takes longer than
-training
+KEPT_BYTES = 2**30  # of views in memory; reading them each epoch takes longer than training
 
 
 class FrozenNetwork:

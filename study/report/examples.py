@@ -37,8 +37,8 @@ class Example(NamedTuple):
 def choose(decisions: pd.DataFrame, number: int = EACH) -> list[Example]:
     """At most `number` videos of one run of each kind, of different classes where there are such.
 
-    Early is the first half of the decision points. Among the right ones, the earliest exits and the
-    latest come first; among the wrong ones the most confident, which no threshold catches.
+    Early is the first half of the decision points. Of the right ones the earliest and the latest
+    exits come first, of the wrong ones the most confident, which no threshold catches.
     """
     found: dict[str, list] = {kind: [] for kind in EXAMPLE_KINDS}
     for video, rows in decisions.groupby("video", sort=True):

@@ -1,4 +1,4 @@
-"""The page's sections as HTML, with all that does not change with the slider."""
+"""The page's sections as HTML: all that the slider does not change."""
 
 from __future__ import annotations
 

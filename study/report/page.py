@@ -39,7 +39,7 @@ def read_settings(source: Path) -> list[Study]:
 
 
 def data_roots(source: Path) -> list[Path]:
-    """The folders of the runs' videos that are still there."""
+    """The folders of the runs' videos that still exist."""
     roots = {}
     for path in sorted(source.rglob("args.json")):
         try:

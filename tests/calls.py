@@ -1,0 +1,17 @@
+"""Scripts called in the process of the tests."""
+
+import pytest
+
+
+def call(script, *words):
+    """Its main, with these words as its command line."""
+    parser = script.get_args_parser()
+    return script.main(parser.parse_args([str(word) for word in words]), parser)
+
+
+def refused(capsys, script, *words):
+    """The message of a usage error."""
+    with pytest.raises(SystemExit) as stop:
+        call(script, *words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
