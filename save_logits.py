@@ -65,7 +65,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="to save_parts; thresholds need heldout and test (default: all that the data has)",
+        help="to save; thresholds need heldout and test (default: all that the data has)",
     )
     add_location_options(group)
     add_device_options(group)
