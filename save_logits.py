@@ -15,6 +15,8 @@ over N processes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -26,8 +28,10 @@ from early_exit.wise import output_names
 from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
 from training import distributed
-from training.bank import fill_share
+from training.bank import Views, fill_share
 from training.checkpoint import BEST
+from training.features import Features
+from training.frozen import Frozen
 from training.options import (
     add_data_options,
     add_device_options,
@@ -65,7 +69,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="to save_parts; thresholds need heldout and test (default: all that the data has)",
+        help="to save; thresholds need heldout and test (default: all that the data has)",
     )
     add_location_options(group)
     add_device_options(group)
@@ -73,7 +77,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 @torch.no_grad()
-def collect(net, views, count, device):
+def collect(net: TeamNetIC, views: Views, count: int, device: torch.device) -> Part:
     """One part: names, labels and logits (views, n, exits + streams, classes)."""
     logits, segments = [], []
     for features in (views[view] for view in range(count)):
@@ -90,7 +94,9 @@ def collect(net, views, count, device):
     )
 
 
-def segment_logits(net, features, squeezes):
+def segment_logits(
+    net: TeamNetIC, features: Features, squeezes: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """(n, T, exits + streams, classes) float16, the segments in reading order."""
     count = net.backbone.num_segments
     exits = [net.head(k, squeezes[k - 1].unflatten(1, (count, -1))) for k in net.exits]
@@ -98,7 +104,7 @@ def segment_logits(net, features, squeezes):
     return torch.stack(found, 2)[:, reading_order(count)]
 
 
-def open_exits(args, frozen, folder):
+def open_exits(args: argparse.Namespace, frozen: Frozen, folder: Path) -> TeamNetIC:
     """The trained exits, or the backbone alone. Raises ValueError where it cannot be saved."""
     if args.method == "team_net":
         if not args.per_segment:
@@ -138,7 +144,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     distributed.stop()
 
 
-def save_parts(args, frozen, net, folder, counts, banks):
+def save_parts(
+    args: argparse.Namespace,
+    frozen: Frozen,
+    net: TeamNetIC,
+    folder: Path,
+    counts: Mapping[str, int],
+    banks: Mapping[str, Views],
+) -> None:
     parts = {
         NAMES.get(part, part): collect(net, banks[part], count, frozen.device)
         for part, count in counts.items()
