@@ -1,7 +1,7 @@
 # make demo   the whole study on a small data set, into runs/demo/
 # make report RUNS=runs/demo OUT=runs/demo/report.html   one page of the results in RUNS
 # make figures RESULTS=results/ucf101_7   every figure and table of studies, into figures/
-# make test   all tests, in one process more than cores; make test-network those that need the package index
+# make test   all tests, one process a core; make test-network those that need the package index
 # make venv   only the set-up: .venv with everything in it
 # make lint   ruff and shellcheck
 # make versions   the tests on the oldest versions, Python 3.9 and the newest, each in .venvs/

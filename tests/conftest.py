@@ -30,7 +30,7 @@ HANG_S = 660
 LONGEST = [
     f"test_{name}.py"
     for name in (
-        *("nothing_lost", "multirunner", "networks", "smoke", "reading", "predict", "macs_rivals"),
+        *("smoke", "predict", "multirunner", "networks", "reading", "macs_rivals", "nothing_lost"),
         *("distributed", "scripts", "options", "coviar_windows", "weights", "models"),
         *("models_benchmarks", "notebook", "collect", "models_early_exit", "tuning", "timeline"),
     )
@@ -40,12 +40,6 @@ LONGEST = [
 def pytest_configure(config):
     config.stderr_of_hangs = os.dup(2)  # what is written during a test is captured, and lost
     config.option.loadscopereorder = False  # pytest-xdist's own order is by the number of tests
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores, since tests wait for processes and signals."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items):
