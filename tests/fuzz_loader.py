@@ -195,7 +195,7 @@ class Child:
         try:
             if self.connection.poll(timeout):
                 return self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             pass
         return None
 

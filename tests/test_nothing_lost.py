@@ -1,5 +1,6 @@
 """Whatever ends a training, it goes on from there to the same end, and says what happened."""
 
+import io
 import json
 import os
 import random
@@ -11,8 +12,9 @@ import time
 import pytest
 import torch
 
+from training import tensor_file
 from training.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, load_last, save_last
-from training.stopping import REQUEUE
+from training.stopping import REQUEUE, Stopped
 
 SCRIPT = "train_team_net.py"
 RUN = "toy/team_net/split1_seed1"
@@ -241,3 +243,19 @@ def test_a_second_run_in_the_same_folder_is_refused(server, tiny_toy, tmp_path):
     code, output = server.run(*command, "--overwrite")
     assert code == 2 and f"{tmp_path / RUN} is in use by the process" in output
     assert first.wait() == [0], first.output()
+
+
+@pytest.mark.parametrize("interrupt", [Stopped("SIGTERM"), KeyboardInterrupt()])
+def test_what_interrupts_a_save_is_what_is_raised(tmp_path, monkeypatch, interrupt):
+    """torch.save raises RuntimeError in its place, because its zip file is not complete."""
+
+    class Interrupted(io.FileIO):
+        def write(self, data):
+            if self.tell() > 2000:
+                raise interrupt
+            return super().write(data)
+
+    monkeypatch.setattr(tensor_file, "open", Interrupted, raising=False)
+    with pytest.raises(type(interrupt)):
+        tensor_file.save_tensors(tmp_path / "best.pt", {"x": torch.zeros(1000)})
+    assert not list(tmp_path.iterdir())

@@ -18,12 +18,14 @@ def save_tensors(path: str | os.PathLike, content: dict) -> None:
 
 
 def write_tensors(path: Path, content: dict) -> None:
-    """Write directly to `path`. Raises OSError when the disk is full (torch: RuntimeError)."""
+    """Write directly to `path`. Raises what ended torch.save on the way, which itself would raise
+    RuntimeError: OSError when the disk is full, Stopped at a signal, KeyboardInterrupt.
+    """
     with open(path, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
+            if error.__context__ is not None:
                 raise error.__context__ from None
             raise
 
