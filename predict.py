@@ -235,6 +235,15 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return predict(args, videos, pictures, predictor, costs)
 
 
+def print_failure(video: Source, error: Exception, as_json: bool) -> None:
+    """One line on standard error, and with --json one among the others."""
+    reason = reason_of(error, video)
+    tqdm.write(f"failed: {video}: {reason}", file=sys.stderr)
+    if as_json:
+        tqdm.write(json.dumps({"video": str(video), "error": reason}), file=sys.stdout)
+        sys.stdout.flush()
+
+
 def predict_timelines(
     args: argparse.Namespace,
     videos: Sequence[Source],
@@ -257,10 +266,7 @@ def predict_timelines(
                 write_timeline(timeline, str(video), tally, form, args.merge, pictures.get(video))
             except (OSError, ValueError) as error:
                 code = 1
-                reason = reason_of(error, video)
-                print(f"failed: {video}: {reason}", file=sys.stderr)
-                if args.json:
-                    print(json.dumps({"video": str(video), "error": reason}), flush=True)
+                print_failure(video, error, args.json)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 130
@@ -286,10 +292,7 @@ def predict_videos(
                 draw_prediction(pictures[video], prediction, class_names, costs, args.top)
         except (OSError, ValueError) as error:
             failed += 1
-            reason = reason_of(error, video)
-            tqdm.write(f"failed: {video}: {reason}", file=sys.stderr)
-            if args.json:
-                tqdm.write(json.dumps({"video": str(video), "error": reason}), file=sys.stdout)
+            print_failure(video, error, args.json)
             continue
         found = prediction_values(prediction, class_names, costs, args.top)
         tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)

@@ -94,26 +94,29 @@ exits() {
         sed '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//'
 }
 
+data_of() { # LIST: train, or train_pool1 where a network learns from half of it
+    echo "--data-name $set --data-root $DATA/$set --train-list $DATA/$set/${set}_${split}_$1.txt" \
+        "--test-list $DATA/$set/${set}_${split}_test.txt --split $split"
+}
+
 probe() { # once for a split
     echo "job $RUNS/backbone1/$set/i_frame_probe/${split}_seed1/result.json python train_i_frame_probe.py" \
-        "--data-name $set --data-root $DATA/$set --train-list $DATA/$set/${set}_${split}_train.txt" \
-        "--test-list $DATA/$set/${set}_${split}_test.txt --split $split --checkpoint_dir $RUNS/backbone1" \
+        "$(data_of train) --checkpoint_dir $RUNS/backbone1" \
         "--precision auto --arch mobilenet_v2 $(size_of "$set")$WEIGHTS${FLAGS:+ $FLAGS} --resume"
 }
 
 flatness() {
     echo "job - python -m study.flatness $RUNS/backbone$backbone/$set/streams/${split}_seed$backbone/best.pt" \
-        "--data-name $set --data-root $DATA/$set --train-list $DATA/$set/${set}_${split}_train.txt" \
-        "--test-list $DATA/$set/${set}_${split}_test.txt --split $split --random_seed $backbone" \
+        "$(data_of train) --random_seed $backbone" \
         "--segments 2${FLAGS:+ $FLAGS} --out $RESULTS/$set/backbone$backbone/flatness.csv"
 }
 
 # Of one $set, $split and $backbone, whose seed its exits do not have.
 pools() {
-    runs=$RUNS/pools/backbone$backbone list=$DATA/$set/${set}_${split}
+    runs=$RUNS/pools/backbone$backbone
     streams | sed "1,/job.sh\$/d; s,$RUNS/backbone$backbone,$runs,g; s,_train.txt,_train_pool1.txt,"
-    echo "job - python -m study.few_labels --data-name $set --data-root $DATA/$set --split $split" \
-        "--train-list ${list}_train_pool1.txt --unlabelled ${list}_train_pool2.txt --test-list ${list}_test.txt" \
+    echo "job - python -m study.few_labels $(data_of train_pool1)" \
+        "--unlabelled $DATA/$set/${set}_${split}_train_pool2.txt" \
         "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
         "--precision auto --views 4 --select-on last --exits 1 2 3 4 --ic-pool mean${FLAGS:+ $FLAGS}" \
         "--out $RESULTS/few_labels/$set"

@@ -22,7 +22,6 @@ are there is not trained again.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from tqdm import tqdm
 from coviar.command import run
 from early_exit.groups import groups_of
 from models.team_net_ic import TeamNetIC
-from study.run_tables import write_rows
+from study.run_tables import read_rows, write_rows
 from training import options, train_options
 from training.distillation import Schedule
 from training.engine import set_lr, step_lr
@@ -139,24 +138,13 @@ def right(net: TeamNetIC, test: Features) -> np.ndarray:
     return torch.stack(correct, 1).numpy().astype(float)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict]:
-    """The rows of a file of this script, as text; none where there is no file. Raises ValueError
-    for other columns."""
-    if not path.is_file():
-        return []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
-            raise ValueError(f"{path} has other columns than these exits: name another --out")
-        return list(reader)
-
-
 def add_cases(args: argparse.Namespace) -> int:
     """Train the cases that the tables lack; returns how many."""
     check_data(args)
     names = [f"exit{k}" for k in sorted(set(args.exits))]
     paths = {args.out / "cases.csv": CASES, args.out / "recordings.csv": [*RECORDINGS, *names]}
-    tables = [read_table(path, columns) for path, columns in paths.items()]
+    script = "study.few_labels with these exits"
+    tables = [read_rows(path, columns, script) for path, columns in paths.items()]
     frozen = open_frozen(args)
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))
     known = [*BACKBONE, *CASE, "exit"]

@@ -20,7 +20,6 @@ there is not measured again.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from models import STREAMS
 from models.team_net import TeamNet
 from study import curvature
 from study.curvature import MeanOfDraws
-from study.run_tables import write_rows
+from study.run_tables import read_rows, write_rows
 from study.stream_loss import StreamLoss, choose_videos
 from study.tables import to_markdown
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
@@ -119,15 +118,8 @@ def load_batches(
 
 
 def read_flatness(path: Path) -> list[dict]:
-    """The rows of a file of this script, as text; none where there is no file. Raises ValueError
-    for other columns."""
-    if not path.is_file():
-        return []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise ValueError(f"{path} is no file of study.flatness: name another --out")
-        return list(reader)
+    """The rows of a file of this script; raises as `read_rows`."""
+    return read_rows(path, COLUMNS, "study.flatness")
 
 
 def is_done(rows: Sequence[Mapping], wanted: Sequence[Mapping], path: Path) -> bool:

@@ -152,6 +152,20 @@ class RunTables:
         return rows
 
 
+def read_rows(path: str | os.PathLike, columns: Sequence[str], script: str) -> list[dict]:
+    """The rows that `script` wrote there by `write_rows`, as text; none where there is no file.
+
+    Raises ValueError for other columns.
+    """
+    if not os.path.isfile(path):
+        return []
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(columns):
+            raise ValueError(f"{path} is no file of {script}: name another --out")
+        return list(reader)
+
+
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
     """Write a CSV whole or not at all; floats to six decimals, NaN as an empty cell."""
     with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
