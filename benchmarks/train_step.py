@@ -4,7 +4,8 @@
     python -m benchmarks.train_step --toy data/toy --seeds 1 2 3
 
 Plain is PyTorch's default: fp32, channels first, an optimizer that is not fused. The others are
-the step of train_team_net.py (channels last, fused SGD) in fp32 and in bf16. Clips are random.
+the step of train_team_net.py (channels last, fused SGD) in fp32 and in bf16, where depthwise
+convolutions stay in fp32. Clips are random.
 With `--toy` (a folder of `python -m dataset_team.toy`) train_team_net.py itself then runs in both
 precisions, and the losses of its epochs are compared with their deviation over the seeds.
 """
@@ -25,7 +26,9 @@ import torch.nn.functional as F
 from benchmarks.measuring import capability, interleaved_medians, measured_precisions
 from benchmarks.random_network import NUM_CLASSES, add_network_options, random_clips
 from coviar.command import quiet_pipe
+from models.networks import ARCHS
 from models.team_net import TeamNet
+from training.depthwise import use_float32_depthwise
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 from training.options import make_parser, non_negative_int, positive_int
 
@@ -38,6 +41,7 @@ TOY_RUN += ["--data-name", "toy", "--no-flip"]
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_network_options(parser, "resnet18", crop_size=112, num_segments=4)
+    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed rounds")
     parser.add_argument("--toy", type=Path, help="folder of toy data: compare the losses as well")
@@ -52,13 +56,14 @@ def make_step(args: argparse.Namespace, precision: str, plain: bool) -> Callable
     """One training step on the same random clips, of a network of its own."""
     torch.manual_seed(0)
     device = torch.device(args.device)
-    net = TeamNet(NUM_CLASSES, args.num_segments, args.arch).to(device).train()
+    net = TeamNet(NUM_CLASSES, args.num_segments, args.arch, args.motion_arch).to(device).train()
     clips = random_clips(args.batch_size, args.num_segments, args.crop_size, args.device)
     labels = torch.randint(NUM_CLASSES, (args.batch_size,), device=device)
     if plain:
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9)
     else:
         net.to(memory_format=torch.channels_last)
+        net = use_float32_depthwise(net, device)
         optimizer = make_optimizer(net, "sgd", LR, 1e-4, (1.0, 1.0))
 
     def step() -> None:

@@ -1,12 +1,15 @@
 """--precision auto: chosen by what the processor says it can do, recorded, and kept on resume."""
 
 import argparse
+import copy
 import json
 
 import pytest
+import torch
 
 import train_team_ce
 from models import precision
+from training.depthwise import DepthwiseConv2d, use_float32_depthwise
 from training.resolve import resolve_precision
 from training.run_folder import RunFolder
 
@@ -102,3 +105,32 @@ def test_scripts_record_what_auto_is(processor, frozen_toy, tmp_path, flags, exp
     assert json.loads((run / "result.json").read_text())["precision"] == expected
     banks = [json.loads(file.read_text()) for file in tmp_path.rglob("about.json")]
     assert {bank["identity"]["precision"] for bank in banks} == {expected}
+
+
+def test_depthwise_convolutions_learn_in_float32():
+    """Under bf16 their gradients are those of float32, as good as the bf16 input allows; where
+    nothing learns, they are nn.Conv2d. Other convolutions stay."""
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 8, 3, groups=8, stride=2, padding=1), torch.nn.Conv2d(8, 4, 1)
+    )
+    ours = use_float32_depthwise(copy.deepcopy(plain), torch.device("cpu"))
+    assert [type(module) for module in ours] == [DepthwiseConv2d, torch.nn.Conv2d]
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(4, 8, 9, 9).bfloat16()
+    exact, fast = (x.to(dtype).requires_grad_() for dtype in (torch.float32, torch.bfloat16))
+    plain[0](exact).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = ours[0](fast)
+        with torch.no_grad():
+            assert torch.equal(ours(x), plain(x))
+    assert output.dtype == torch.bfloat16
+    output.float().square().sum().backward()
+    assert torch.allclose(fast.grad.float(), exact.grad, rtol=0.02, atol=0.02)
+    weights = zip(ours[0].parameters(), plain[0].parameters())
+    assert all(torch.allclose(a.grad, b.grad, rtol=0.02, atol=0.5) for a, b in weights)
+
+
+def test_depthwise_convolutions_are_left_alone_on_cuda():
+    net = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8))
+    assert type(use_float32_depthwise(net, torch.device("cuda"))[0]) is torch.nn.Conv2d
