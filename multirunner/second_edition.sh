@@ -144,17 +144,21 @@ jobs() { # [pools]
 tables() {
     echo '. multirunner/job.sh'
     for set in $SETS; do
-        folders='' studies=''
+        folders='' studies='' files=''
         for backbone in $BACKBONES; do
             runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
             [ -d "$study" ] || continue
-            folders="$folders $runs" studies="$studies $study"
-            echo "job - python -m study.over_time$(for split in $SPLITS; do
+            own=$(for split in $SPLITS; do
                 run=$runs/prog_kd/${split}_seed1
                 [ ! -f "$run/logits.pt" ] || echo " $run"
-            done | tr -d '\n') --out $study --figures $RUNS/figures/$set/backbone$backbone"
+            done | tr -d '\n')
+            folders="$folders $runs" studies="$studies $study" files="$files$own"
+            echo "job - python -m study.over_time$own --out $study" \
+                "--figures $RUNS/figures/$set/backbone$backbone"
         done
         [ -n "$studies" ] || continue
+        [ "$set" != ucf101_13 ] || # whether the encoder of ucf101_7's or of ucf101_6's classes shows
+            echo "job - python -m study.confusions$files --first 7 --out $RESULTS/$set/confusions.csv"
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
             echo "job - python -m study.compare$folders --pair prog_kd/vanilla $other/vanilla" \
                 "--resample backbone --out $RESULTS/$set/comparisons/prog_kd_$other.csv"

@@ -309,8 +309,21 @@ def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_pa
     compared = [args for module, args in jobs if module == "study.compare"]
     assert {args.resample for args in compared} == {"backbone"}
     assert len({args.out for args in compared}) == len(compared) == 6
-    assert "study.label_gain" not in by_name
+    assert not {"study.label_gain", "study.confusions"} & by_name.keys()
     (results / "few_labels/jhmdb_21").mkdir(parents=True)
     (results / "few_labels/jhmdb_21/recordings.csv").touch()
     jobs = dict(would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results))
     assert jobs["study.label_gain"].studies == [results / "few_labels/jhmdb_21"]
+
+
+def test_errors_within_the_halves_are_counted_where_two_encoders_made_them(tmp_path):
+    results = tmp_path / "results"
+    for backbone in (1, 2):
+        (results / f"ucf101_13/backbone{backbone}").mkdir(parents=True)
+        run_of = tmp_path / f"runs/backbone{backbone}/ucf101_13/prog_kd/split2_seed1"
+        run_of.mkdir(parents=True)
+        (run_of / "logits.pt").touch()
+    jobs = dict(would_run("second_edition.sh", "--tables", RUNS=tmp_path / "runs", RESULTS=results))
+    args = jobs["study.confusions"]
+    assert len(args.runs) == 2 and args.first == 7
+    assert args.out == results / "ucf101_13/confusions.csv"
