@@ -45,7 +45,7 @@ from models.team_net_ic import TeamNetIC
 from study.columns import RUN
 from study.over_time import routes_of
 from study.policies import make_policy, make_promise, tables_along
-from training.options import make_parser, non_negative_float, positive_int
+from training.options import make_parser, non_negative_float, positive_int, refusing
 from training.provenance import command_line
 from training.trained import Trained, load_trained
 
@@ -224,18 +224,19 @@ def _counts(way: Way) -> list[tuple[int, str]]:
     ]
 
 
-def main(args: argparse.Namespace) -> dict:
-    trained = load_trained(args.run)
-    logits = LogitsFile.load(args.run / LOGITS_NAME)
-    records = read_list(args.test_list, args.data_root, logits.meta["data"])
-    names = [record.name for record in records]
-    ways = list(fixed_ways(trained, args.fixed_segments, args.clock))
-    ways += exit_ways(trained, args.run / LOGITS_NAME, args.max_drop, args.clock)
-    if args.probe:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+    with refusing(parser):
+        trained = load_trained(args.run)
+        logits = LogitsFile.load(args.run / LOGITS_NAME)
+        records = read_list(args.test_list, args.data_root, logits.meta["data"])
         numbers = [*args.fixed_segments, logits.num_segments]
-        for probe in load_probe(args.probe, numbers, CLOCKS[args.clock]):
+        probes = load_probe(args.probe, numbers, CLOCKS[args.clock]) if args.probe else []
+        ways = list(fixed_ways(trained, args.fixed_segments, args.clock))
+        ways += exit_ways(trained, args.run / LOGITS_NAME, args.max_drop, args.clock)
+        for probe in probes:
             name = f"I-frame probe, T = {probe.num_segments}"
             ways.append(Way(name, probe, probe.gmacs, "probe"))
+    names = [record.name for record in records]
     for way in ways:
         if way.policy or way.name == f"T = {logits.num_segments}":
             way.saved = saved_decisions(way.policy, logits, names)
@@ -266,5 +267,6 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
+    parser = get_args_parser()
     with quiet_pipe():
-        print(json.dumps(main(get_args_parser().parse_args())))
+        print(json.dumps(main(parser.parse_args(), parser)))

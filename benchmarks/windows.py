@@ -28,7 +28,7 @@ SECONDS_OF_SHORT = 10
 SEGMENTS = 8
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

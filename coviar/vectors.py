@@ -127,6 +127,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     for path, suffix in ((args.out, ".npz"), (args.picture, ".png")):
         if path is not None and path.suffix.lower() != suffix:
             parser.error(f"{path} does not end in {suffix}")
+    for option, number in (("--start", args.start), ("--stop", args.stop or 0)):
+        if number < 0:
+            parser.error(f"{option} {number} is below 0; pictures are counted from 0")
     try:
         pictures, vectors, most = write_vectors(args.video, args.out, args.start, args.stop)
         if args.picture:

@@ -29,8 +29,12 @@ class Population(NamedTuple):
     costs: np.ndarray
 
 
+def scores_name(data: str) -> str:
+    return f"coviar_{data}.npz"
+
+
 def load_population(folder: Path, data: str, split: int, costs: np.ndarray) -> Population:
-    with np.load(folder / f"coviar_{data}.npz") as file:
+    with np.load(folder / scores_name(data)) as file:
         logits, labels, names = (
             file[f"split{split}_{key}"] for key in ("logits", "labels", "names")
         )

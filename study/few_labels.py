@@ -228,7 +228,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--wrong-pct",
-        type=options.positive_float,
+        type=options.percentage,
         nargs="+",
         default=[20, 40, 60],
         help="of the labels (20 40 60)",

@@ -30,7 +30,7 @@ from study import drawing
 from study.run_tables import write_rows
 from study.summary import where
 from study.tables import to_markdown
-from training.options import make_parser
+from training.options import folder_name, make_parser
 from training.provenance import command_line, print_result
 
 FAMILIES = {
@@ -125,7 +125,9 @@ def _top1(row: tuple) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY")
-    parser.add_argument("--method", default="prog_kd", help="whose exits (prog_kd)")
+    parser.add_argument(
+        "--method", type=folder_name, default="prog_kd", help="whose exits (prog_kd)"
+    )
     parser.add_argument("--out", required=True, type=Path, help="CSV file")
     parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
     return parser

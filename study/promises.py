@@ -34,7 +34,7 @@ from early_exit.thresholds import confidences
 from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs
 from models.networks import build_network
-from study.cascade import CASCADE, DATA, SPLITS, Population, load_population
+from study.cascade import CASCADE, DATA, SPLITS, Population, load_population, scores_name
 from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
 from study.run_tables import write_rows
@@ -252,6 +252,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    missing = [name for name in map(scores_name, args.data) if not (args.scores / name).is_file()]
+    if missing:
+        parser.error(f"{args.scores} has no {' and no '.join(missing)}")
     costs, table = cascade_gmacs(), args.out / "draws.csv"
     rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
     done = {(row["data"], row["split"], row["method"]) for row in rows}

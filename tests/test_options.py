@@ -4,8 +4,10 @@ option, and so do options that exclude each other."""
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import REPO
 from script_server import run_script
 
 from training import options, recipes, resolve
@@ -42,7 +44,18 @@ COMMANDS = {
     "dataset_team.lists folders": "{data} {new}",
     "dataset_team.lists convert": "{data}/train.txt {new} --data-root {data}",
     "dataset_team.toy": "{new}",
+    **dict.fromkeys(("dataset_team.lists hmdb51", "dataset_team.lists kinetic400"), "{new} {new}"),
+    "dataset_team.lists pools": "{data}/train.txt {new} --data-root {data}",
+    "coviar.vectors": "{video} {new}/a.npz",
     "study.collect": "{new} --out {new}",
+    "study.confusions": "{new} --first 2 --out {new}/a.csv",
+    "study.few_labels": f"{EXITS} --unlabelled {{data}}/train.txt --out {{new}}",
+    "study.flatness": f"{{runs}}/toy/team_net/split1_seed1/best.pt {DATA} --out {{new}}/a.csv",
+    "study.frontier": "{new} --out {new}/a.csv --figures {new}",
+    "study.label_gain": "{new} --out {new}/a.csv",
+    "study.over_time": "{new} --out {new}",
+    "study.promises": "{new}",
+    "study.teacher_order": "{new} --out {new}/a.csv",
     "study.compare": "{study} --pair team_ce prog_kd",
     "study.variants": "{new} --out {new}/a.csv",
     "study.report": "{new} --out {new}/a.html",
@@ -53,7 +66,11 @@ COMMANDS = {
     "benchmarks.policies": "--run {new} --data-root {data} --test-list {data}/test.txt",
     "benchmarks.recipes": "{new}",
     "benchmarks.sweep": "--out {new} --pretrained {runs}/toy/team_net/split1_seed1/best.pt",
+    "benchmarks.over_time": "--run {new} --data-root {data} --test-list {data}/test.txt",
+    "benchmarks.timings": "--run {new} --data-root {data} --test-list {data}/test.txt --out {new}",
     "benchmarks.train_step": "",
+    "benchmarks.vectors": "{video}",
+    "benchmarks.windows": "",
 }
 # What is out of range for an option, by its name alone or behind a command's.
 VALUES = {
@@ -82,6 +99,8 @@ VALUES = {
     "--depth-lr-scale": SCALE,
     "--device": ("tpu",),
     "--digests": ANY,
+    "--directions": NUMBER,
+    "--draw-seed": FROM_0,
     "--dropout": SHARE,
     "--early-exit": MISSING,
     "--ema": SHARE,
@@ -89,6 +108,9 @@ VALUES = {
     "--eval-freq": NUMBER,
     "--exits": ("0", "5", "x"),
     "--feature-batch": NUMBER,
+    "--figures": ANY,
+    "--first": NUMBER,
+    "--fixed-segments": NUMBER,
     "--folds": ("-1", "1", "x"),
     "--gop": NUMBER,
     "coviar.visualize --gop": ("-1", "99", "x"),
@@ -110,9 +132,12 @@ VALUES = {
     "--mixup": SCALE,
     "--motion-arch": ("resnet19",),
     "--num_segments": NUMBER,
+    "--minutes": NUMBER,
     "--out": ANY,
     "--pair": ("team_ce/nothing prog_kd", "nobody prog_kd"),
     "--photometric": SHARE,
+    "--per-class": NUMBER,
+    "--picture": ("a.jpg",),
     "--policy": MISSING,
     "--positions": ("-1", "99", "x"),
     "--pretrained": MISSING,
@@ -122,21 +147,31 @@ VALUES = {
     "benchmarks.policies --data-root": ANY,
     "benchmarks.policies --pretrained": ANY,
     "benchmarks.policies --test-list": ANY,
+    **dict.fromkeys(("benchmarks.over_time --data-root", "benchmarks.over_time --test-list"), ANY),
+    **dict.fromkeys(("benchmarks.timings --data-root", "benchmarks.timings --test-list"), ANY),
+    **dict.fromkeys(("benchmarks.over_time --probe", "benchmarks.timings --data-name"), ANY),
+    "--probe": MISSING,
     "--q": ("0", "32", "x"),
     "--random_seed": FROM_0,
+    "--radii": SCALE,
     "--repeats": NUMBER,
     "--run": MISSING,
     "--save-steps": NUMBER,
     "--schedule": ("mv:0,iframe", "sound"),
     "--seed": FROM_0,
     "dataset_team.lists folders --seed": ("x",),  # any whole number
+    "dataset_team.lists pools --seed": ("x",),
     "--seeds": FROM_0,
+    "--segments": NUMBER,
     "--shard": ("0/2", "3/2", "2", "a/b", "1/-2"),
     "--show": ANY,
     "--size": ("0x0", "big"),
     "dataset_team.toy --size": ("0x0", "161x128", "big"),
     "--split": NAME,
     "--splits": ANY,
+    "--start": FROM_0,
+    "--steps": NUMBER,
+    "--stop": FROM_0,
     "--stream-loss": AMOUNT,
     "--T": SCALE,
     "--temperature": ("0", "-1", "nan", "inf", "x"),
@@ -156,6 +191,7 @@ VALUES = {
     "--train-list": MISSING,
     "--unlabelled": MISSING,
     "--train-segments": NUMBER,
+    "--vectors": NUMBER,
     "--videos": NUMBER,
     "benchmarks.early_exit --videos": ANY,
     "--videos-per-class": ("-9", "0", "6", "10", "x"),
@@ -165,6 +201,8 @@ VALUES = {
     "--wd": AMOUNT,
     "--weights-dir": MISSING,  # without --pretrained imagenet
     "--workers": FROM_0,
+    "--worst-radii": SCALE,
+    "--wrong-pct": (*SCALE, "101"),
     **dict.fromkeys(("coviar.check --workers", "coviar.reencode --workers"), NUMBER),
 }
 
@@ -194,10 +232,16 @@ def refusal(monkeypatch, capsys):
     return refusal
 
 
+def module_of(command):
+    name = command.split()[0]
+    if name == "study.report":
+        return f"{name}.__main__"
+    return name.removesuffix(".py").replace("/", ".")
+
+
 def parser_of(command):
     name, *more = command.split()
-    module = f"{name}.__main__" if name == "study.report" else name
-    module = importlib.import_module(module.removesuffix(".py").replace("/", "."))
+    module = importlib.import_module(module_of(command))
     if name == "dataset_team.lists":
         return module.get_args_parser()._actions[-1].choices[more[0]]
     if name == "training.views":
@@ -215,13 +259,32 @@ def without(words, option):
     return words[:place] + words[end + 1 :]
 
 
+def test_every_command_is_in_the_table():
+    rooms = [
+        "coviar",
+        "dataset_team",
+        "models",
+        "training",
+        "early_exit",
+        "study",
+        "MACs",
+        "benchmarks",
+    ]
+    paths = [*REPO.glob("*.py"), *(path for room in rooms for path in REPO.glob(f"{room}/**/*.py"))]
+    starts = {path for path in paths if "parser() -> argparse.ArgumentParser" in path.read_text()}
+    assert starts == {Path(importlib.import_module(module_of(name)).__file__) for name in COMMANDS}
+    lists = importlib.import_module("dataset_team.lists").get_args_parser()._actions[-1].choices
+    assert {f"dataset_team.lists {name}" for name in lists} <= COMMANDS.keys()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_value_out_of_range_is_refused_by_name(command, places, refusal):
     parser = parser_of(command)
     assert parser.format_help()
     needed = COMMANDS[command].format(**places).split()
     for action in parser._actions:
-        if not action.option_strings or isinstance(action, argparse._HelpAction):
+        is_help = isinstance(action, argparse._HelpAction)
+        if not action.option_strings or is_help or action.help == argparse.SUPPRESS:
             continue
         option = action.option_strings[0]
         if action.nargs == 0:

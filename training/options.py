@@ -84,6 +84,13 @@ def probability(text: str) -> float:
     return value
 
 
+def percentage(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 100")
+    return value
+
+
 def folder_name(text: str) -> str:
     """The name of a run folder. It may not lead elsewhere."""
     if not text or "/" in text or text.startswith("."):
