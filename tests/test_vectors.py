@@ -292,7 +292,7 @@ def test_command_without_times_and_without_vectors(tmp_path):
     "options, words",
     [
         (["v.npz", "--stop", "10"], "picture 9 is not in 0..8"),
-        (["v.npz", "--start", "-1"], "are no range"),
+        (["v.npz", "--start", "-1"], "--start -1 is below 0"),
         (["v.npz", "--start", "9", "--picture", "v.png"], "picture 9 is not in 0..8"),
         (["v.png"], "v.png does not end in .npz"),
         (["v.npz", "--picture", "v.npz"], "v.npz does not end in .png"),
