@@ -35,7 +35,6 @@ from early_exit.policy import Policy, vanilla_policy
 from early_exit.wise import decision_points, output_names
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
-from models.networks import ARCHS
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
 from training.options import make_parser, positive_int
@@ -50,7 +49,6 @@ COLUMNS += ["command"]
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_network_options(parser)
-    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--exits", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 3])
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=positive_int, default=9)

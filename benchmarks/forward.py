@@ -21,7 +21,6 @@ from benchmarks.random_network import add_network_options, random_clips, random_
 from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
 from models.inference import prepare_for_inference
-from models.networks import ARCHS
 from models.precision import PRECISIONS
 from training.options import make_parser, positive_int
 
@@ -29,7 +28,6 @@ from training.options import make_parser, positive_int
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_network_options(parser)
-    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--batch-size", type=positive_int, default=1)
     parser.add_argument(
         "--repeats", type=positive_int, default=9, help="timed rounds, and batches compared"

@@ -21,7 +21,11 @@ def add_network_options(
     crop_size: int = 224,
     num_segments: int = 8,
 ) -> None:
-    parser.add_argument("--arch", default=arch, choices=ARCHS)
+    names = {"choices": ARCHS, "metavar": "ARCH"}
+    parser.add_argument("--arch", default=arch, **names, help=f"I-frame stream (default {arch})")
+    parser.add_argument(
+        "--motion-arch", default="resnet18", **names, help="the others (default resnet18)"
+    )
     parser.add_argument("--crop-size", type=positive_int, default=crop_size)
     parser.add_argument("--num_segments", type=positive_int, default=num_segments)
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu or cuda")

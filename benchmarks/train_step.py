@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from benchmarks.measuring import capability, interleaved_medians, measured_precisions
 from benchmarks.random_network import NUM_CLASSES, add_network_options, random_clips
 from coviar.command import quiet_pipe
-from models.networks import ARCHS
 from models.team_net import TeamNet
 from training.depthwise import use_float32_depthwise
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
@@ -41,7 +40,6 @@ TOY_RUN += ["--data-name", "toy", "--no-flip"]
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add_network_options(parser, "resnet18", crop_size=112, num_segments=4)
-    parser.add_argument("--motion-arch", default="resnet18", choices=ARCHS)
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed rounds")
     parser.add_argument("--toy", type=Path, help="folder of toy data: compare the losses as well")
