@@ -144,7 +144,7 @@ jobs() { # [pools]
 tables() {
     echo '. multirunner/job.sh'
     for set in $SETS; do
-        folders='' studies='' files=''
+        folders='' studies='' files='' runs_of_both=''
         for backbone in $BACKBONES; do
             runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
             [ -d "$study" ] || continue
@@ -153,12 +153,19 @@ tables() {
                 [ ! -f "$run/logits.pt" ] || echo " $run"
             done | tr -d '\n')
             folders="$folders $runs" studies="$studies $study" files="$files$own"
+            runs_of_both="$runs_of_both$(for run in "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*; do
+                [ ! -f "$run/logits.pt" ] || echo " $run"
+            done | tr -d '\n')"
             echo "job - python -m study.over_time$own --out $study" \
                 "--figures $RUNS/figures/$set/backbone$backbone"
         done
         [ -n "$studies" ] || continue
         [ "$set" != ucf101_13 ] || # whether the encoder of ucf101_7's or of ucf101_6's classes shows
             echo "job - python -m study.confusions$files --first 7 --out $RESULTS/$set/confusions.csv"
+        timings=$RESULTS/$set/timings.csv
+        [ -f "$timings" ] && timings=" --timings $timings" || timings=
+        echo "job - python -m study.drops$runs_of_both --drops 1 2 5 --guarantee 0.9" \
+            "--route streams_then_time$timings --out $RESULTS/$set/drops.csv"
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
             echo "job - python -m study.compare$folders --pair prog_kd/vanilla $other/vanilla" \
                 "--resample backbone --out $RESULTS/$set/comparisons/prog_kd_$other.csv"

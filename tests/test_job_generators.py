@@ -304,6 +304,10 @@ def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_pa
         ["split1_seed1", "split3_seed1"],
         ["split2_seed1"],
     ]
+    assert [run.name for run in by_name["study.drops"].runs] == [
+        *("split1_seed1", "split3_seed1", "split2_seed1"),
+    ]
+    assert by_name["study.drops"].timings is None
     for name in ("study.teacher_order", "study.frontier"):
         assert [path.name for path in by_name[name].studies] == ["backbone1", "backbone3"]
     compared = [args for module, args in jobs if module == "study.compare"]
@@ -312,8 +316,10 @@ def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_pa
     assert not {"study.label_gain", "study.confusions"} & by_name.keys()
     (results / "few_labels/jhmdb_21").mkdir(parents=True)
     (results / "few_labels/jhmdb_21/recordings.csv").touch()
+    (results / "jhmdb_21/timings.csv").touch()
     jobs = dict(would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results))
     assert jobs["study.label_gain"].studies == [results / "few_labels/jhmdb_21"]
+    assert jobs["study.drops"].timings == results / "jhmdb_21/timings.csv"
 
 
 def test_errors_within_the_halves_are_counted_where_two_encoders_made_them(tmp_path):

@@ -1,0 +1,173 @@
+"""What thresholds save for a drop of top-1 that the user allows, over backbones.
+
+    python -m study.drops runs/backbone*/ucf101_13/prog_kd/split*_seed* --drops 1 2 5 \\
+        --route streams_then_time --timings results/timings.csv --out results/ucf101_13/drops.csv
+
+RUN: folders with logits.pt of save_logits.py and wise.json. One threshold common to all points is
+chosen on held-out videos, and reported on test videos, in two ways: with --guarantee
+(docs/promises.md), and without, by counting what held-out videos lose. The points are the exits on
+all segments, their logits summed as published or weighed by WISE, and those of a --route, summed.
+Where no threshold keeps the promise the full network is kept, and nothing is saved. Seeds of the
+exits of a backbone are averaged; ± is the standard deviation over backbones.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from coviar.command import run
+from early_exit.logits import LOGITS_NAME
+from early_exit.policy import Policy
+from early_exit.promise import Wish
+from early_exit.wise import fit_temperature, vanilla_weights
+from study.columns import ALL, RUN, TIMES
+from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
+from study.run_tables import RunTables, write_rows
+from study.tables import to_markdown
+from study.timings import load_times
+from training.options import (
+    add_route_options,
+    make_parser,
+    non_negative_float,
+    open_fraction,
+    refusing,
+)
+from training.provenance import command_line, print_result
+
+DEPTH = "depth"
+PROMISED, COUNTED = "promised", "counted"
+CASE = ["data", "method", "points", "combination", "max_drop", "chosen"]
+SAVED = ["gmacs_saved_pct", "ms_saved_pct"]
+COLUMNS = [*RUN, *CASE[2:], "guarantee", "kept_full", "full_top1_pct", "top1_pct", *SAVED]
+COLUMNS += ["num_heldout", "num_test", "backbone", "command"]
+
+
+def drop_rows(
+    path: Path,
+    route: Sequence[str] | None,
+    evidence: str,
+    drops: Sequence[float],
+    guarantee: float,
+    timings: Path | None,
+) -> Iterator[dict]:
+    """Rows of one run, on test videos. Raises as `open_logits` and `load_run_tables`."""
+    for words in [None, route] if route else [None]:
+        logits, _ = open_logits(path / LOGITS_NAME, None, words, evidence)
+        tables = (
+            tables_along(logits, vanilla_weights(logits.outputs))
+            if words
+            else load_run_tables(path / LOGITS_NAME, logits)
+        )
+        tables.times = load_times(timings, logits) if timings else None
+        about = {
+            **{key: logits.meta[key] for key in RUN},
+            "points": " ".join(words) if words else DEPTH,
+            "num_heldout": len(logits.part("heldout").labels),
+            "backbone": logits.meta.get("backbone_digest", ""),
+        }
+        for combination in ("vanilla",) if words else ("vanilla", "wise"):
+            for drop in drops:
+                case = {**about, "combination": combination, "max_drop": drop}
+                promised, counted = _policies(tables, combination, drop, guarantee)
+                promised = {"guarantee": guarantee, **_outcome(tables, promised)}
+                yield {**case, "chosen": PROMISED, **promised}
+                yield {**case, "chosen": COUNTED, **_outcome(tables, counted)}
+
+
+def _policies(
+    tables: RunTables, combination: str, drop: float, guarantee: float
+) -> tuple[Policy, Policy]:
+    """One that promises the drop, and one whose drop was counted."""
+    how = {"select_on": "heldout", "confidence": "max"}
+    wish = Wish("drop", drop / 100, guarantee)
+    promised = make_promise(tables, combination, "common", wish=wish, temperature="fit", **how)
+    heldout = tables.combined("heldout", combination)[0]
+    temperature = fit_temperature(heldout, tables.logits.part("heldout").labels)
+    counted = make_policy(
+        tables, combination, "common", max_drop=drop, temperature=temperature, **how
+    )
+    return promised, counted
+
+
+def _outcome(tables: RunTables, policy: Policy) -> dict:
+    """What the policy does on test videos, against the full network without exits."""
+    right = tables.combined("test", "vanilla")[1][:, -1]
+    (row,) = (
+        row for row in tables.policy_rows(policy) if (row["part"], row["exit"]) == ("test", ALL)
+    )
+    costs = {"gmacs_saved_pct": (row["gmacs"], tables.costs("test")[-1])}
+    if tables.times is not None:
+        full = tables.times.total()[-1] * len(tables.logits.part("test").logits)
+        costs["ms_saved_pct"] = (sum(row[key] for key in TIMES), full)
+    return {
+        "kept_full": int(all(threshold >= 1 for threshold in policy.thresholds)),
+        **{"full_top1_pct": 100 * right.mean(), "top1_pct": row["top1_pct"]},
+        "num_test": len(right),
+        **{name: 100 * (1 - spent / full) for name, (spent, full) in costs.items()},
+    }
+
+
+def summary(rows: Sequence[dict]) -> pd.DataFrame:
+    """A row of each case: means and standard deviations over backbones, seeds averaged."""
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    table["drop_pct"] = table["full_top1_pct"] - table["top1_pct"]
+    values = ["drop_pct", "kept_full", *SAVED]
+    of_backbones = table.groupby([*CASE, "split", "backbone"], sort=False)[values].mean()
+    found = of_backbones.groupby(CASE, sort=False)
+    means = found.mean().join(found.std(ddof=1).add_suffix("_std"))
+    return means.assign(backbones=found.size()).reset_index()
+
+
+def to_lines(table: pd.DataFrame) -> list[list[str]]:
+    lines = [["data", "method", "points", "combination", "allowed", "threshold", "drop"]]
+    lines[0] += ["GMACs saved, %", "ms saved, %", "full kept, %"]
+    for row in table.to_dict("records"):
+        cells = [
+            "" if np.isnan(row[name]) else f"{row[name]:.1f} ± {row[f'{name}_std']:.1f}"
+            for name in ("drop_pct", *SAVED)
+        ]
+        case = [f"{row[name]:g}" if name == "max_drop" else row[name] for name in CASE]
+        lines.append([*case, *cells, f"{100 * row['kept_full']:.0f}"])
+    return lines
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument(
+        "--drops",
+        type=non_negative_float,
+        nargs="+",
+        default=[1.0, 2.0, 5.0],
+        metavar="PCT",
+        help="points of top-1 below the full network's that are allowed (1 2 5)",
+    )
+    parser.add_argument(
+        "--guarantee", type=open_fraction, default=0.9, help="probability of the promise (0.9)"
+    )
+    parser.add_argument(
+        "--timings", type=Path, help="table of benchmarks.timings, for milliseconds"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    add_route_options(parser)
+    return parser
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    if args.timings is not None and not args.timings.is_file():
+        parser.error(f"--timings {args.timings}: no such file; benchmarks.timings makes it")
+    how = args.route, args.evidence, args.drops, args.guarantee, args.timings
+    with refusing(parser):
+        rows = [row for path in args.runs for row in drop_rows(path, *how)]
+    write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
+    print(to_markdown(to_lines(summary(rows))))
+    print_result({"out": str(args.out), "runs": len(args.runs)})
+
+
+if __name__ == "__main__":
+    run(main, get_args_parser())

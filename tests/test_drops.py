@@ -1,0 +1,143 @@
+"""study.drops: what thresholds save, promised and counted, over backbones."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import team_net_wise_all_acc
+import wise_team_net_logit
+from study import drops
+from study.timings import COLUMNS, network_of
+from tests.calls import call, refused
+from tests.synthetic_logits import make_logits_file
+
+
+def write_run(folder, videos=400, **meta):
+    folder.mkdir()
+    file = make_logits_file(videos=videos, quality=3.0, backbone_digest=folder.name, **meta)
+    file.save(folder / "logits.pt")
+    call(wise_team_net_logit, "--logits", folder / "logits.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of exits on one backbone, one on another."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = write_run(folder / "a", seed=1)
+    second = write_run(folder / "b", seed=2, split="split2")
+    third = make_logits_file(videos=400, quality=3.0, seed=3, backbone_digest="a")
+    (folder / "c").mkdir()
+    third.save(folder / "c/logits.pt")
+    call(wise_team_net_logit, "--logits", folder / "c/logits.pt")
+    return [first, second, folder / "c"]
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_those_of_the_threshold_script(runs, tmp_path, capsys):
+    """The same policies as team_net_wise_all_acc.py, with and without the promise."""
+    call(drops, runs[0], "--drops", 5, "--out", tmp_path / "drops.csv")
+    rows = {(row["combination"], row["chosen"]): row for row in read(tmp_path / "drops.csv")}
+    for chosen, options in (("promised", ["--guarantee", 0.9]), ("counted", [])):
+        capsys.readouterr()
+        logits = ["--logits", runs[0] / "logits.pt", "--temperature", "fit"]
+        call(team_net_wise_all_acc, *logits, "--max-drop", 5, *options)
+        for policy in read(runs[0] / "policies.csv"):
+            is_total = (policy["part"], policy["exit"]) == ("test", "all")
+            if not is_total or policy["rule"] != "common" or policy["combination"] == "constant":
+                continue
+            row = rows[policy["combination"], chosen]
+            assert float(row["top1_pct"]) == pytest.approx(float(policy["top1_pct"]), abs=1e-5)
+            full = next(
+                float(other["gmacs"])
+                for other in read(runs[0] / "exits.csv")
+                if other["exit"] == "full"
+            )
+            saved = 100 * (1 - float(policy["gmacs"]) / full)
+            assert float(row["gmacs_saved_pct"]) == pytest.approx(saved, abs=1e-3)
+            assert 0 < saved < 100 and row["kept_full"] == "0"
+
+
+def test_seeds_are_averaged_and_backbones_counted(runs, tmp_path, capsys):
+    call(drops, *runs, "--drops", 1, 5, "--out", tmp_path / "drops.csv")
+    rows = read(tmp_path / "drops.csv")
+    assert len(rows) == 3 * 2 * 2 * 2 and {row["ms_saved_pct"] for row in rows} == {""}
+    table = drops.summary([{**row, **numbers(row)} for row in rows]).set_index(drops.CASE)
+    assert set(table["backbones"]) == {2}
+    case = ("toy", "team_ce", "depth", "vanilla", 5.0, "counted")
+    own = [
+        float(row["gmacs_saved_pct"])
+        for row in rows
+        if (row["combination"], row["max_drop"], row["chosen"]) == ("vanilla", "5.0", "counted")
+    ]
+    of_backbones = [(own[0] + own[2]) / 2, own[1]]
+    assert table.loc[case, "gmacs_saved_pct"] == pytest.approx(np.mean(of_backbones))
+    assert table.loc[case, "gmacs_saved_pct_std"] == pytest.approx(np.std(of_backbones, ddof=1))
+    assert "| toy" in capsys.readouterr().out
+
+
+def numbers(row):
+    names = ("max_drop", "kept_full", "full_top1_pct", "top1_pct", "gmacs_saved_pct")
+    return {**{name: float(row[name]) for name in names}, "ms_saved_pct": np.nan}
+
+
+def test_where_videos_are_too_few_the_full_network_is_kept(tmp_path):
+    run = write_run(tmp_path / "few", videos=12)
+    call(drops, run, "--drops", 1, "--out", tmp_path / "drops.csv")
+    promised = [row for row in read(tmp_path / "drops.csv") if row["chosen"] == "promised"]
+    for row in promised:
+        assert row["kept_full"] == "1" and float(row["gmacs_saved_pct"]) == pytest.approx(0, abs=1)
+        assert row["top1_pct"] == row["full_top1_pct"]
+
+
+def test_milliseconds_come_from_timings(runs, tmp_path):
+    file = make_logits_file()
+    points = ["exit1", "exit2", "exit3", "full"]
+    about = {**network_of(file.meta["model"], 64), "points": " ".join(points), "num_videos": 1}
+    about.update(precision="fp32", clock="wall", threads=1, machine="m", command="c")
+    with open(tmp_path / "timings.csv", "w", newline="") as out:
+        writer = csv.DictWriter(out, COLUMNS)
+        writer.writeheader()
+        for number, point in enumerate(points):
+            times = {"decode_ms": 10, "network_ms": 10 * number}
+            writer.writerow({**about, "point": point, **times})
+    options = ["--drops", 5, "--timings", tmp_path / "timings.csv"]
+    call(drops, runs[0], *options, "--out", tmp_path / "drops.csv")
+    for row in read(tmp_path / "drops.csv"):
+        assert 0 < float(row["ms_saved_pct"]) < 75
+
+
+def test_what_is_missing_is_named(runs, tmp_path, capsys):
+    out = ["--out", tmp_path / "drops.csv"]
+    assert "logits.pt" in refused(capsys, drops, tmp_path / "none", *out)
+    assert "per segment" in refused(capsys, drops, runs[0], "--route", "time", *out)
+    missing = Path("no/timings.csv")
+    assert "no/timings.csv" in refused(capsys, drops, runs[0], "--timings", missing, *out)
+    assert not out[1].exists()
+
+
+def test_a_route_is_decided_by_its_own_points(tmp_path):
+    """With segments that all say the same, one segment is as right as the whole video."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    file = make_logits_file(videos=400, backbone_digest="a")
+    file.meta["model"]["num_segments"] = 4
+    file.parts = {
+        name: part._replace(segments=np.repeat(part.logits[:, :, None], 4, axis=2))
+        for name, part in file.parts.items()
+    }
+    file.save(folder / "logits.pt")
+    call(wise_team_net_logit, "--logits", folder / "logits.pt")
+    options = ["--drops", 5, "--route", "time"]
+    call(drops, folder, *options, "--out", tmp_path / "drops.csv")
+    rows = [row for row in read(tmp_path / "drops.csv") if row["points"] == "time"]
+    assert [row["chosen"] for row in rows] == ["promised", "counted"]
+    for row in rows:
+        assert row["combination"] == "vanilla" and row["top1_pct"] == row["full_top1_pct"]
+        assert float(row["gmacs_saved_pct"]) == pytest.approx(75)
