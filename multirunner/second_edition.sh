@@ -171,7 +171,7 @@ tables() {
                 "--resample backbone --out $RESULTS/$set/comparisons/prog_kd_$other.csv"
         done
         echo "job - python -m study.compare$folders --pair prog_kd/wise:train_views prog_kd/vanilla" \
-            "--resample backbone --out $RESULTS/$set/comparisons/wise.csv"
+            "--pair prog_kd/wise prog_kd/vanilla --resample backbone --out $RESULTS/$set/comparisons/wise.csv"
         echo "job - python -m study.teacher_order$studies --out $RESULTS/$set/teacher_order.csv"
         echo "job - python -m study.frontier$studies --out $RESULTS/$set/frontier.csv --figures figures/$set"
     done
