@@ -49,6 +49,8 @@ def _rows(root: Path, path: Path) -> Iterator[dict]:
             f"{path.parent} has chosen its epoch on the videos that it is judged by here: train it"
             " with --select-on last"
         )
+    if "heldout_fused" not in last:
+        raise ValueError(f"{path.parent} has no held-out videos to be judged by: --heldout 0")
     for output in BACKBONE_OUTPUTS:
         yield {
             **{"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]},

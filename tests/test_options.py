@@ -329,6 +329,11 @@ def test_every_entry_is_of_an_option():
         ("save_logits.py", "--select-on test --heldout 0.3", "--heldout 0.3 holds out"),
         ("training.views", "--select-on test --heldout 0.3", "--heldout 0.3 holds out"),
         ("train_team_net.py", "--heldout 0", "--heldout 0 leaves nothing to choose"),
+        (
+            "train_prog_kd.py",
+            "--select-on last --heldout 0 --schedule weakest:3,strongest",
+            "with --heldout 0 there are no videos to rank",
+        ),
         ("train_team_net.py", "--warmup 2", "--warmup goes with --lr-schedule cosine"),
         ("train_team_net.py", "--lr-schedule cosine --warmup 30", "does not fit into --epochs 30"),
         ("pretrain.py", "--nesterov --optimizer adamw", "--nesterov goes with --optimizer sgd"),

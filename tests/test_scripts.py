@@ -11,6 +11,7 @@ import torch
 
 import team_net_wise_all_acc
 import wise_team_net_logit
+from early_exit.logits import LogitsFile
 from models import PUBLISHED_NETWORK
 from tests.calls import call
 from training.checkpoint import load_checkpoint
@@ -221,6 +222,20 @@ def test_select_on_last_keeps_the_last_epoch(run, toy, tmp_path):
     assert "last epoch kept" in result["protocol"]
     exits = run("train_team_ce.py", *place, "--epochs", 3, "--views", 1)
     assert exits["best_epochs"] == [2, 2, 2] and len(exits["heldout_top1_pct"]) == 3
+
+
+def test_the_whole_list_trains_where_nothing_is_chosen(run, toy, toy_data, tmp_path):
+    """--select-on last --heldout 0: the last step, after all has been chosen."""
+    options, _ = toy
+    place = [*options, "--checkpoint_dir", tmp_path, "--select-on", "last", "--heldout", 0]
+    result = run("train_team_net.py", *place, *SMALL, "--epochs", 1)
+    best = load_checkpoint(tmp_path / "toy/team_net/split1_seed1/best.pt")
+    assert best["heldout"] == [] and "last epoch kept, no video held out" in result["protocol"]
+    run("train_team_ce.py", *place, "--epochs", 2, "--views", 1)
+    run("save_logits.py", *place, "--method", "team_ce", "--views", 1)
+    parts = LogitsFile.load(tmp_path / "toy/team_ce/split1_seed1/logits.pt").parts
+    videos = (toy_data / "train.txt").read_text().splitlines()
+    assert "heldout" not in parts and len(parts["train"].names) == len(videos)
 
 
 def test_pretrain_then_other_classes(run, toy, toy_data, backbone, tmp_path):

@@ -49,6 +49,12 @@ def test_runs_that_cannot_be_judged_are_refused(runs, tmp_path, capsys):
     (folder / "args.json").write_text(json.dumps({**args, "select_on": "heldout"}))
     with pytest.raises(ValueError, match="ema/toy/streams/split1_seed3 has chosen its epoch"):
         variants.variant_rows(runs)
+    (folder / "args.json").write_text(json.dumps(args))
+    log = (folder / "log.jsonl").read_text()
+    (folder / "log.jsonl").write_text('{"epoch": 7, "test_fused": 1.0}')
+    with pytest.raises(ValueError, match="has no held-out videos to be judged by"):
+        variants.variant_rows(runs)
+    (folder / "log.jsonl").write_text(log)
     (folder / "result.json").unlink()
     assert len(variants.variant_rows(runs)) == 4 * (len(TOP1) - 1), "not finished: left out"
     with pytest.raises(ValueError, match="holds no finished run"):

@@ -53,6 +53,10 @@ class Schedule:
             raise ValueError(f"{count!r} in schedule {self.words!r} is no number of epochs")
         self.teachers += [teacher] * int(count)
 
+    @property
+    def has_ranks(self) -> bool:
+        return any(teacher in RANKS for teacher in self.teachers)
+
     def measured(self, stream_logits: torch.Tensor, labels: torch.Tensor) -> Schedule:
         """The schedule with a stream for each of RANKS, by their top-1 on these videos.
 

@@ -118,7 +118,8 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
         "--heldout",
         type=fraction,
         help="share of the training list held out by group for choosing models"
-        f" (default {HELDOUT}); not with --select-on test",
+        f" (default {HELDOUT}); not with --select-on test; 0 with --select-on last trains on the"
+        " whole list, after all has been chosen",
     )
     group.add_argument(
         "--select-on",

@@ -185,6 +185,10 @@ def run_exits(
         check_data(args)
         resolve_precision(args)
         teachers = Schedule(schedule, args.epochs)
+        if teachers.has_ranks and args.select_on == "last" and not args.heldout:
+            raise ValueError(
+                f"--schedule {schedule}: with --heldout 0 there are no videos to rank streams on"
+            )
         folder = run_folder(args, parser, method)
         result = None if args.evaluate else folder.finished()
         if result is None:

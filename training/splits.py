@@ -40,7 +40,8 @@ class DataSettings:
 class Splits:
     """The data sets of one run.
 
-    heldout: None where models are chosen on test. unlabelled: None without --unlabelled.
+    heldout: None where models are chosen on test, or where nothing is chosen or held out.
+    unlabelled: None without --unlabelled.
     """
 
     settings: DataSettings
@@ -65,7 +66,7 @@ class Splits:
 
     @property
     def selection(self) -> VideoDataset:
-        """The videos on which epochs are evaluated and models chosen."""
+        """The videos on which epochs are evaluated and models chosen (none with `last`)."""
         return self.test if self.heldout is None else self.heldout
 
     @property
@@ -79,6 +80,8 @@ class Splits:
         crops = f"{views} of {self.test.crop_size} pixels"
         select_on = self.settings.select_on
         chosen = "last epoch kept" if select_on == "last" else f"selected on {select_on}"
+        if select_on == "last" and self.heldout is None:
+            chosen += ", no video held out"
         words = f"{crops}, {self.test.num_segments} segments, {chosen}"
         left_out = len(self.test.skipped)
         return f"{words}, {left_out} unreadable test videos left out" if left_out else words
@@ -123,9 +126,11 @@ def _open_splits(
     _note_untrained_classes(train_records, test_records)
     unlabelled = _read_unlabelled(settings, train_records + test_records)
     heldout_records = None
-    if settings.select_on != "test":
-        if not settings.heldout:
-            raise ValueError("--heldout 0 leaves nothing to choose models on; use --select-on test")
+    if settings.select_on == "heldout" and not settings.heldout:
+        raise ValueError(
+            "--heldout 0 leaves nothing to choose models on; --select-on last chooses nothing"
+        )
+    if settings.select_on != "test" and settings.heldout:
         train_records, heldout_records = split_heldout(
             train_records, settings.heldout, copies=copies
         )
