@@ -14,7 +14,7 @@ exits of a backbone are averaged; ± is the standard deviation over backbones.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ from training.options import (
 from training.provenance import command_line, print_result
 
 DEPTH = "depth"
+STREAMS_ALONE = "streams"
 PROMISED, COUNTED = "promised", "counted"
 CASE = ["data", "method", "points", "combination", "max_drop", "chosen"]
 SAVED = ["gmacs_saved_pct", "ms_saved_pct"]
@@ -69,6 +70,7 @@ def drop_rows(
             "points": " ".join(words) if words else DEPTH,
             "num_heldout": len(logits.part("heldout").labels),
             "backbone": logits.meta.get("backbone_digest", ""),
+            "uses_exits": any(name.startswith("exit") for name in logits.outputs),
         }
         for combination in ("vanilla",) if words else ("vanilla", "wise"):
             for drop in drops:
@@ -77,6 +79,20 @@ def drop_rows(
                 promised = {"guarantee": guarantee, **_outcome(tables, promised)}
                 yield {**case, "chosen": PROMISED, **promised}
                 yield {**case, "chosen": COUNTED, **_outcome(tables, counted)}
+
+
+def without_repeats(rows: Iterable[dict]) -> Iterator[dict]:
+    """Leave out what a backbone does without its exits where an earlier row of it says so: a route
+    over streams and segments is the same for all methods and seeds, and its method is `streams`."""
+    seen = set()
+    for row in rows:
+        if not row.pop("uses_exits"):
+            row["method"] = STREAMS_ALONE
+            key = (row["split"], row["backbone"], *(row[name] for name in CASE))
+            if key in seen:
+                continue
+            seen.add(key)
+        yield row
 
 
 def _policies(
@@ -127,13 +143,17 @@ def to_lines(table: pd.DataFrame) -> list[list[str]]:
     lines = [["data", "method", "points", "combination", "allowed", "threshold", "drop"]]
     lines[0] += ["GMACs saved, %", "ms saved, %", "full kept, %"]
     for row in table.to_dict("records"):
-        cells = [
-            "" if np.isnan(row[name]) else f"{row[name]:.1f} ± {row[f'{name}_std']:.1f}"
-            for name in ("drop_pct", *SAVED)
-        ]
+        cells = [_cell(row[name], row[f"{name}_std"]) for name in ("drop_pct", *SAVED)]
         case = [f"{row[name]:g}" if name == "max_drop" else row[name] for name in CASE]
         lines.append([*case, *cells, f"{100 * row['kept_full']:.0f}"])
     return lines
+
+
+def _cell(mean: float, std: float) -> str:
+    if np.isnan(mean):
+        return ""
+    text = f"{mean + 0.0:.1f}".replace("-0.0", "0.0")
+    return text if np.isnan(std) else f"{text} ± {std:.1f}"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -163,7 +183,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--timings {args.timings}: no such file; benchmarks.timings makes it")
     how = args.route, args.evidence, args.drops, args.guarantee, args.timings
     with refusing(parser):
-        rows = [row for path in args.runs for row in drop_rows(path, *how)]
+        rows = list(without_repeats(row for path in args.runs for row in drop_rows(path, *how)))
     write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
     print(to_markdown(to_lines(summary(rows))))
     print_result({"out": str(args.out), "runs": len(args.runs)})

@@ -122,11 +122,10 @@ def test_what_is_missing_is_named(runs, tmp_path, capsys):
     assert not out[1].exists()
 
 
-def test_a_route_is_decided_by_its_own_points(tmp_path):
-    """With segments that all say the same, one segment is as right as the whole video."""
-    folder = tmp_path / "run"
+def write_run_with_segments(folder, **meta):
+    """All segments of a video say the same."""
     folder.mkdir()
-    file = make_logits_file(videos=400, backbone_digest="a")
+    file = make_logits_file(videos=400, backbone_digest="a", **meta)
     file.meta["model"]["num_segments"] = 4
     file.parts = {
         name: part._replace(segments=np.repeat(part.logits[:, :, None], 4, axis=2))
@@ -134,10 +133,24 @@ def test_a_route_is_decided_by_its_own_points(tmp_path):
     }
     file.save(folder / "logits.pt")
     call(wise_team_net_logit, "--logits", folder / "logits.pt")
-    options = ["--drops", 5, "--route", "time"]
-    call(drops, folder, *options, "--out", tmp_path / "drops.csv")
+    return folder
+
+
+def test_a_route_is_decided_by_its_own_points(tmp_path):
+    """One segment is as right as the whole video. Both methods have the same streams, so what the
+    route does stands once; with exits on the route it stands for each."""
+    methods = ("team_ce", "prog_kd")
+    runs = [write_run_with_segments(tmp_path / name, method=name) for name in methods]
+    call(drops, *runs, "--drops", 5, "--route", "time", "--out", tmp_path / "drops.csv")
     rows = [row for row in read(tmp_path / "drops.csv") if row["points"] == "time"]
-    assert [row["chosen"] for row in rows] == ["promised", "counted"]
+    assert [(row["method"], row["chosen"]) for row in rows] == [
+        ("streams", "promised"),
+        ("streams", "counted"),
+    ]
     for row in rows:
         assert row["combination"] == "vanilla" and row["top1_pct"] == row["full_top1_pct"]
         assert float(row["gmacs_saved_pct"]) == pytest.approx(75)
+    route = ["--route", "exit1@1", "full@1"]
+    call(drops, *runs, "--drops", 5, *route, "--out", tmp_path / "drops.csv")
+    rows = [row for row in read(tmp_path / "drops.csv") if row["points"] == "exit1@1 full@1"]
+    assert [row["method"] for row in rows] == ["team_ce"] * 2 + ["prog_kd"] * 2
