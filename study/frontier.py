@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from coviar.command import run
 from early_exit.wise import FULL
@@ -92,8 +93,11 @@ def average(ways: pd.DataFrame) -> pd.DataFrame:
 
 
 @drawing.styled
-def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Top-1 against GMACs, a line for each family, bars of the standard deviation."""
+def draw(rows: pd.DataFrame) -> Figure:
+    """Top-1 against GMACs, a line for each family, bars of the standard deviation.
+
+    rows: of `average`, or of the CSV file of one data set.
+    """
     looks = drawing.marks([FAMILIES[name] for name in FAMILIES if name in set(rows["family"])])
     figure, axes = drawing.new_figure(drawing.ONE_COLUMN, 2.8, 1, 1)
     axis = axes[0, 0]
@@ -114,7 +118,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
         f"{rows['data'].iloc[0]}: means over {number} backbones;",
         "bars are the sample standard deviation.",
     )
-    return drawing.save(figure, folder, "frontier")
+    return figure
 
 
 def _top1(row: tuple) -> str:
@@ -147,7 +151,7 @@ def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> lis
         for row in rows.itertuples()
     ]
     print(to_markdown([header, *lines]))
-    return draw(rows, figures)
+    return drawing.save(draw(rows), figures, "frontier")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

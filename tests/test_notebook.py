@@ -4,6 +4,7 @@ import ast
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import REPO
 from nbclient import NotebookClient
@@ -42,7 +43,7 @@ def test_every_figure_is_explained_before_it_is_drawn(notebook):
         if re.search(r"^(show\(|figure = |    figure = )", text, re.M)
     ]
     drawing = [n for n in drawing if kinds[n] == "code" and "def show" not in sources[n]]
-    assert len(drawing) == len(NAMES) + 2  # published, latency
+    assert len(drawing) == len(NAMES) + 3  # published, latency, frontier
     for n in drawing:
         assert kinds[n - 1] == "markdown" and sources[n - 1].startswith("## ")
 
@@ -50,15 +51,21 @@ def test_every_figure_is_explained_before_it_is_drawn(notebook):
 def test_it_runs_and_writes_every_figure_and_table(
     notebook, monkeypatch, synthetic_study, tmp_path
 ):
-    run(notebook, monkeypatch, synthetic_study.parent, tmp_path)
+    results, figures = tmp_path / "results", tmp_path / "figures"
+    (results / "many").mkdir(parents=True)
+    (results / "toy").symlink_to(synthetic_study)
+    row = {"data": "many", "family": "depth", "way": "exit1", "gmacs": 0.5, "top1_pct": 50.0}
+    row.update(std_over_backbones_pct=3.0, backbones=9, method="prog_kd", command="c")
+    pd.DataFrame([row]).to_csv(results / "many/frontier.csv", index=False)
+    run(notebook, monkeypatch, results, figures)
     expected = {f"toy/{name}.{kind}" for name in NAMES for kind in ("png", "pdf")}
     expected |= {f"toy/{name}.{kind}" for name in TABLES for kind in ("md", "tex")}
-    expected |= {"published.png", "published.pdf"}
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    expected |= {"published.png", "published.pdf", "many/frontier.png", "many/frontier.pdf"}
+    written = {path.relative_to(figures).as_posix() for path in figures.rglob("*.*")}
     assert written == expected
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == len(NAMES) + 1
+    assert len(pictures) == len(NAMES) + 2
     printed = " ".join(str(output.get("data", {}).get("text/markdown", "")) for output in outputs)
     assert "n = 4 runs per method" in printed
     assert "holds no times of this network" in printed
