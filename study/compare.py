@@ -19,7 +19,8 @@ seeds. The interval is a percentile bootstrap over videos within each split; wit
 over groups, the videos of one recording. It says how much the difference would change with other
 test videos, not with other backbones. `--resample backbone` says both: it draws backbones, and in
 each the groups of its test videos. A split may then have several backbones (name the folders of
-all), and each counts as one.
+all), and each counts as one. With `--mean-over classes` top-1 is the mean over the classes of the
+test list.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ COLUMNS = [
     *("low_pct", "high_pct", "std_over_runs_pct", "runs", "num_videos"),
     *("confidence_pct", "resample", "protocol", "command"),
 ]
+
+VIDEOS, CLASSES = "videos", "classes"
 
 Runs = dict[str, dict[tuple, LogitsFile]]  # by method, then by (data, split, seed, backbone)
 
@@ -121,7 +124,13 @@ def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
 
 
 def compare(
-    runs: Runs, against: Runs, first: Side, second: Side, resample: str, pct: float
+    runs: Runs,
+    against: Runs,
+    first: Side,
+    second: Side,
+    resample: str,
+    pct: float,
+    mean_over: str = VIDEOS,
 ) -> list[dict]:
     """The rows of one pair, `first` of `runs` and `second` of `against`: one per data set and
     common decision point."""
@@ -135,7 +144,7 @@ def compare(
     rows = []
     for data in sorted({key[0] for key in common}):
         keys = [key for key in common if key[0] == data]
-        pairs = [_correct_pair(ours[key], theirs[key], first, second) for key in keys]
+        pairs = [_correct_pair(ours[key], theirs[key], first, second, mean_over) for key in keys]
         if len({tuple(pair.points) for pair in pairs}) > 1:
             raise ValueError(f"the runs of {data} do not all have the same exits")
         alike: dict[tuple, list[_Pair]] = defaultdict(list)  # of one split, and of one backbone
@@ -172,12 +181,14 @@ def compare(
 class _Pair(NamedTuple):
     points: list[str]
     names: list[str]
-    first: np.ndarray  # (n, D) float, 1 where right
+    first: np.ndarray  # (n, D) float, 1 where right, or the weight of the video
     second: np.ndarray
     protocol: str
 
 
-def _correct_pair(ours: LogitsFile, theirs: LogitsFile, first: Side, second: Side) -> _Pair:
+def _correct_pair(
+    ours: LogitsFile, theirs: LogitsFile, first: Side, second: Side, mean_over: str
+) -> _Pair:
     names = ours.part("test").names
     if sorted(names) != sorted(theirs.part("test").names):
         raise ValueError(
@@ -188,8 +199,18 @@ def _correct_pair(ours: LogitsFile, theirs: LogitsFile, first: Side, second: Sid
     correct = [
         _correct(logits, side, names, points) for logits, side in ((ours, first), (theirs, second))
     ]
-    protocol = {logits.meta["protocol"] for logits in (ours, theirs)}
-    return _Pair(points, names, *correct, " against ".join(sorted(protocol)))
+    protocol = " against ".join(sorted({logits.meta["protocol"] for logits in (ours, theirs)}))
+    if mean_over == CLASSES:
+        weights = _class_weights(ours.part("test").labels)
+        correct = [weights[:, None] * right for right in correct]
+        protocol += ", mean over classes"
+    return _Pair(points, names, *correct, protocol)
+
+
+def _class_weights(labels: np.ndarray) -> np.ndarray:
+    """(n,) weights of mean 1, with which each class that there is counts the same."""
+    _, rows, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return len(labels) / (len(counts) * counts[rows])
 
 
 def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]) -> np.ndarray:
@@ -210,6 +231,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--against", type=Path, metavar="FOLDER", help="runs of the second sides (default RUNS)"
+    )
+    group.add_argument(
+        "--mean-over",
+        choices=(VIDEOS, CLASSES),
+        default=VIDEOS,
+        help="classes: each class counts the same (default videos)",
     )
     group.add_argument("--resample", choices=("video", "group", "backbone"), default="video")
     group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
@@ -260,16 +287,16 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         against = load_runs([args.against]) if args.against else runs
         for words in args.pair:
             first, second = map(Side.parse, words)
-            found = compare(runs, against, first, second, args.resample, args.confidence_pct)
+            how = args.resample, args.confidence_pct, args.mean_over
+            found = compare(runs, against, first, second, *how)
             about = {"first": words[0], "second": words[1], "against": args.against}
             rows += [{**row, **about} for row in found]
     tables = tables_of(rows)
     print(tables)
     if args.out:
         write_rows(args.out, COLUMNS, rows)
-        how = f"    {command_line()}"
         with whole_file(args.out.with_suffix(".md")) as temporary:
-            temporary.write_text(f"{tables}\n\n{how}\n", encoding="utf-8")
+            temporary.write_text(f"{tables}\n\n    {command_line()}\n", encoding="utf-8")
     print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})
 
 

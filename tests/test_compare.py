@@ -228,3 +228,25 @@ def test_each_backbone_counts_as_one(tmp_path, capsys):
             compare.main(parser.parse_args([*folders, *words, *more]), parser)
     errors = capsys.readouterr().err
     assert "another file holds" in errors and "not with --against" in errors
+
+
+def test_classes_of_few_videos_count_as_much_as_others(tmp_path):
+    """Class 0 has 9 of 12 test videos. The first method is right there alone, the second about the
+    one video of class 1 and the two of class 2."""
+    labels = np.array([0] * 9 + [1] + [2] * 2)
+    for method, known in (("team_ce", [0]), ("prog_kd", [1, 2])):
+        file = make_logits_file(classes=3, videos=12, method=method)
+        part = file.parts["test"]
+        said = np.where(np.isin(labels, known), labels, (labels + 1) % 3)
+        logits = np.zeros_like(part.logits)
+        logits[:, np.arange(12), :, said] = 1
+        file.parts["test"] = part._replace(labels=labels, logits=logits)
+        (tmp_path / method).mkdir()
+        file.save(tmp_path / method / "logits.pt")
+    runs = compare.load_runs([tmp_path])
+    sides = map(Side.parse, ("team_ce/vanilla", "prog_kd/vanilla"))
+    for row in compare.compare(runs, runs, *sides, "video", 95.0, "classes"):
+        assert row["first_top1_pct"] == pytest.approx(100 / 3)
+        assert row["second_top1_pct"] == pytest.approx(200 / 3)
+        assert row["difference_pct"] == pytest.approx(-100 / 3)
+        assert "mean over classes" in row["protocol"]

@@ -312,7 +312,8 @@ def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_pa
         assert [path.name for path in by_name[name].studies] == ["backbone1", "backbone3"]
     compared = [args for module, args in jobs if module == "study.compare"]
     assert {args.resample for args in compared} == {"backbone"}
-    assert len({args.out for args in compared}) == len(compared) == 6
+    assert len({args.out for args in compared}) == len(compared) == 7
+    assert [args.mean_over for args in compared] == ["videos"] * 6 + ["classes"]
     assert not {"study.label_gain", "study.confusions"} & by_name.keys()
     (results / "few_labels/jhmdb_21").mkdir(parents=True)
     (results / "few_labels/jhmdb_21/recordings.csv").touch()
