@@ -308,8 +308,7 @@ def test_ways_are_measured_and_drawn(study, toy_data, capsys, tmp_path):
     save_checkpoint(tmp_path / "probe/best.pt", {"stream": stream.state_dict(), **about})
     words += ["--probe", tmp_path / "probe", "--clock", "cpu"]
     for _ in range(2):  # the second takes the place of the first
-        args = measure.get_args_parser().parse_args(list(map(str, words)))
-        measured = measure.main(args)
+        measured = call(measure, *words)
     with open(tmp_path / "ways.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["way"] for row in rows if not row["exits"]] == ["T = 1", "T = 2", "T = 4"]
