@@ -96,21 +96,29 @@ def test_where_videos_are_too_few_the_full_network_is_kept(tmp_path):
         assert row["top1_pct"] == row["full_top1_pct"]
 
 
-def test_milliseconds_come_from_timings(runs, tmp_path):
-    file = make_logits_file()
-    points = ["exit1", "exit2", "exit3", "full"]
-    about = {**network_of(file.meta["model"], 64), "points": " ".join(points), "num_videos": 1}
-    about.update(precision="fp32", clock="wall", threads=1, machine="m", command="c")
-    with open(tmp_path / "timings.csv", "w", newline="") as out:
+def write_timings(path, model, times):
+    """times: {points: milliseconds of the network}"""
+    with open(path, "w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS)
         writer.writeheader()
-        for number, point in enumerate(points):
-            times = {"decode_ms": 10, "network_ms": 10 * number}
-            writer.writerow({**about, "point": point, **times})
-    options = ["--drops", 5, "--timings", tmp_path / "timings.csv"]
-    call(drops, runs[0], *options, "--out", tmp_path / "drops.csv")
+        for points, milliseconds in times.items():
+            about = {**network_of(model, 64), "points": " ".join(points), "num_videos": 1}
+            about.update(precision="fp32", clock="wall", threads=1, machine="m", command="c")
+            for point, ms in zip(points, milliseconds):
+                writer.writerow({**about, "point": point, "decode_ms": 10, "network_ms": ms})
+
+
+def test_milliseconds_are_saved_from_one_pass_over_all_segments(tmp_path):
+    """One segment costs 20 of the 50 ms of one pass; all, one by one, 130."""
+    run = write_run_with_segments(tmp_path / "run")
+    model = {**make_logits_file().meta["model"], "num_segments": 4}
+    depth, time = ("exit1", "exit2", "exit3", "full"), ("full@1", "full@2", "full@3", "full")
+    write_timings(tmp_path / "t.csv", model, {depth: (10, 20, 30, 40), time: (10, 40, 80, 120)})
+    options = ["--drops", 5, "--timings", tmp_path / "t.csv", "--route", "time"]
+    call(drops, run, *options, "--out", tmp_path / "drops.csv")
     for row in read(tmp_path / "drops.csv"):
-        assert 0 < float(row["ms_saved_pct"]) < 75
+        saved = float(row["ms_saved_pct"])
+        assert saved == pytest.approx(60) if row["points"] == "time" else 0 < saved < 60
 
 
 def test_what_is_missing_is_named(runs, tmp_path, capsys):
