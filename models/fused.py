@@ -27,20 +27,13 @@ FUSED_ACTIVATIONS = {
 class FusedConv(nn.Module):
     """`conv(x)`, plus `other` when given, then the activation.
 
-    The result is written into `other`. The weight is laid out as oneDNN computes with it; else each
-    call does that again, which takes up to two thirds of the time of one small picture.
+    The result is written into `other`.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.bias = conv.bias
-        if conv.bias is None:  # so that a parameter tells the dtype
-            bias = conv.weight.new_zeros(conv.out_channels)
-            self.bias = nn.Parameter(bias, requires_grad=False)
+        self.weight, self.bias = conv.weight, conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            conv.weight.detach().to_mkldnn(), *self.geometry
-        )
         self.activation = FUSED_ACTIVATIONS[activation]
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
