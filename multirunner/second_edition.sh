@@ -12,8 +12,9 @@
 # VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
 # (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
 # part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
-# added to all commands that read videos. Expected minutes of one core (AVX-512): a backbone 16, its bank 5 to
-# 9, exits and all that follows 15; so 18 backbones take some 12 hours.
+# added to all commands that read videos. Minutes of one core (AVX-512 with AMX), as measured: a backbone 17,
+# its bank 3 to 6, exits and all that follows 15, most of them for starting 156 processes, flatness 10; so 18
+# backbones take some 14 hours.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
