@@ -141,6 +141,13 @@ jobs() { # [pools]
         done
     done
 }
+
+with_logits() { # RUN...: those that have logits, a blank before each
+    for run; do
+        [ ! -f "$run/logits.pt" ] || printf ' %s' "$run"
+    done
+}
+
 # The answers, of the backbones that are there: a backbone has a study.
 tables() {
     echo '. multirunner/job.sh'
@@ -149,14 +156,9 @@ tables() {
         for backbone in $BACKBONES; do
             runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
             [ -d "$study" ] || continue
-            own=$(for split in $SPLITS; do
-                run=$runs/prog_kd/${split}_seed1
-                [ ! -f "$run/logits.pt" ] || echo " $run"
-            done | tr -d '\n')
+            own=$(for split in $SPLITS; do with_logits "$runs/prog_kd/${split}_seed1"; done)
             folders="$folders $runs" studies="$studies $study" files="$files$own"
-            runs_of_both="$runs_of_both$(for run in "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*; do
-                [ ! -f "$run/logits.pt" ] || echo " $run"
-            done | tr -d '\n')"
+            runs_of_both="$runs_of_both$(with_logits "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*)"
             echo "job - python -m study.over_time$own --out $study" \
                 "--figures $RUNS/figures/$set/backbone$backbone"
         done

@@ -31,7 +31,6 @@ from study.columns import ALL, RUN, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
 from study.run_tables import RunTables, write_rows
 from study.tables import to_markdown
-from study.timings import load_times
 from training.options import (
     add_route_options,
     make_parser,
@@ -63,13 +62,12 @@ def drop_rows(
     for words in [None, route] if route else [None]:
         logits, _ = open_logits(path / LOGITS_NAME, None, words, evidence)
         tables = (
-            tables_along(logits, vanilla_weights(logits.outputs))
+            tables_along(logits, vanilla_weights(logits.outputs), timings)
             if words
-            else load_run_tables(path / LOGITS_NAME, logits)
+            else load_run_tables(path / LOGITS_NAME, logits, timings=timings)
         )
-        if timings:
-            tables.times = load_times(timings, logits)
-            full_ms = full_ms or tables.times.total()[-1]
+        if tables.times is not None and words is None:
+            full_ms = tables.times.total()[-1]
         about = {
             **{key: logits.meta[key] for key in RUN},
             "points": " ".join(words) if words else DEPTH,

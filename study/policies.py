@@ -104,10 +104,15 @@ def load_run_tables(
     return RunTables(logits, betas, costs, fitted, command_line(), *pooling, times=times)
 
 
-def tables_along(logits: LogitsFile, weights: np.ndarray) -> RunTables:
-    """The tables of logits that hold their costs, with `weights` (D, K) instead of WISE's."""
+def tables_along(logits: LogitsFile, weights: np.ndarray, timings: Path | None = None) -> RunTables:
+    """The tables of logits that hold their costs, with `weights` (D, K) instead of WISE's.
+
+    timings: as in `load_run_tables`.
+    """
+    times = load_times(timings, logits) if timings else None
     costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
-    return RunTables(logits, weights, costs, {"solver": "none", "fit_on": "none"}, command_line())
+    fitted = {"solver": "none", "fit_on": "none"}
+    return RunTables(logits, weights, costs, fitted, command_line(), times=times)
 
 
 def make_policy(

@@ -23,6 +23,8 @@ from tests.calls import call
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
+# The packages of the product; benchmarks only measures it.
+ROOMS = ("coviar", "dataset_team", "models", "training", "early_exit", "MACs", "study")
 # pytest-timeout ends a test that hangs in Python. One that hangs in compiled code ends with its
 # process, which pytest-xdist names as the failure.
 HANG_S = 660

@@ -14,9 +14,9 @@ from tests.calls import call, refused
 from tests.synthetic_logits import make_logits_file
 
 
-def write_run(folder, videos=400, **meta):
+def write_run(folder, videos=400, backbone="a", **meta):
     folder.mkdir()
-    file = make_logits_file(videos=videos, quality=3.0, backbone_digest=folder.name, **meta)
+    file = make_logits_file(videos=videos, quality=3.0, backbone_digest=backbone, **meta)
     file.save(folder / "logits.pt")
     call(wise_team_net_logit, "--logits", folder / "logits.pt")
     return folder
@@ -27,12 +27,8 @@ def runs(tmp_path_factory):
     """Two seeds of exits on one backbone, one on another."""
     folder = tmp_path_factory.mktemp("runs")
     first = write_run(folder / "a", seed=1)
-    second = write_run(folder / "b", seed=2, split="split2")
-    third = make_logits_file(videos=400, quality=3.0, seed=3, backbone_digest="a")
-    (folder / "c").mkdir()
-    third.save(folder / "c/logits.pt")
-    call(wise_team_net_logit, "--logits", folder / "c/logits.pt")
-    return [first, second, folder / "c"]
+    second = write_run(folder / "b", seed=2, backbone="b", split="split2")
+    return [first, second, write_run(folder / "c", seed=3)]
 
 
 def read(path):

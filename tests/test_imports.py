@@ -4,9 +4,8 @@ import ast
 import graphlib
 
 import pytest
-from conftest import REPO
+from conftest import REPO, ROOMS
 
-ROOMS = ("coviar", "dataset_team", "models", "training", "early_exit", "MACs", "study")
 # They read saved logits and tables: torchvision, and torch._dynamo with it, is 1.5 CPU seconds.
 LIGHT = (
     *("wise_team_net_logit", "team_net_wise_all_acc"),

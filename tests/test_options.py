@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, ROOMS
 from script_server import run_script
 
 from training import options, recipes, resolve
@@ -262,16 +262,7 @@ def without(words, option):
 
 
 def test_every_command_is_in_the_table():
-    rooms = [
-        "coviar",
-        "dataset_team",
-        "models",
-        "training",
-        "early_exit",
-        "study",
-        "MACs",
-        "benchmarks",
-    ]
+    rooms = (*ROOMS, "benchmarks")
     paths = [*REPO.glob("*.py"), *(path for room in rooms for path in REPO.glob(f"{room}/**/*.py"))]
     starts = {path for path in paths if "parser() -> argparse.ArgumentParser" in path.read_text()}
     assert starts == {Path(importlib.import_module(module_of(name)).__file__) for name in COMMANDS}

@@ -51,7 +51,6 @@ def train_exits(
     recipe: ExitRecipe, folder: RunFolder, frozen: Frozen, teachers: Schedule, stop: StopSignals
 ) -> dict:
     """Train up to recipe.epochs from the last checkpoint, if any; returns the result."""
-    keep_last = frozen.data.select_on == "last"
     torch.manual_seed(recipe.random_seed)
     net = TeamNetIC(frozen.backbone, recipe.exits, recipe.ic_pool).train()
     net.heads.to(frozen.device)
@@ -70,6 +69,7 @@ def train_exits(
         bank.prepare(min(recipe.views, recipe.epochs))
     selection = average_views(frozen.views("selection"))
     selection_name = frozen.splits.selection_name
+    keep_last = frozen.data.select_on == "last"
     teachers = teachers.measured(selection.streams, selection.labels)
     saved = time.monotonic()
     for epoch in range(start, recipe.epochs):
