@@ -100,10 +100,20 @@ data_of() { # LIST: train, or train_pool1 where a network learns from half of it
         "--test-list $DATA/$set/${set}_${split}_test.txt --split $split"
 }
 
-probe() { # once for a split
-    echo "job $RUNS/backbone1/$set/i_frame_probe/${split}_seed1/result.json python train_i_frame_probe.py" \
-        "$(data_of train) --checkpoint_dir $RUNS/backbone1" \
-        "--precision auto --arch mobilenet_v2 $(size_of "$set")$WEIGHTS${FLAGS:+ $FLAGS} --resume"
+probe() { # FOLDER [OPTION...]: the last of an option counts
+    folder=$1
+    shift
+    echo "job $folder/$set/i_frame_probe/${split}_seed1/result.json python train_i_frame_probe.py" \
+        "$(data_of train) --checkpoint_dir $folder --precision auto --arch mobilenet_v2" \
+        "$(size_of "$set")${*:+ $*}$WEIGHTS${FLAGS:+ $FLAGS} --resume"
+}
+
+probes() { # once for a split: on all frames, and on fewer
+    probe "$RUNS/backbone1"
+    for frames in 1 2 4; do
+        case $(size_of "$set") in "--num_segments $frames "*) continue ;; esac
+        probe "$RUNS/probes/$frames" "--num_segments $frames"
+    done
 }
 
 flatness() {
@@ -134,7 +144,7 @@ jobs() { # [pools]
                     continue
                 fi
                 streams | sed '1,/job.sh$/d'
-                [ "$backbone" != 1 ] || probe
+                [ "$backbone" != 1 ] || probes
                 exits
                 flatness
             done
@@ -180,7 +190,11 @@ tables() {
                 "--pair prog_kd/vanilla ce_equal/vanilla --resample backbone --mean-over classes" \
                 "--out $RESULTS/$set/comparisons/by_class.csv"
         echo "job - python -m study.teacher_order$studies --out $RESULTS/$set/teacher_order.csv"
-        echo "job - python -m study.frontier$studies --out $RESULTS/$set/frontier.csv --figures figures/$set"
+        probes=''
+        for run in "$RUNS"/probes/*/"$set"/i_frame_probe/*_seed1; do
+            [ ! -f "$run/result.json" ] || probes="$probes $run"
+        done
+        echo "job - python -m study.frontier$studies${probes:+ --probes$probes} --out $RESULTS/$set/frontier.csv --figures figures/$set"
     done
     for set in $SETS; do
         [ ! -f "$RESULTS/few_labels/$set/recordings.csv" ] || echo "$RESULTS/few_labels/$set"

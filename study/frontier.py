@@ -10,7 +10,7 @@ splits of all folders) of every way to a label:
     depth     exit1, .. full on all segments, of --method, seeds averaged, logits summed
     segments  full@1, .. the whole network on the first segments in reading order
     streams   a stream alone on all segments (or on the first), where streams are summed
-    probe     the linear probe on I-frames (train_i_frame_probe.py)
+    probe     the linear probe on I-frames (train_i_frame_probe.py); on fewer of them with --probes
 
 and draws them, with bars of the standard deviation.
 """
@@ -18,6 +18,7 @@ and draws them, with bars of the standard deviation.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing
+from study.collect import NotFinished, backbone_rows
 from study.run_tables import write_rows
 from study.summary import where
 from study.tables import to_markdown
@@ -70,6 +72,24 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
         _family("probe", where(read("backbones.csv"), method=PROBE), "method"),
     ]
     return pd.concat(parts).assign(study=str(folder))
+
+
+def read_probes(folders: Sequence[Path]) -> pd.DataFrame:
+    """Rows as `read_ways`, of at least one run of train_i_frame_probe.py, named by their frames.
+
+    Raises ValueError for another run, or one that has not ended.
+    """
+    rows = []
+    for folder in folders:
+        if folder.resolve().parent.name != PROBE:
+            raise ValueError(f"--probes {folder}: no run folder of train_i_frame_probe.py")
+        try:
+            (row,) = backbone_rows(folder)["backbones.csv"]
+        except NotFinished as reason:
+            raise ValueError(f"--probes {folder}: {reason}") from reason
+        frames = json.loads((folder / "args.json").read_text())["num_segments"]
+        rows.append({**row, "method": f"{PROBE}@{frames}"})
+    return _family("probe", pd.DataFrame(rows), "method")
 
 
 def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
@@ -132,15 +152,27 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", type=folder_name, default="prog_kd", help="whose exits (prog_kd)"
     )
+    parser.add_argument(
+        "--probes",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="run folders of train_i_frame_probe.py with fewer --num_segments",
+    )
     parser.add_argument("--out", required=True, type=Path, help="CSV file")
     parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
     return parser
 
 
-def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
-    """Table and figure; returns the figure's files. Raises as `read_ways`, and ValueError where
-    the studies are of several data sets."""
-    rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
+def write(
+    studies: Sequence[Path], method: str, probes: Sequence[Path], out: Path, figures: Path
+) -> list[Path]:
+    """Table and figure; returns the figure's files. Raises as `read_ways` and `read_probes`, and
+    ValueError where the studies or probes are of several data sets."""
+    ways = [read_ways(folder, method) for folder in studies]
+    ways += [read_probes(probes)] if probes else []
+    rows = average(pd.concat(ways))
     if rows["data"].nunique() > 1:
         raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
     about = {"method": method, "command": command_line()}
@@ -156,7 +188,7 @@ def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> lis
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        figures = write(args.studies, args.method, args.out, args.figures)
+        figures = write(args.studies, args.method, args.probes, args.out, args.figures)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print_result({"out": str(args.out), "figures": [str(path) for path in figures]})

@@ -1,5 +1,7 @@
 """The table and figure of all ways to a label, from studies of several backbones."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -52,6 +54,38 @@ def test_means_are_over_the_backbones_of_all_studies(tmp_path, capsys):
     assert rows.loc[("probe", "i_frame_probe")].top1_pct == pytest.approx(185 / 3)
     assert "68.2 ± 20.8" in capsys.readouterr().out
     assert sorted(path.name for path in figures.iterdir()) == ["frontier.pdf", "frontier.png"]
+
+
+def write_probe(folder, split, frames, top1):
+    run = folder / f"probes/{frames}/toy/i_frame_probe/{split}_seed1"
+    run.mkdir(parents=True)
+    args = {"data_name": "toy", "split": split, "random_seed": 1, "num_segments": frames}
+    result = {"test_top1_pct": top1, "gmacs": 0.1 * frames, "test_videos": 9, "protocol": ""}
+    for name, content in {"args": args, "env": {"command": ""}, "result": result}.items():
+        (run / f"{name}.json").write_text(json.dumps(content))
+    return run
+
+
+def test_probes_on_fewer_frames_stand_beside(tmp_path, capsys):
+    study = write_study(tmp_path / "a", ["split1", "split2"])
+    probes = [write_probe(tmp_path, *probe) for probe in (("split1", 1, 30), ("split2", 1, 40))]
+    probes.append(write_probe(tmp_path, "split1", 2, 50))
+    places = ["--out", tmp_path / "frontier.csv", "--figures", tmp_path / "figures"]
+    call(frontier, study, "--probes", *probes, *places)
+    rows = pd.read_csv(tmp_path / "frontier.csv").set_index("way")
+    rows = rows[rows["family"] == "probe"]
+    assert rows["top1_pct"].to_dict() == {
+        **{"i_frame_probe": 50, "i_frame_probe@1": 35, "i_frame_probe@2": 50},
+    }
+    assert rows["backbones"].to_dict() == {
+        **{"i_frame_probe": 2, "i_frame_probe@1": 2, "i_frame_probe@2": 1},
+    }
+    assert rows.loc["i_frame_probe@2"].gmacs == pytest.approx(0.2)
+    (probes[0] / "result.json").unlink()
+    for bad, words in {probes[0]: "no result.json yet", study: "no run folder of train_i"}.items():
+        with pytest.raises(SystemExit):
+            call(frontier, study, "--probes", bad, *places)
+        assert words in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named(tmp_path, capsys):

@@ -271,7 +271,13 @@ def test_second_edition_is_the_one_of_its_protocol():
     assert set(itertools.permutations(("mv", "residual", "iframe"))) <= orders
     fitted = {args.fit_on for _, module, args in jobs if module == "wise_team_net_logit"}
     assert fitted == {"train_views"}, "held-out videos are for thresholds"
-    assert sum(module == "train_i_frame_probe" for _, module, _ in jobs) == 2
+    probes = [(result, args) for result, module, args in jobs if module == "train_i_frame_probe"]
+    frames = [(args.data_name, args.num_segments) for _, args in probes]
+    assert frames == [
+        *(("ucf101_13", frames) for frames in (8, 1, 2, 4)),
+        *(("jhmdb_21", frames) for frames in (4, 1, 2)),
+    ]
+    assert all(result.startswith(f"{args.checkpoint_dir}/") for result, args in probes)
 
 
 def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labels():
@@ -297,8 +303,13 @@ def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_pa
             run_of = runs / f"backbone{backbone}/jhmdb_21/prog_kd/{split}_seed1"
             run_of.mkdir(parents=True)
             (run_of / "logits.pt").touch()
+    probe = runs / "probes/2/jhmdb_21/i_frame_probe/split1_seed1"
+    for run_of in (probe, probe.with_name("split2_seed1"), runs / "probes/2/ucf101_13/a"):
+        run_of.mkdir(parents=True)
+    (probe / "result.json").touch()
     jobs = would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results)
     by_name = dict(jobs)
+    assert by_name["study.frontier"].probes == [probe]
     over_time = [args for module, args in jobs if module == "study.over_time"]
     assert [[run.name for run in args.runs] for args in over_time] == [
         ["split1_seed1", "split3_seed1"],
