@@ -91,22 +91,25 @@ def fuse_stream(stream: Stream) -> None:
         for number, block in enumerate(stage):
             if isinstance(block, (BasicBlock, Bottleneck)):
                 stage[number] = FusedBlock(block)
-        for row in list(stage.modules()):
+        for row in reversed(list(stage.modules())):  # inner ones first
             if isinstance(row, nn.Sequential):
                 _fuse_row(row)
 
 
 def _fuse_row(row: nn.Sequential) -> None:
-    """Fuse each convolution with the activation that follows it."""
-    named = [
-        (name, child) for name, child in row.named_children() if type(child) is not nn.Identity
-    ]
+    """Fuse each convolution with the activation that follows it, and call nothing in vain."""
+    for name, child in list(row.named_children()):
+        if type(child) is nn.Identity:
+            delattr(row, name)
+        elif isinstance(child, nn.Sequential) and len(child) == 1:
+            setattr(row, name, child[0])
+    named = list(row.named_children())
     for (name, conv), (follower, activation) in zip(named, [*named[1:], ("", nn.Identity())]):
         if isinstance(conv, nn.Conv2d):
             kind = type(activation) if type(activation) in FUSED_ACTIVATIONS else nn.Identity
             setattr(row, name, FusedConv(conv, kind))
             if kind is not nn.Identity:
-                setattr(row, follower, nn.Identity())
+                delattr(row, follower)
 
 
 def can_fuse(conv: nn.Conv2d) -> bool:
