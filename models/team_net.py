@@ -10,6 +10,7 @@ is made.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,10 @@ NUM_TEAM_BLOCKS = len(STAGES) - 1  # between them
 FUSIONS = ("team", "neutral-team", "sum")
 SQUEEZE_REDUCTION = 4  # a squeeze vector has a quarter of the channels of the three streams
 CLASSIFIER_STD = 0.001  # the field's start for a new classifier since TSN
+# The C library gives a map of more than 32 MB back to the system after each use. To get the memory
+# again takes longer than to compute the map.
+LARGEST_MAP = 32 << 20
+VALUES_PER_PIXEL = 24  # of an input, in the largest map of MobileNetV2 and EfficientNet
 
 StageMaps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # I-frame, MV, residual: (b*t, c, h, w)
 
@@ -212,8 +217,14 @@ class TeamNet(nn.Module):
 
         Raises ValueError when the shapes do not belong together or t is not `num_segments`.
         """
-        features, squeeze = self.enter(iframe, mv, residual), None
-        squeezes = []
+        found = [self._outputs(part) for part in self.parts(self.enter(iframe, mv, residual))]
+        squeezes, *logits = zip(*found)
+        return BackboneOutput(
+            tuple(map(torch.cat, zip(*squeezes))), *(torch.cat(parts) for parts in logits)
+        )
+
+    def _outputs(self, features: StageMaps) -> BackboneOutput:
+        squeeze, squeezes = None, []
         for stage in range(NUM_TEAM_BLOCKS):
             features, squeeze = self.advance(stage, features, squeeze)
             squeezes.append(self.per_clip(squeeze))
@@ -234,6 +245,20 @@ class TeamNet(nn.Module):
             stream.input_norm(clip.flatten(0, 1)).to(next(stream.stem.parameters()).dtype)
             for stream, clip in zip(self.streams, clips)
         )
+
+    def parts(self, features: StageMaps) -> list[StageMaps]:
+        """What `enter` returned, in parts of equal size that are fast to compute, a clip or more.
+
+        On a CPU, without gradients, they are so small that no map is above LARGEST_MAP.
+        """
+        x = features[0]
+        clips = len(x) // self.num_segments
+        size = clips
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            values = VALUES_PER_PIXEL * x.shape[2] * x.shape[3] * self.num_segments
+            most = max(1, LARGEST_MAP // (values * x.element_size()))
+            size = math.ceil(clips / math.ceil(clips / most)) if clips else 0
+        return list(zip(*(x.split(size * self.num_segments) for x in features)))
 
     def advance(
         self, stage: int, features: StageMaps, squeeze: torch.Tensor | None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from models.team_net import NUM_TEAM_BLOCKS, TeamNet, full_precision, new_classifier
+from models.team_net import NUM_TEAM_BLOCKS, StageMaps, TeamNet, full_precision, new_classifier
 
 if TYPE_CHECKING:
     from early_exit.policy import Policy
@@ -90,28 +90,26 @@ class TeamNetIC(nn.Module):
         mv: torch.Tensor,
         residual: torch.Tensor,
         policy: Policy,
-        together: bool | None = None,
     ) -> Decisions:
         """Decide every clip as early as `policy` allows; run nothing for clips that have left.
 
-        Inputs as for `TeamNet.forward`. together: run the clips as one batch. The default is False
-        on a CPU, where the maps of one clip fit into the cache and those of a batch do not.
+        Inputs as for `TeamNet.forward`.
         Raises ValueError when the policy uses an exit that this network does not have.
         """
-        if together is None:
-            together = iframe.device.type != "cpu"
-        if not together:
-            clips = zip(*(x.split(1) for x in (iframe, mv, residual)))
-            each = [self.early_exit(*clip, policy, together=True) for clip in clips]
-            return Decisions(*map(torch.cat, zip(*each)))
         if policy.route:
             raise ValueError("the policy reads segment by segment: models.over_time takes it")
         if not set(policy.exits) <= set(self.exits):
             raise ValueError(f"the policy uses exits {policy.exits}, the network has {self.exits}")
         if len(policy.weights[0]) != len(policy.exits) + len(self.backbone.streams):
             raise ValueError("the policy is of outside logits, this network has three streams")
-        decided = Deciding(policy, len(iframe), self.backbone.config["num_classes"], iframe.device)
-        features, squeeze = self.backbone.enter(iframe, mv, residual), None
+        parts = self.backbone.parts(self.backbone.enter(iframe, mv, residual))
+        each = [self._early_exit(part, policy) for part in parts]
+        return Decisions(*map(torch.cat, zip(*each)))
+
+    def _early_exit(self, features: StageMaps, policy: Policy) -> Decisions:
+        batch, device = len(features[0]) // self.backbone.num_segments, features[0].device
+        decided = Deciding(policy, batch, self.backbone.config["num_classes"], device)
+        squeeze = None
         seen: tuple[torch.Tensor, ...] = ()  # logits, of the clips still here
         for stage in range(NUM_TEAM_BLOCKS):
             features, squeeze = self.backbone.advance(stage, features, squeeze)

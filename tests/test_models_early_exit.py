@@ -89,14 +89,22 @@ def spread_thresholds(net, clips, exits, **options):
     return thresholds
 
 
+@pytest.fixture(params=[1, 3, BATCH])
+def at_once(request, net, clips, monkeypatch):
+    """Clips that are computed together at most."""
+    values = models.team_net.VALUES_PER_PIXEL * clips[0][0, :, 0].numel() * request.param
+    monkeypatch.setattr(models.team_net, "LARGEST_MAP", 4 * values)
+    return request.param
+
+
 @pytest.mark.parametrize("exits", [(1, 2, 3), (2,), (1, 4), (1, 2, 3, 4)])
 @pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
-@pytest.mark.parametrize("together", [True, False])
-def test_decisions_equal_those_from_full_logits(net, clips, exits, kind, together):
+@pytest.mark.usefixtures("at_once")
+def test_decisions_equal_those_from_full_logits(net, clips, exits, kind):
     options = {"confidence": kind, "temperature": 3.0}
     thresholds = spread_thresholds(net, clips, exits, **options)
     policy = make_policy(exits, thresholds, **options)
-    decisions = net.early_exit(*clips, policy, together=together)
+    decisions = net.early_exit(*clips, policy)
     expected = decide_from_logits(net, clips, policy)
     assert decisions.point.tolist() == [point for point, _, _ in expected]
     assert decisions.label.tolist() == [label for _, label, _ in expected]
@@ -107,8 +115,8 @@ def test_decisions_equal_those_from_full_logits(net, clips, exits, kind, togethe
     assert torch.equal(decisions.confidence.isnan(), ~reached)
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_nothing_runs_for_clips_that_left(net, clips, together):
+@pytest.mark.usefixtures("at_once")
+def test_nothing_runs_for_clips_that_left(net, clips):
     exits = (1, 2, 3)
     policy = make_policy(exits, spread_thresholds(net, clips, exits))
     rows = collections.Counter()  # how many rows each stage and head was given
@@ -122,7 +130,7 @@ def test_nothing_runs_for_clips_that_left(net, clips, together):
         module.register_forward_pre_hook(lambda _, x, name=name: rows.update({name: len(x[0])}))
         for name, module in modules.items()
     ]
-    point = net.early_exit(*clips, policy, together=together).point
+    point = net.early_exit(*clips, policy).point
     for hook in hooks:
         hook.remove()
     here = [int((point >= k).sum()) for k in range(4)]
@@ -138,13 +146,34 @@ def test_nothing_runs_for_clips_that_left(net, clips, together):
     assert rows["iframe classifier"] == SEGMENTS * here[3]
 
 
+def test_parts_are_equal_small_and_all(net, clips, at_once):
+    backbone = net.backbone
+    with torch.no_grad():
+        features = backbone.enter(*clips)
+        parts = backbone.parts(features)
+        whole = backbone(*clips)
+    assert [len(part[0]) for part in parts] == {
+        1: [SEGMENTS] * BATCH,
+        3: [3 * SEGMENTS, 3 * SEGMENTS, SEGMENTS],
+        BATCH: [BATCH * SEGMENTS],
+    }[at_once]
+    assert all(map(torch.equal, features, map(torch.cat, zip(*parts))))
+    alone = [backbone(*(clip[k : k + 1] for clip in clips)) for k in range(BATCH)]
+    torch.testing.assert_close(whole.fused, torch.cat([one.fused for one in alone]))
+    for k, squeeze in enumerate(whole.squeezes):
+        torch.testing.assert_close(squeeze, torch.cat([one.squeezes[k] for one in alone]))
+    assert len(backbone.parts(backbone.enter(*clips))) == 1  # where gradients are wanted
+    with pytest.raises(ValueError, match="mv has shape"):
+        net.early_exit(clips[0], clips[1][:3], clips[2], make_policy((1,), (0.5,)))
+
+
 def test_nothing_runs_after_the_last_clip_left(net, clips):
     def fail(*_):
         raise AssertionError("layer2 ran although every clip had left at exit 2")
 
     hook = net.backbone.mv.layer2.register_forward_pre_hook(fail)
     policy = make_policy((1, 2, 3), (2.0, -1.0, -1.0))
-    decisions = net.early_exit(*clips, policy, together=True)
+    decisions = net.early_exit(*clips, policy)
     hook.remove()
     assert decisions.point.tolist() == [1] * BATCH
 
