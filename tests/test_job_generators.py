@@ -286,7 +286,8 @@ def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labe
     for (_, backbone), (_, exits) in zip(jobs[::2], jobs[1::2]):
         for args in (backbone, exits):
             assert args.train_list.name == f"{args.data_name}_split2_train_pool1.txt"
-            assert args.select_on == "last" and "pools" in args.checkpoint_dir.parts
+            assert (args.select_on, args.heldout) == ("last", 0)
+            assert "pools" in args.checkpoint_dir.parts
         assert exits.unlabelled.name == f"{exits.data_name}_split2_train_pool2.txt"
         folder = f"{backbone.checkpoint_dir}/{backbone.data_name}/streams/split2"
         assert exits.pretrained == f"{folder}_seed{backbone.random_seed}/best.pt"
