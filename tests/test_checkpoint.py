@@ -7,7 +7,16 @@ import torch
 
 from coviar.files import whole_file
 from models.team_net import TeamNet
-from training.checkpoint import load_backbone, load_checkpoint, save_checkpoint, weights_digest
+from training.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    load_checkpoint,
+    load_last,
+    save_checkpoint,
+    save_last,
+    weights_digest,
+)
+from training.state import TrainingState
 
 
 def test_round_trip(tmp_path):
@@ -75,3 +84,36 @@ def test_other_checkpoints_are_refused(tmp_path):
     save_checkpoint(tmp_path / "heads.pt", {"heads": {}})
     with pytest.raises(ValueError, match="neither a checkpoint of train_team_net.py"):
         load_backbone(tmp_path / "heads.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content["model"].update({"team.0.old": torch.zeros(1)}), "team.0.old"),
+        (lambda content: content["model"].pop("mv.classifier.bias"), "mv.classifier.bias"),
+        (lambda content: content["config"].update(depth=3), "depth"),
+    ],
+)
+def test_backbones_of_another_version_are_refused(tmp_path, change, reason):
+    net = TeamNet(3, num_segments=2, arch="resnet18")
+    content = {"model": dict(net.state_dict()), "config": dict(net.config)}
+    change(content)
+    save_checkpoint(tmp_path / "best.pt", content)
+    with pytest.raises(ValueError, match="best.pt is of another version.*" + reason):
+        load_backbone(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "progress", "processes"])
+def test_states_of_another_version_are_refused(tmp_path, part):
+    net = TeamNet(3, num_segments=2, arch="resnet18")
+    state = TrainingState(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), None)
+    state.save(tmp_path)
+    state.load(tmp_path)
+    content = load_last(tmp_path)
+    if part == "model":
+        content["model"]["team.0.old"] = torch.zeros(1)
+    else:
+        del content[part]
+    save_last(tmp_path, content)
+    with pytest.raises(CheckpointError, match="another version.*--overwrite starts again"):
+        state.load(tmp_path)

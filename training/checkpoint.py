@@ -91,10 +91,16 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
 def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
     """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
-        # On meta no random weights are drawn, which would take longer than reading the file.
-        with torch.device("meta"):
-            backbone = TeamNet(**content["config"])
-        backbone.load_state_dict(content["model"], assign=True)
+        try:
+            # On meta no random weights are drawn, which would take longer than reading the file.
+            with torch.device("meta"):
+                backbone = TeamNet(**content["config"])
+            backbone.load_state_dict(content["model"], assign=True)
+        except (RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} is of another version of these scripts, train it again: {reason[:300]}"
+            ) from error
         return backbone
     if is_official(content):
         return from_official(content, num_segments=num_segments).backbone

@@ -59,19 +59,22 @@ class TrainingState:
         content = distributed.on_main(load_last, folder)
         if content is None:
             return
-        if "progress" not in content:
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(content[name])
+            self.progress = Progress(**content["progress"])
+            before = content["processes"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{folder / LAST} is of an older version of these scripts; --overwrite starts again"
-            )
+                f"{folder / LAST} is of another version of these scripts; --overwrite starts again"
+                f" ({type(error).__name__}: {str(error)[:200]})"
+            ) from error
         processes = distributed.world_size()
-        if content["processes"] != processes:
+        if before != processes:
             print(
-                f"note: {content['processes']} process(es) trained it so far, {processes} now:"
+                f"note: {before} process(es) trained it so far, {processes} now:"
                 " rounding, dropout and each process's BatchNorm statistics differ"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(content[name])
-        self.progress = Progress(**content["progress"])
         if not distributed.is_main():
             self.progress.loss = self.progress.correct = self.progress.clips = 0.0
 
