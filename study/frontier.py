@@ -170,9 +170,8 @@ def write(
 ) -> list[Path]:
     """Table and figure; returns the figure's files. Raises as `read_ways` and `read_probes`, and
     ValueError where the studies or probes are of several data sets."""
-    ways = [read_ways(folder, method) for folder in studies]
-    ways += [read_probes(probes)] if probes else []
-    rows = average(pd.concat(ways))
+    probed = [read_probes(probes)] if probes else []
+    rows = average(pd.concat([*(read_ways(folder, method) for folder in studies), *probed]))
     if rows["data"].nunique() > 1:
         raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
     about = {"method": method, "command": command_line()}
