@@ -252,12 +252,12 @@ class TeamNet(nn.Module):
         On a CPU, without gradients, they are so small that no map is above LARGEST_MAP.
         """
         x = features[0]
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return [features]
+        values = VALUES_PER_PIXEL * x.shape[2] * x.shape[3] * self.num_segments  # of a clip
+        most = max(1, LARGEST_MAP // (values * x.element_size()))
         clips = len(x) // self.num_segments
-        size = clips
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
-            values = VALUES_PER_PIXEL * x.shape[2] * x.shape[3] * self.num_segments
-            most = max(1, LARGEST_MAP // (values * x.element_size()))
-            size = math.ceil(clips / math.ceil(clips / most)) if clips else 0
+        size = math.ceil(clips / max(1, math.ceil(clips / most)))
         return list(zip(*(x.split(size * self.num_segments) for x in features)))
 
     def advance(

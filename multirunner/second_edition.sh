@@ -153,9 +153,11 @@ jobs() { # [pools]
     done
 }
 
-with_logits() { # RUN...: those that have logits, a blank before each
+having() { # FILE RUN...: the runs that have the file, a blank before each
+    file=$1
+    shift
     for run; do
-        [ ! -f "$run/logits.pt" ] || printf ' %s' "$run"
+        [ ! -f "$run/$file" ] || printf ' %s' "$run"
     done
 }
 
@@ -167,9 +169,9 @@ tables() {
         for backbone in $BACKBONES; do
             runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
             [ -d "$study" ] || continue
-            own=$(for split in $SPLITS; do with_logits "$runs/prog_kd/${split}_seed1"; done)
+            own=$(for split in $SPLITS; do having logits.pt "$runs/prog_kd/${split}_seed1"; done)
             folders="$folders $runs" studies="$studies $study" files="$files$own"
-            runs_of_both="$runs_of_both$(with_logits "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*)"
+            runs_of_both="$runs_of_both$(having logits.pt "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*)"
             echo "job - python -m study.over_time$own --out $study" \
                 "--figures $RUNS/figures/$set/backbone$backbone"
         done
@@ -191,10 +193,7 @@ tables() {
                 "--pair prog_kd/vanilla ce_equal/vanilla --resample backbone --mean-over classes" \
                 "--out $RESULTS/$set/comparisons/by_class.csv"
         echo "job - python -m study.teacher_order$studies --out $RESULTS/$set/teacher_order.csv"
-        probes=''
-        for run in "$RUNS"/probes/*/"$set"/i_frame_probe/*_seed1; do
-            [ ! -f "$run/result.json" ] || probes="$probes $run"
-        done
+        probes=$(having result.json "$RUNS"/probes/*/"$set"/i_frame_probe/*_seed1)
         echo "job - python -m study.frontier$studies${probes:+ --probes$probes} --out $RESULTS/$set/frontier.csv --figures figures/$set"
     done
     for set in $SETS; do

@@ -14,7 +14,7 @@ import wise_team_net_logit
 from early_exit.logits import LogitsFile
 from models import PUBLISHED_NETWORK
 from tests.calls import call
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_last
 from training.resolve import resolve_recipe
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
@@ -144,6 +144,21 @@ def test_fresh_views_train_the_same_exits_as_a_bank_of_as_many(run, toy, backbon
         trained[views] = checkpoint["heads"]
     for key, value in trained[0].items():
         assert torch.equal(value, trained[2][key]), key
+
+
+def test_exits_of_another_version_are_not_resumed(run, toy, backbone, tmp_path):
+    options, _ = toy
+    words = ["--pretrained", backbone[1] / "best.pt", "--epochs", 1, "--views", 0]
+    words += ["--checkpoint_dir", tmp_path]
+    run("train_team_ce.py", *options, *words)
+    folder = tmp_path / "toy/team_ce/split1_seed1"
+    (folder / "result.json").unlink()
+    content = load_checkpoint(folder / "last.pt")
+    del content["optimizer"]
+    save_last(folder, content)
+    message = run("train_team_ce.py", *options, *words, "--resume", fails=True)
+    assert f"{folder}/last.pt is of another version" in message
+    assert "--overwrite starts again" in message and "Traceback" not in message
 
 
 def test_exits_refuse_another_backbone(run, toy, classifiers, tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,10 +17,24 @@ from models.team_net import TeamNet
 from training.tensor_file import load_tensors, save_tensors, write_tensors
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+AGAIN = "--overwrite starts again"  # what a run can do whose checkpoint is of no use
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used. The message says why and what to do."""
+
+
+@contextlib.contextmanager
+def of_this_version(path: Path, remedy: str) -> Iterator[None]:
+    """Raises CheckpointError where what `path` holds cannot be taken as it is taken within."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{path} is of another version of these scripts; {remedy}"
+            f" ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -53,9 +68,7 @@ def load_last(folder: Path) -> dict | None:
             print(f"going on from {path}, the checkpoint before", file=sys.stderr, flush=True)
         return content
     if found:
-        raise CheckpointError(
-            f"{folder}: no readable checkpoint to go on from; --overwrite starts again"
-        )
+        raise CheckpointError(f"{folder}: no readable checkpoint to go on from; {AGAIN}")
     return None
 
 
@@ -91,16 +104,10 @@ def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:
 def backbone_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNet:
     """As `load_backbone`, of a checkpoint already read; `path` is for the message."""
     if "model" in content and "config" in content:
-        try:
-            # On meta no random weights are drawn, which would take longer than reading the file.
-            with torch.device("meta"):
-                backbone = TeamNet(**content["config"])
+        # On meta no random weights are drawn, which would take longer than reading the file.
+        with of_this_version(path, "train it again"), torch.device("meta"):
+            backbone = TeamNet(**content["config"])
             backbone.load_state_dict(content["model"], assign=True)
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path} is of another version of these scripts, train it again: {reason[:300]}"
-            ) from error
         return backbone
     if is_official(content):
         return from_official(content, num_segments=num_segments).backbone

@@ -14,7 +14,15 @@ import torch
 
 from models.team_net_ic import CONCAT, MEAN, TeamNetIC
 from training.bank import Views
-from training.checkpoint import BEST, load_last, save_checkpoint, save_last
+from training.checkpoint import (
+    AGAIN,
+    BEST,
+    LAST,
+    load_last,
+    of_this_version,
+    save_checkpoint,
+    save_last,
+)
 from training.distillation import Schedule, exit_loss
 from training.engine import set_lr, step_lr
 from training.features import Features
@@ -58,9 +66,10 @@ def train_exits(
     start, best = 0, {}
     checkpoint = load_last(folder.path)
     if checkpoint:
-        net.heads.load_state_dict(checkpoint["heads"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        start, best = checkpoint["epoch"] + 1, checkpoint["best"]
+        with of_this_version(folder.path / LAST, AGAIN):
+            net.heads.load_state_dict(checkpoint["heads"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            start, best = checkpoint["epoch"] + 1, checkpoint["best"]
     folder.start_log(start, recipe.tensorboard)
 
     parts = ["train", *(["unlabelled"] if frozen.splits.unlabelled else [])]

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.team_net import TeamNet
 from training import distributed
-from training.checkpoint import LAST, CheckpointError, load_last, save_last
+from training.checkpoint import AGAIN, LAST, load_last, of_this_version, save_last
 
 
 @dataclass
@@ -59,16 +59,11 @@ class TrainingState:
         content = distributed.on_main(load_last, folder)
         if content is None:
             return
-        try:
+        with of_this_version(folder / LAST, AGAIN):
             for name, part in self._parts().items():
                 part.load_state_dict(content[name])
             self.progress = Progress(**content["progress"])
             before = content["processes"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder / LAST} is of another version of these scripts; --overwrite starts again"
-                f" ({type(error).__name__}: {str(error)[:200]})"
-            ) from error
         processes = distributed.world_size()
         if before != processes:
             print(
