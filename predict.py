@@ -227,7 +227,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         pictures = picture_paths(args.show, videos)
         predictor = load_predictor(args)
     policy, costs = predictor.policy, predictor.costs
-    predictor.warm_up()
+    predictor.warm_up(None if in_time else len(videos))
     if policy and policy.promise:
         is_plain = not (args.json or args.csv)
         print(f"promise: {policy.promise['words']}", file=sys.stdout if is_plain else sys.stderr)

@@ -34,6 +34,7 @@ from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy, vanilla_policy
 from early_exit.wise import decision_points, output_names
 from MACs.team_net import exit_gmacs
+from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
@@ -147,6 +148,7 @@ def main(args: argparse.Namespace) -> dict:
     for head in net.heads.values():
         nn.init.normal_(head.weight, std=0.01)  # clips must differ in confidence
     net = prepare_for_inference(net, args.precision, args.compiled)
+    make_graphs(net, 0)
     result = {
         "benchmark": "early_exit",
         "torch": torch.__version__,

@@ -2,16 +2,17 @@
 
     python -m benchmarks.forward --compiled
 
-Plain is eager float32 as the network is built; prepared is `models.inference`. Weights and clips
-are random, since time does not depend on them. `share_of_peak` divides the rate of the whole
-network by the machine's peak: the best rate, in the same precision, of a large matrix product and
-of ResNet's 3x3 convolutions alone.
+Plain is eager float32 as the network is built; prepared is `models.inference`, with the graphs of
+`models.graphs` and without. Weights and clips are random, since time does not depend on them.
+`share_of_peak` divides the rate of the whole network by the machine's peak: the best rate, in the
+same precision, of a large matrix product and of ResNet's 3x3 convolutions alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from benchmarks.measuring import capability, interleaved_medians, measured_preci
 from benchmarks.random_network import add_network_options, random_clips, random_network
 from coviar.command import quiet_pipe
 from MACs.team_net import exit_gmacs
+from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.precision import PRECISIONS
 from training.options import make_parser, positive_int
@@ -56,7 +58,10 @@ def build_cases(args: argparse.Namespace) -> dict[str, tuple[nn.Module, str]]:
     net = random_network(args.num_segments, args.arch, args.motion_arch, args.device)
     cases = {"plain": (net, "fp32")}
     for precision in measured_precisions(args.device):
-        cases[precision] = prepare_for_inference(net, precision), precision
+        for name, often in ((precision, 0), (f"{precision}_no_graphs", math.inf)):
+            fast = prepare_for_inference(net, precision)
+            make_graphs(fast, often)
+            cases[name] = fast, precision
         if args.compiled:
             fast = prepare_for_inference(net, precision, compiled=True)
             cases[f"{precision}_compiled"] = fast, precision

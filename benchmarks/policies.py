@@ -29,6 +29,7 @@ from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy
 from early_exit.wise import COMBINATIONS
 from MACs.team_net import exit_gmacs
+from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
@@ -124,6 +125,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         dataset = open_videos(args, trained.net, trained.crop_size)
     args.precision = resolve(args.precision, args.device)
     net = prepare_for_inference(trained.net.to(args.device), args.precision, args.compiled)
+    make_graphs(net, 0)
     clips = [dataset[i][:3] for i in tqdm(range(len(dataset)), desc="loading", disable=None)]
     labels = torch.tensor([record.label for record in dataset.records])
     deciders = {"full": net.backbone}

@@ -12,6 +12,7 @@ from dataset_team.dataset import load_test_iframes
 from dataset_team.transforms import normalise_iframe
 from early_exit.prediction import Prediction
 from early_exit.wise import FULL
+from models.graphs import make_graphs
 from models.inference import prepare_stream
 from training.checkpoint import BEST
 from training.probe import features_of, new_stream, probe_gmacs
@@ -27,6 +28,7 @@ class Probe:
         stream = new_stream(*shape, None)
         stream.load_state_dict(content["stream"])
         self.stream = prepare_stream(stream)
+        make_graphs(self.stream, 0)
         self.class_names = content["class_names"]
         self.gmacs = {FULL: probe_gmacs(*shape, self.crop_size)}
 

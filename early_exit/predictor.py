@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,10 +26,14 @@ from early_exit.route import point_names, route_gmacs
 from early_exit.warm_up import noise_video
 from early_exit.wise import FULL
 from MACs.team_net import exit_gmacs, segment_gmacs
+from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.over_time import check_network, early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
 from training.trained import Trained, load_trained
+
+# Graphs take a second or two to make, and save some 10 ms a video.
+MANY_VIDEOS = 100
 
 
 class Predictor:
@@ -96,15 +101,22 @@ class Predictor:
         other._decide_by(policy)
         return other
 
-    def warm_up(self) -> None:
-        """Run once, so that no video's time includes what happens only the first time."""
+    def warm_up(self, videos: int | None = None) -> None:
+        """Run once, so that no video's time includes what happens only the first time.
+
+        videos: how many will come; None: many, so that graphs of the network are worth making.
+        """
+        make_graphs(self.net, 0 if videos is None or videos >= MANY_VIDEOS else math.inf)
         index = read_index("noise", noise_video(self.trained.picture_size, self.trained.gop))
         clip = load_test_view(index, self.net.backbone.num_segments, self.trained.crop_size)
         with torch.inference_mode():
-            self.net(*normalise(*(x[None].to(self.device) for x in clip)))
             if self.policy and self.policy.route:
-                segment = [x[None, :1].to(self.device) for x in clip]
-                one_segment(self.net.backbone)(*normalise(*segment))
+                counts = [segments for segments, _ in self.policy.route]
+                for size in {b - a for a, b in zip([0, *counts], counts)} - {0}:
+                    segments = [x[:size, None].to(self.device) for x in clip]
+                    one_segment(self.net.backbone)(*normalise(*segments))
+            else:
+                self.net(*normalise(*(x[None].to(self.device) for x in clip)))
 
     def predict(self, path: Path) -> Prediction:
         """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""

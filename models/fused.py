@@ -2,13 +2,14 @@
 
 For inference on a CPU only. One call saves a pass over the memory for each activation and each sum.
 It also avoids PyTorch's own 1x1 convolution, which is half as fast and runs where one thread has
-few pictures. Weights are kept in the order in which oneDNN computes.
+few pictures. Shapes that come often are computed by a graph instead (`graphs.py`).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.team_net import Stream
@@ -26,10 +27,7 @@ FUSED_ACTIVATIONS = {
 class FusedConv(nn.Module):
     """`conv(x)`, plus `other` when given, then the activation.
 
-    The result is written into `other`. oneDNN wants the weight in an order of its own, another one
-    for each shape of x and number of threads: to reorder it takes half the time of one small
-    picture. The order of the last call is kept. (One that is made for no shape can be 30 times
-    slower.)
+    The result is written into `other`.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: type[nn.Module] = nn.ReLU):
@@ -37,30 +35,17 @@ class FusedConv(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.activation = FUSED_ACTIVATIONS[activation]
-        self.reordered = (None, None)  # what it was made for, and the weight
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        weight = self._reordered_weight(x)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(
-                x, weight, self.bias, *self.geometry, *self.activation
+                x, self.weight, self.bias, *self.geometry, *self.activation
             )
+        nothing = (None, [], None)  # as it is called after a sum
+        activation = nothing if self.activation[0] == "none" else self.activation
         return torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, x, weight, self.bias, *self.geometry, "add", 1.0, *self.activation
+            other, x, self.weight, self.bias, *self.geometry, "add", 1.0, *activation
         )
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "reordered": (None, None)}  # a copy makes its own
-
-    def _reordered_weight(self, x: torch.Tensor) -> torch.Tensor:
-        wanted = (x.shape, torch.get_num_threads())
-        found, weight = self.reordered
-        if found != wanted:
-            weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                self.weight.to_mkldnn(), *self.geometry, x.shape
-            )
-            self.reordered = (wanted, weight)  # in one step: several threads may compute
-        return weight
 
 
 class FusedBlock(nn.Module):
@@ -85,6 +70,17 @@ class FusedBlock(nn.Module):
         return self.convs[-1](x, shortcut)
 
 
+class FusedResidual(nn.Module):
+    """A block of MobileNetV2 with a sum, whose row is fused. May overwrite its input."""
+
+    def __init__(self, row: nn.Sequential):
+        super().__init__()
+        self.before, self.last = row[:-1], row[-1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.before(x), x)
+
+
 def fuse_stream(stream: Stream) -> None:
     """Fuse what can be fused, in place. The batch norms must be folded before."""
     for stage in stream.stages:
@@ -94,6 +90,9 @@ def fuse_stream(stream: Stream) -> None:
         for row in reversed(list(stage.modules())):  # inner ones first
             if isinstance(row, nn.Sequential):
                 _fuse_row(row)
+        for number, block in enumerate(stage):
+            if isinstance(block, InvertedResidual) and block.use_res_connect:
+                stage[number] = FusedResidual(block.conv)
 
 
 def _fuse_row(row: nn.Sequential) -> None:

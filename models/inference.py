@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.fused import can_fuse, fuse_stream
+from models.graphs import GraphStage
 from models.networks import first_conv
 from models.precision import PRECISIONS
-from models.team_net import Stream, TeamBlock, TeamNet
+from models.team_net import STAGES, Stream, TeamBlock, TeamNet
 from models.team_net_ic import TeamNetIC
 from models.temporal_shift import TemporalShift
 
@@ -27,8 +28,9 @@ def prepare_for_inference(
 
     Every batch normalisation after a convolution is folded into it, and weights are channels_last.
     With `precision="bf16"` the convolutions run in bfloat16; logits and squeeze vectors stay
-    float32. On a CPU each convolution computes its ReLU or sum too (`models.fused`). `compiled`:
-    torch.compile does that and more, stage by stage, for any batch size. The first pass then takes
+    float32. On a CPU each convolution computes its ReLU or sum too (`models.fused`), and shapes
+    that come often have graphs of stages that oneDNN compiles (`models.graphs`). `compiled`:
+    torch.compile instead of both, stage by stage, for any batch size. The first pass then takes
     half a minute on an idle machine, and so does the first batch of one clip, so it pays from some
     hundred clips on. Without a compiler there is a warning, and the copy is not compiled.
     Call the result under `torch.no_grad()`, on the device of `model`.
@@ -69,8 +71,16 @@ def _rearrange(stream: Stream, precision: str) -> None:
 
 
 def _fuse(stream: Stream) -> None:
+    """Fuse the stages, and let graphs be made of them."""
+    plain = {name: _sharing_weights(getattr(stream, name)) for name in STAGES}
     if can_fuse(first_conv(stream)):
         fuse_stream(stream)
+    for name, stage in plain.items():
+        setattr(stream, name, GraphStage(stage, getattr(stream, name)))
+
+
+def _sharing_weights(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

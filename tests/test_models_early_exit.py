@@ -1,7 +1,6 @@
 """Early exits really stop: decisions as from full logits, and nothing runs for clips that left."""
 
 import collections
-import copy
 import math
 
 import pytest
@@ -271,21 +270,3 @@ def test_fused_convolutions_give_the_outputs_of_separate_ones(
     # Other orders of sums; a fused sum is rounded once where two calls round twice.
     tolerance = {"fp32": 1e-5, "bf16": 0.02}[precision] * want.abs().max().item()
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_kept_orders_of_weights_follow_shapes_and_threads(precision, true_net, clips, monkeypatch):
-    kept = prepare_for_inference(true_net.backbone, precision)
-    if not any(isinstance(module, FusedConv) for module in kept.modules()):
-        pytest.skip("this PyTorch or CPU has no fused convolutions")
-    few = [clip[:1] for clip in clips]
-    threads = torch.get_num_threads()
-    with torch.no_grad():
-        got = [kept(*clips).fused, kept(*few).fused, copy.deepcopy(kept)(*few).fused]
-        torch.set_num_threads(threads + 1)
-        got.append(kept(*few).fused)
-        monkeypatch.setattr(FusedConv, "_reordered_weight", lambda conv, x: conv.weight)
-        want = kept(*few).fused
-        torch.set_num_threads(threads)
-        want = [kept(*clips).fused, *[kept(*few).fused] * 2, want]
-    assert all(map(torch.equal, got, want))

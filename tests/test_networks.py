@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from early_exit.policy import Policy
 from MACs.counter import count_macs
 from MACs.team_net import exit_gmacs
+from models.graphs import make_graphs
 from models.inference import _fold_batch_norms, prepare_for_inference
 from models.networks import build_network, cut
 from models.team_net import Stream, TeamNet
@@ -125,9 +127,13 @@ def test_an_early_exit_gives_the_logits_of_the_full_pass(net, clips):
 
 
 @torch.no_grad()
-def test_prepared_network_gives_the_same_outputs(net, clips):
-    want = net(*clips)
-    outputs = {name: prepare_for_inference(net, name)(*clips) for name in ("fp32", "bf16")}
+@pytest.mark.parametrize("often", [0, math.inf], ids=["graphs", "no graphs"])
+def test_prepared_network_gives_the_same_outputs(net, clips, often):
+    want, outputs = net(*clips), {}
+    for precision in ("fp32", "bf16"):
+        fast = prepare_for_inference(net, precision)
+        make_graphs(fast, often)
+        outputs[precision] = fast(*clips)
     for output in outputs.values():
         both = list(zip((*output.exits, *output[1:]), (*want.exits, *want[1:])))
         assert all(a.dtype == torch.float32 and a.isfinite().all() for a, _ in both)
