@@ -4,9 +4,10 @@
         --out results/timings.csv
 
 RUN: a run folder of exits, or, with --route, of any network. Every --every-th video of the list is
-predicted once for each point, and leaves there; the points take turns. The table has the medians,
-and `team_net_wise_all_acc.py --timings` takes it. Rows of the same network, points, precision,
-threads and machine are replaced.
+predicted once for each point, and leaves there. With --route, the exits of RUN are timed as well,
+if it has any; all points take turns, so that depth and time can be compared. The table has the
+medians, and `team_net_wise_all_acc.py --timings` takes it. Rows of the same network, points,
+precision, threads and machine are replaced.
 """
 
 from __future__ import annotations
@@ -77,27 +78,17 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     precision = resolve(args.precision)
     with refusing(parser):
         trained = load_trained(args.run)
-        policies = policies_of(trained, args.route, args.evidence)
-        first = Predictor(trained, policies[0], precision=precision, clock=CLOCKS[args.clock])
-        predictors = [first.with_policy(policy) for policy in policies]
+        tables = [policies_of(trained, args.route, args.evidence)]
+        if args.route and trained.net.exits:
+            tables.append(policies_of(trained, None, args.evidence))
+        first = Predictor(trained, tables[0][0], precision=precision, clock=CLOCKS[args.clock])
+        predictors = [[first.with_policy(policy) for policy in policies] for policies in tables]
         records = read_list(args.test_list, args.data_root, args.data_name)
     videos = [record.path for record in records]
     videos = videos[:: args.every]
-    first.warm_up()
-    points = predictors[0].points
-    times: dict[str, list] = {point: [] for point in points}
-    for number, video in enumerate(tqdm(videos, unit="video", disable=None)):
-        Path(video).read_bytes()  # into the system's cache, for a fair start
-        for place in range(len(points)):
-            place = (place + number) % len(points)
-            found = predictors[place].predict(Path(video))
-            if found.point != points[place]:
-                raise ValueError(f"{video} left at {found.point}, not at {points[place]}")
-            times[found.point].append((found.load_ms, found.network_ms))
-    config = trained.net.backbone.config
+    times = measure(predictors, videos)
     about = {
-        **network_of(config, trained.crop_size),
-        "points": " ".join(points),
+        **network_of(trained.net.backbone.config, trained.crop_size),
         "precision": precision,
         "clock": args.clock,
         "threads": torch.get_num_threads(),
@@ -105,24 +96,49 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         "num_videos": len(videos),
         "command": command_line(),
     }
-    medians = {
-        point: np.median(values, axis=0).round(3).tolist() for point, values in times.items()
-    }
     rows = [
-        {**about, "point": point, "decode_ms": decode, "network_ms": network}
-        for point, (decode, network) in medians.items()
+        {**about, "points": " ".join(table), "point": point, "decode_ms": load, "network_ms": net}
+        for table in times
+        for point, (load, net) in table.items()
     ]
     update_rows(args.out, COLUMNS, KEY, rows)
-    total = sum(medians[FULL])
-    shown = {
-        point: {
-            "decode_ms": decode,
-            "network_ms": network,
-            "ratio": round((decode + network) / total, 4),
-        }
-        for point, (decode, network) in medians.items()
+    found, *others = (in_ratios(table) for table in times)
+    result = {"benchmark": "timings", "out": str(args.out), "videos": len(videos), **found}
+    return {**result, "exits": others[0]} if others else result
+
+
+def measure(
+    tables: list[list[Predictor]], videos: list[str]
+) -> list[dict[str, tuple[float, float]]]:
+    """Median ms of decoding and of the network, for each point of each table."""
+    for predictors in tables:
+        predictors[0].warm_up()
+    points = [(table, number) for table, row in enumerate(tables) for number in range(len(row))]
+    times: dict[tuple[int, int], list] = {point: [] for point in points}
+    for turn, video in enumerate(tqdm(videos, unit="video", disable=None)):
+        Path(video).read_bytes()  # into the system's cache, for a fair start
+        start = turn % len(points)
+        for table, number in [*points[start:], *points[:start]]:
+            predictor = tables[table][number]
+            found = predictor.predict(Path(video))
+            if found.point != predictor.points[number]:
+                raise ValueError(
+                    f"{video} left at {found.point}, not at {predictor.points[number]}"
+                )
+            times[table, number].append((found.load_ms, found.network_ms))
+    medians = {point: tuple(np.median(row, 0).round(3).tolist()) for point, row in times.items()}
+    return [
+        {name: medians[table, number] for number, name in enumerate(row[0].points)}
+        for table, row in enumerate(tables)
+    ]
+
+
+def in_ratios(table: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    total = sum(table[FULL])
+    return {
+        point: {"decode_ms": load, "network_ms": net, "ratio": round((load + net) / total, 4)}
+        for point, (load, net) in table.items()
     }
-    return {"benchmark": "timings", "out": str(args.out), "videos": len(videos), **shown}
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ def test_times_are_measured_and_budgets_kept(study, toy_data, capsys, tmp_path):
         parser = timings.get_args_parser()
         measured = timings.main(parser.parse_args(list(map(str, [*words, *more]))), parser)
     assert set(measured) > {"full@2", "full"} and measured["full"]["decode_ms"] > 0
+    assert "exits" not in measured  # a backbone has none
     words = ["--logits", run / "logits.pt", "--route", "streams_then_time"]
     call(wise_team_net_logit, *words)
     call(team_net_wise_all_acc, *words, "--timings", table)
@@ -171,6 +172,22 @@ def test_times_are_measured_and_budgets_kept(study, toy_data, capsys, tmp_path):
     call(wise_team_net_logit, *route)
     message = refused(capsys, team_net_wise_all_acc, *route, "--timings", table)
     assert "no times of" in message and "points full@3 full" in message
+
+
+def test_depth_and_time_are_measured_in_turns(study, toy_data, tmp_path):
+    table = tmp_path / "timings.csv"
+    words = ["--run", run_of(study[0], "team_ce"), "--data-root", toy_data, "--data-name", "toy"]
+    words += ["--test-list", toy_data / "test.txt", "--every", 12, "--out", table]
+    parser = timings.get_args_parser()
+    options = parser.parse_args(list(map(str, [*words, "--route", "full@1"])))
+    measured = timings.main(options, parser)
+    assert list(measured["exits"]) == ["exit1", "exit3", "full"]
+    with open(table, newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = [(line["points"], line["point"], float(line["network_ms"])) for line in lines]
+    both = ("full@1 full", ["full@1", "full"]), ("exit1 exit3 full", ["exit1", "exit3", "full"])
+    assert [row[:2] for row in rows] == [(points, name) for points, names in both for name in names]
+    assert rows[2][2] == measured["exits"]["exit1"]["network_ms"] > 0
 
 
 def test_save_logits_refuses_what_has_no_answer_before_the_end(study, capsys, tmp_path):
