@@ -1,9 +1,11 @@
 #!/bin/sh
 # The study of ucf101_7.sh on pretrained streams: three MobileNetV2 with ImageNet weights, each trained
 # alone, then joined by TEAM blocks and fine-tuned; exits on them; and the probe on I-frames, the
-# baseline. One split after the other. What is done is skipped, so the same command goes on.
+# baseline. One split after the other. What is done is skipped, so the same command goes on. --all: the
+# streams and the network once more, of all training videos: the recipe was chosen on held-out ones.
 #
 #     WEIGHTS=folder sh multirunner/ucf101_7_mobilenet.sh [--dry-run] [--keep-going]
+#     WEIGHTS=folder sh multirunner/ucf101_7_mobilenet.sh --all [--dry-run] [--keep-going]
 #     sh multirunner/ucf101_7_mobilenet.sh --jobs > jobs.sh       # of all, for hosts or for one row
 #
 # WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth (without: torch's hub cache). DATA (re-encoded
@@ -16,9 +18,9 @@ RESULTS=${RESULTS:-results/ucf101_7_mobilenet}
 # shellcheck source=multirunner/ucf101_7_common.sh
 . multirunner/ucf101_7_common.sh
 WEIGHTS=${WEIGHTS:+--weights-dir $WEIGHTS}
-SIZE='--num_segments 8 --crop-size 144'
+SIZE='--num_segments 8 --crop-size 132'  # 3 GMACs a video
 # Held-out videos are for WISE and thresholds: epochs are fixed.
-RECIPE='--lr 0.005 --batch-size 16 --wd 5e-4 --lr-schedule cosine --nesterov --classifier-lr-scale 1 1 --train-segments 3 --eval-freq 4 --select-on last'
+RECIPE='--lr 0.005 --batch-size 16 --wd 5e-4 --lr-schedule cosine --nesterov --classifier-lr-scale 1 1 --train-segments 3 --label-smoothing 0.1 --eval-freq 4 --select-on last'
 
 jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
     create_jobs "$RUNS" --results "$RESULTS" --methods 'team_ce prog_kd' \
@@ -52,9 +54,18 @@ jobs() {
     probes
     joined
 }
+
+of_all_videos() {
+    RUNS=$RUNS/all RECIPE="$RECIPE --heldout 0"
+    alone
+    joined | sed '/^# stage: bank/,$d'
+}
+
 case ${1-} in
     --jobs) jobs; exit ;;
+    --all) shift && part=of_all_videos ;;
+    *) part=jobs ;;
 esac
 for split in $SPLITS; do
-    (SPLITS=$split && jobs) | sh -s -- "$@"
+    (SPLITS=$split && $part) | sh -s -- "$@"
 done

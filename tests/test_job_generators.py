@@ -117,7 +117,11 @@ def commands_of(script, **environment):
 
 
 def would_run(script, *options, **environment):
-    """[(script, its parsed options)] of what a job file says that it would run."""
+    """[(script, its parsed options)] of what a job file says that it would run.
+
+    RUNS must be the test's own: what is done there is left out.
+    """
+    assert "RUNS" in environment
     lines = run(MULTIRUNNER / script, *options, "--dry-run", **environment).splitlines()
     return [parse(shlex.split(line)[2:]) for line in lines if line.startswith("+ ")]
 
@@ -141,10 +145,26 @@ def test_pretrained_streams_are_trained_alone_and_then_joined(script):
             ready.add(f"{folder}/best.pt")
         elif module == "train_i_frame_probe":
             assert result.endswith(f"ucf101_7/i_frame_probe/{args.split}_seed1/result.json")
-            assert (args.arch, args.num_segments, args.crop_size) == ("mobilenet_v2", 8, 144)
+            assert (args.arch, args.num_segments, args.crop_size) == ("mobilenet_v2", 8, 132)
     assert joined == (3 if script == "ucf101_7_mobilenet.sh" else 12)
     results = [result for result, *_ in jobs if result != "-"]
     assert len(set(results)) == len(results), "no job makes what another makes"
+
+
+def test_networks_of_all_videos_follow_the_same_recipe():
+    script = "ucf101_7_mobilenet.sh"
+    chosen = [
+        args for _, module, args in commands_of(script, RUNS="new") if module == "train_team_net"
+    ]
+    again = [args for _, args in would_run(script, "--all", RUNS="new")]
+    assert len(again) == len(chosen) == 6
+    for args, before in zip(again, sorted(chosen, key=lambda args: args.split)):
+        assert args.heldout == 0 and args.select_on == "last"
+        if before.pretrained != "imagenet":
+            before.pretrained = before.pretrained.replace("new/", "new/all/")
+        before.heldout, before.checkpoint_dir = 0, args.checkpoint_dir
+        assert vars(args) == vars(before)
+        assert str(args.checkpoint_dir) == "new/all"
 
 
 def test_variants_can_be_picked():
@@ -281,7 +301,7 @@ def test_second_edition_is_the_one_of_its_protocol():
 
 
 def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labels():
-    jobs = would_run("second_edition.sh", "--pools", WEIGHTS="w", SPLITS="split2")
+    jobs = would_run("second_edition.sh", "--pools", WEIGHTS="w", SPLITS="split2", RUNS="new")
     assert [module for module, _ in jobs] == ["train_team_net", "study.few_labels"] * 6
     for (_, backbone), (_, exits) in zip(jobs[::2], jobs[1::2]):
         for args in (backbone, exits):
