@@ -38,7 +38,7 @@ class GraphStage(nn.Module):
         self._forget()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not len(x):
             return self.fused(x)
         kind = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
         compute = self.graphs.get(kind) or self._learn(kind, x)

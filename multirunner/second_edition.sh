@@ -198,7 +198,7 @@ tables() {
     done
     for set in $SETS; do
         [ ! -f "$RESULTS/few_labels/$set/recordings.csv" ] || echo "$RESULTS/few_labels/$set"
-    done | tr '\n' ' ' | sed "s,\(..*\),job - python -m study.label_gain \1--out $RESULTS/few_labels/gains.csv\n,"
+    done | tr '\n' ' ' | sed "s,\(..*\),job - python -m study.label_gain \1--out $RESULTS/few_labels/gains.csv --figures figures\n,"
 }
 
 case ${1-} in

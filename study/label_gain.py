@@ -1,13 +1,14 @@
 """What teachers gain over labels, by the number of labels: the cases of study.few_labels compared.
 
     python -m study.label_gain results/few_labels/ucf101_13 results/few_labels/jhmdb_21 \\
-        --out results/few_labels/gains.csv
+        --out results/few_labels/gains.csv --figures figures
 
 Every case of a teacher is compared with the labels it stands beside: beside unlabelled videos with
 as many labelled clips a class; on the first list alone with each share of wrong labels, and with
 none. The difference is of the mean top-1 of the exits, paired by video, seeds averaged; its
 interval is a bootstrap over backbones, then over recordings of their test videos (study.paired).
-One row for each folder, teacher and comparison, and Markdown tables on standard output.
+One row for each folder, teacher and comparison, and Markdown tables on standard output; with
+--figures the figure few_labels too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from coviar.command import run
+from study import drawing
 from study.few_labels import ALL, BACKBONE, CASE, LABELS, RECORDINGS, TEACHERS
 from study.paired import over_backbones
 from study.run_tables import write_rows
@@ -103,10 +106,55 @@ def tables(rows: Sequence[dict]) -> Iterator[str]:
         yield f"Top-1 %, mean of the exits, {words}\n\n{to_markdown(lines)}"
 
 
+PANELS = (("1", "per_class", "labelled clips a class"), ("0", "wrong_pct", "wrong labels (%)"))
+NAMES = {LABELS: "labels", "fused": "sum of streams", "prog_kd": "PKD's curriculum"}
+
+
+@drawing.styled
+def draw(rows: pd.DataFrame) -> Figure:
+    """Mean top-1 of the exits against the number and the quality of labels, a row a study.
+
+    rows: of the CSV file. Bars are the interval of the gain, at the teacher's mean.
+    """
+    rows = rows.astype({name: str for name in CASE})
+    looks = drawing.marks(list(NAMES.values()))
+    studies = list(dict.fromkeys(rows["study"]))
+    size = drawing.ONE_COLUMN, 1.3 + 1.4 * len(studies)
+    figure, axes = drawing.new_figure(*size, len(studies), 2, sharey="row", sharex="col")
+    for study, line in zip(studies, axes):
+        for axis, (unlabelled, varied, _) in zip(line, PANELS):
+            part = rows[(rows["study"] == study) & (rows["unlabelled"] == unlabelled)]
+            places = {value: x for x, value in enumerate(dict.fromkeys(part[varied]))}
+            for teacher, found in part.groupby("teacher", sort=False):
+                x = found[varied].map(places)
+                gain = found[["difference_pct", "low_pct", "high_pct"]].to_numpy().T
+                axis.plot(x, found["labels_top1_pct"], **looks[NAMES[LABELS]])
+                axis.errorbar(
+                    x, found["top1_pct"], (gain[0] - gain[1], gain[2] - gain[0]),
+                    elinewidth=0.5, **looks[NAMES[teacher]],
+                )  # fmt: skip
+            axis.set_xticks(list(places.values()), list(places))
+            axis.set_title(
+                f"{study}, {'with unlabelled' if unlabelled == '1' else 'labelled'} clips"
+            )
+            drawing.grid(axis)
+        line[0].set_ylabel(drawing.TOP1)
+    for axis, (*_, words) in zip(axes[-1], PANELS):
+        axis.set_xlabel(words)
+    drawing.add_legend(figure, looks, columns=3)
+    drawing.add_caption(
+        figure,
+        f"Exits taught by labels or by the backbone's streams, means over exits 1 to 4 and "
+        f"{rows['backbones'].max()} backbones; bars are 95 % intervals of the gain over labels.",
+    )
+    return figure
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("studies", nargs="+", type=Path, metavar="FOLDER", help="of few_labels")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draws there")
     return parser
 
 
@@ -117,7 +165,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(str(error))
     print("\n\n".join(tables(rows)))
     write_rows(args.out, COLUMNS, rows)
-    print_result({"out": str(args.out), "rows": len(rows)})
+    paths = []
+    if args.figures:
+        paths = drawing.save(draw(pd.read_csv(args.out)), args.figures, "few_labels")
+    print_result({"out": str(args.out), "rows": len(rows), "figures": [str(p) for p in paths]})
 
 
 if __name__ == "__main__":

@@ -107,7 +107,11 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     assert "name another --out" in capsys.readouterr().err
     (out / "cases.csv").write_bytes(before)
 
-    call(label_gain, out, "--out", tmp_path / "gains.csv")
+    call(label_gain, out, "--out", tmp_path / "gains.csv", "--figures", tmp_path)
+    assert {path.name for path in tmp_path.glob("few_labels.*")} == {
+        "few_labels.png",
+        "few_labels.pdf",
+    }
     gains = pd.read_csv(tmp_path / "gains.csv")
     top1 = (
         pd.DataFrame(rows).astype({"top1_pct": float}).groupby(few_labels.CASE)["top1_pct"].mean()

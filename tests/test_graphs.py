@@ -77,6 +77,8 @@ def test_no_graph_is_made_where_none_is_wanted_or_gradients_are(stage):
     call(stage, 3, (1, 3, 8, 8))
     make_graphs(stage, 0)
     assert stage(picture(1, 3, 8, 8).requires_grad_()).requires_grad
+    with torch.inference_mode():
+        assert stage(picture(0, 3, 8, 8)).shape == (0, 8, 8, 8)
     assert not stage.graphs
 
 

@@ -43,7 +43,7 @@ def test_every_figure_is_explained_before_it_is_drawn(notebook):
         if re.search(r"^(show\(|figure = |    figure = )", text, re.M)
     ]
     drawing = [n for n in drawing if kinds[n] == "code" and "def show" not in sources[n]]
-    assert len(drawing) == len(NAMES) + 3  # published, latency, frontier
+    assert len(drawing) == len(NAMES) + 4  # published, latency, frontier, few_labels
     for n in drawing:
         assert kinds[n - 1] == "markdown" and sources[n - 1].startswith("## ")
 
@@ -57,15 +57,22 @@ def test_it_runs_and_writes_every_figure_and_table(
     row = {"data": "many", "family": "depth", "way": "exit1", "gmacs": 0.5, "top1_pct": 50.0}
     row.update(std_over_backbones_pct=3.0, backbones=9, method="prog_kd", command="c")
     pd.DataFrame([row]).to_csv(results / "many/frontier.csv", index=False)
+    gain = {"study": "many", "teacher": "fused", "per_class": "1", "wrong_pct": 0, "unlabelled": 1}
+    gain.update(
+        top1_pct=40.0, labels_top1_pct=30.0, difference_pct=10.0, low_pct=5.0, high_pct=14.0
+    )
+    gain.update(std_over_backbones_pct=1.0, backbones=9, command="c")
+    pd.DataFrame([gain]).to_csv(results / "many/gains.csv", index=False)
     run(notebook, monkeypatch, results, figures)
     expected = {f"toy/{name}.{kind}" for name in NAMES for kind in ("png", "pdf")}
     expected |= {f"toy/{name}.{kind}" for name in TABLES for kind in ("md", "tex")}
     expected |= {"published.png", "published.pdf", "many/frontier.png", "many/frontier.pdf"}
+    expected |= {"few_labels.png", "few_labels.pdf"}
     written = {path.relative_to(figures).as_posix() for path in figures.rglob("*.*")}
     assert written == expected
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == len(NAMES) + 2
+    assert len(pictures) == len(NAMES) + 3
     printed = " ".join(str(output.get("data", {}).get("text/markdown", "")) for output in outputs)
     assert "n = 4 runs per method" in printed
     assert "holds no times of this network" in printed
