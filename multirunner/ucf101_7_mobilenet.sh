@@ -63,8 +63,8 @@ of_all_videos() {
 
 case ${1-} in
     --jobs) jobs; exit ;;
-    --all) shift && part=of_all_videos ;;
-    *) part=jobs ;;
+    --all) shift && part="of_all_videos" ;;
+    *) part="jobs" ;;
 esac
 for split in $SPLITS; do
     (SPLITS=$split && $part) | sh -s -- "$@"
