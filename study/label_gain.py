@@ -32,6 +32,9 @@ from training.provenance import command_line, print_result
 
 COLUMNS = ["study", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
 COLUMNS += ["low_pct", "high_pct", "std_over_backbones_pct", "backbones", "command"]
+# Of the figure: what stands beside the labelled clips, what is varied and its words; teachers.
+PANELS = (("1", "per_class", "labelled clips a class"), ("0", "wrong_pct", "wrong labels (%)"))
+NAMES = {LABELS: "labels", "fused": "sum of streams", "prog_kd": "PKD's curriculum"}
 
 
 def read_recordings(folder: Path) -> pd.DataFrame:
@@ -106,10 +109,6 @@ def tables(rows: Sequence[dict]) -> Iterator[str]:
         yield f"Top-1 %, mean of the exits, {words}\n\n{to_markdown(lines)}"
 
 
-PANELS = (("1", "per_class", "labelled clips a class"), ("0", "wrong_pct", "wrong labels (%)"))
-NAMES = {LABELS: "labels", "fused": "sum of streams", "prog_kd": "PKD's curriculum"}
-
-
 @drawing.styled
 def draw(rows: pd.DataFrame) -> Figure:
     """Mean top-1 of the exits against the number and the quality of labels, a row a study.
@@ -124,16 +123,16 @@ def draw(rows: pd.DataFrame) -> Figure:
     for study, line in zip(studies, axes):
         for axis, (unlabelled, varied, _) in zip(line, PANELS):
             part = rows[(rows["study"] == study) & (rows["unlabelled"] == unlabelled)]
-            places = {value: x for x, value in enumerate(dict.fromkeys(part[varied]))}
+            labels = part.drop_duplicates(varied)  # the same beside every teacher
+            places = {value: x for x, value in enumerate(labels[varied])}
+            axis.plot(range(len(labels)), labels["labels_top1_pct"], **looks[NAMES[LABELS]])
             for teacher, found in part.groupby("teacher", sort=False):
-                x = found[varied].map(places)
-                gain = found[["difference_pct", "low_pct", "high_pct"]].to_numpy().T
-                axis.plot(x, found["labels_top1_pct"], **looks[NAMES[LABELS]])
+                gain, low, high = (found[f"{name}_pct"] for name in ("difference", "low", "high"))
                 axis.errorbar(
-                    x, found["top1_pct"], (gain[0] - gain[1], gain[2] - gain[0]),
+                    found[varied].map(places), found["top1_pct"], (gain - low, high - gain),
                     elinewidth=0.5, **looks[NAMES[teacher]],
                 )  # fmt: skip
-            axis.set_xticks(list(places.values()), list(places))
+            axis.set_xticks(range(len(places)), list(places))
             axis.set_title(
                 f"{study}, {'with unlabelled' if unlabelled == '1' else 'labelled'} clips"
             )
