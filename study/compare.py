@@ -18,29 +18,35 @@ Runs are paired by data, split and seed, test videos by name. A video's differen
 seeds. The interval is a percentile bootstrap over videos within each split; with `--resample group`
 over groups, the videos of one recording. It says how much the difference would change with other
 test videos, not with other backbones. `--resample backbone` says both: it draws backbones, and in
-each the groups of its test videos. A split may then have several backbones (name the folders of
-all), and each counts as one. With `--mean-over classes` top-1 is the mean over the classes of the
-test list.
+each the recordings of its test videos. A split may then have several backbones (name the folders of
+all), and each counts as one. `--recordings FILE` keeps how many videos of each recording each side
+has right. Such files stand for their runs, which may be gone:
+
+    python -m study.compare results/ucf101/*/recordings.csv --resample backbone --pair ...
+
+With `--mean-over classes` top-1 is the mean over the classes of the test list.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from coviar.command import run
 from coviar.files import whole_file
 from early_exit import wise
 from early_exit.groups import groups_of
-from early_exit.logits import LOGITS_NAME, LogitsFile
-from models import STREAMS
-from study.paired import over_backbones, paired_difference
+from early_exit.logits import LogitsFile
+from study import recordings
+from study.paired import Difference, over_backbones, paired_difference
 from study.run_tables import write_rows
+from study.sides import Runs, Side, load_runs
 from study.tables import to_markdown
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -53,74 +59,7 @@ COLUMNS = [
 ]
 
 VIDEOS, CLASSES = "videos", "classes"
-
-Runs = dict[str, dict[tuple, LogitsFile]]  # by method, then by (data, split, seed, backbone)
-
-
-class Side(NamedTuple):
-    """One side of a pair: whose logits, and how they are combined."""
-
-    method: str
-    combination: str
-    fit_on: str = "heldout"
-    solver: str = "exact"
-
-    @classmethod
-    def parse(cls, text: str) -> Side:
-        """Read METHOD/COMBINATION; raises ValueError saying what would be right."""
-        method, _, rest = text.partition("/")
-        combination, *how = rest.split(":")
-        side = cls(method, combination, *how[:2])
-        fits = side.fit_on in ("heldout", "train", "train_views") and side.solver in wise.SOLVERS
-        known = combination in wise.COMBINATIONS or set(side.streams) <= set(STREAMS)
-        if not method or not known or not fits or len(how) > 2 * (combination == "wise"):
-            raise ValueError(
-                f"{text!r} is no METHOD/COMBINATION such as prog_kd/vanilla, prog_kd/constant,"
-                " prog_kd/wise, prog_kd/wise:train_views:sgd or prog_kd/iframe+mv"
-            )
-        return side
-
-    @property
-    def streams(self) -> list[str]:
-        """The streams that are summed, when that is the combination."""
-        return [] if self.combination in wise.COMBINATIONS else self.combination.split("+")
-
-    def points(self, logits: LogitsFile) -> list[str]:
-        """The decision points of this side."""
-        points = wise.decision_points(logits.outputs)
-        return points[-1:] if self.streams else points
-
-    def weights(self, logits: LogitsFile) -> np.ndarray:
-        """(D, K) of this side's combination. WISE is fitted here."""
-        if self.streams:
-            row = [float(output in self.streams) for output in logits.outputs]
-            return np.tile(row, (len(wise.decision_points(logits.outputs)), 1))
-        if self.combination == "vanilla":
-            return wise.vanilla_weights(logits.outputs)
-        if self.combination == "constant":
-            return wise.constant_weights(logits.outputs)
-        rows, labels = logits.samples(self.fit_on)
-        return wise.fit(rows, labels, logits.outputs, solver=self.solver).weights
-
-
-def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
-    """Every logits file below the roots. Raises ValueError for two files of one run.
-
-    by_backbone: runs may also differ by their backbone; else the fourth part of a key is None.
-    """
-    runs: Runs = defaultdict(dict)
-    for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
-        logits = LogitsFile.load(path)
-        meta = logits.meta
-        backbone = meta.get("backbone_digest") if by_backbone else None
-        key = (meta["data"], meta["split"], meta["seed"], backbone)
-        if key in runs[meta["method"]]:
-            name = f"{meta['method']} {key[:3]}"
-            raise ValueError(f"{path}: another file holds {name} too; name one")
-        runs[meta["method"]][key] = logits
-    if not runs:
-        raise ValueError(f"no {LOGITS_NAME} below {', '.join(map(str, roots))}")
-    return dict(runs)
+BACKBONE = "backbone"
 
 
 def compare(
@@ -133,7 +72,7 @@ def compare(
     mean_over: str = VIDEOS,
 ) -> list[dict]:
     """The rows of one pair, `first` of `runs` and `second` of `against`: one per data set and
-    common decision point."""
+    common decision point. resample: `video` or `group`."""
     for side, known in ((first, runs), (second, against)):
         if side.method not in known:
             raise ValueError(f"no logits of {side.method!r}, only of {', '.join(sorted(known))}")
@@ -147,35 +86,71 @@ def compare(
         pairs = [_correct_pair(ours[key], theirs[key], first, second, mean_over) for key in keys]
         if len({tuple(pair.points) for pair in pairs}) > 1:
             raise ValueError(f"the runs of {data} do not all have the same exits")
-        alike: dict[tuple, list[_Pair]] = defaultdict(list)  # of one split, and of one backbone
+        alike: dict[str, list[_Pair]] = defaultdict(list)  # of one split
         for key, pair in zip(keys, pairs):
-            alike[key[1], key[3]].append(pair)
+            alike[key[1]].append(pair)
         names = [same[0].names for same in alike.values()]
-        units = names if resample == "video" else list(map(groups_of, names))
-        interval = over_backbones if resample == "backbone" else paired_difference
-        result = interval(
+        result = paired_difference(
             [np.stack([p.first - p.second for p in same]) for same in alike.values()],
-            units,
+            names if resample == "video" else list(map(groups_of, names)),
             confidence_pct=pct,
         )
         about = {
             **{"data": data, "runs": len(pairs), "num_videos": sum(map(len, names))},
-            **{"confidence_pct": pct, "resample": resample, "command": command_line()},
+            **{"confidence_pct": pct, "resample": resample},
             "protocol": "; ".join(sorted({pair.protocol for pair in pairs})),
         }
-        for d, point in enumerate(pairs[0].points):
-            rows.append(
-                {
-                    **about,
-                    "exit": point,
-                    "first_top1_pct": 100 * np.mean([pair.first[:, d].mean() for pair in pairs]),
-                    "second_top1_pct": 100 * np.mean([pair.second[:, d].mean() for pair in pairs]),
-                    "difference_pct": result.mean[d],
-                    **{"low_pct": result.low[d], "high_pct": result.high[d]},
-                    "std_over_runs_pct": result.std_over_runs[d],
-                }
-            )
+        top1 = ([getattr(p, side).mean(axis=0) for p in pairs] for side in ("first", "second"))
+        rows += _rows(about, pairs[0].points, *(np.mean(values, axis=0) for values in top1), result)
     return rows
+
+
+def compare_backbones(
+    table: pd.DataFrame, first: str, second: str, pct: float, mean_over: str = VIDEOS
+) -> list[dict]:
+    """The rows of one pair, as `compare`, over the backbones of a table of `study.recordings`."""
+    points = recordings.common_points(table, first, second)
+    rows = []
+    for data, of_data in table.groupby("data"):
+        sums, counts, top1 = [], [], []
+        for _, own in of_data.groupby(recordings.BACKBONE):
+            videos = own["num_videos"]
+            weights = 1.0
+            if mean_over == CLASSES:
+                of_class = videos.groupby(own["class_name"]).transform("sum")
+                weights = videos.sum() / (own["class_name"].nunique() * of_class)
+            right = [
+                own[[f"{side} {point}" for point in points]].mul(weights / own["seeds"], axis=0)
+                for side in (first, second)
+            ]
+            top1.append([side.sum().to_numpy() / videos.sum() for side in right])
+            difference = pd.DataFrame(right[0].to_numpy() - right[1].to_numpy(), own["recording"])
+            sums.append(difference.groupby(level=0).sum().to_numpy())
+            counts.append(videos.groupby(own["recording"]).sum().to_numpy())
+        about = {
+            **{"data": data, "runs": len(sums), "num_videos": int(sum(n.sum() for n in counts))},
+            **{"confidence_pct": pct, "resample": BACKBONE},
+            "protocol": "; ".join(sorted(of_data["protocol"].unique()))
+            + (", mean over classes" if mean_over == CLASSES else ""),
+        }
+        result = over_backbones(sums, counts, confidence_pct=pct)
+        rows += _rows(about, points, *np.mean(top1, axis=0), result)
+    return rows
+
+
+def _rows(
+    about: dict, points: Sequence[str], first: np.ndarray, second: np.ndarray, result: Difference
+) -> Iterator[dict]:
+    """A row for each point; first, second: (D,) shares that are right."""
+    for d, point in enumerate(points):
+        yield {
+            **about,
+            "exit": point,
+            **{"first_top1_pct": 100 * first[d], "second_top1_pct": 100 * second[d]},
+            "difference_pct": result.mean[d],
+            **{"low_pct": result.low[d], "high_pct": result.high[d]},
+            "std_over_runs_pct": result.std_over_runs[d],
+        }
 
 
 class _Pair(NamedTuple):
@@ -197,7 +172,7 @@ def _correct_pair(
         )
     points = [point for point in first.points(ours) if point in second.points(theirs)]
     correct = [
-        _correct(logits, side, names, points) for logits, side in ((ours, first), (theirs, second))
+        side.right(logits, names, points) for logits, side in ((ours, first), (theirs, second))
     ]
     protocol = " against ".join(sorted({logits.meta["protocol"] for logits in (ours, theirs)}))
     if mean_over == CLASSES:
@@ -213,19 +188,15 @@ def _class_weights(labels: np.ndarray) -> np.ndarray:
     return len(labels) / (len(counts) * counts[rows])
 
 
-def _correct(logits: LogitsFile, side: Side, names: list[str], points: list[str]) -> np.ndarray:
-    """(n, D) 1.0 where the side is right about the named videos at these points."""
-    part = logits.part("test").select(names)
-    combined = wise.combine(part.logits.mean(axis=0), side.weights(logits))
-    right = combined.argmax(axis=2) == part.labels[:, None]
-    known = wise.decision_points(logits.outputs)
-    return right[:, [known.index(point) for point in points]].astype(float)
-
-
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("comparison")
-    group.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
+    group.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        help="folders that hold run folders; with --resample backbone also files of --recordings",
+    )
     group.add_argument(
         "--pair", nargs=2, action="append", required=True, metavar=("FIRST", "SECOND")
     )
@@ -238,7 +209,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=VIDEOS,
         help="classes: each class counts the same (default videos)",
     )
-    group.add_argument("--resample", choices=("video", "group", "backbone"), default="video")
+    group.add_argument("--resample", choices=("video", "group", BACKBONE), default="video")
+    group.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="FILE",
+        help="with --resample backbone: keep what each recording has right",
+    )
     group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
     group.add_argument("--out", type=Path, help="CSV file; a Markdown table beside it")
     return parser
@@ -275,26 +252,42 @@ def _cell(row: dict) -> str:
     return f"{top1}: {difference} [{row['low_pct']:.1f}, {row['high_pct']:.1f}]"
 
 
+def _over_videos(args: argparse.Namespace) -> list[dict]:
+    if args.recordings:
+        raise ValueError("--recordings keeps what --resample backbone counts")
+    runs = load_runs(args.runs)
+    against = load_runs([args.against]) if args.against else runs
+    rows = []
+    for words in args.pair:
+        how = args.resample, args.confidence_pct, args.mean_over
+        found = compare(runs, against, *map(Side.parse, words), *how)
+        rows += [{**row, **dict(zip(("first", "second"), words))} for row in found]
+    return rows
+
+
+def _over_backbones(args: argparse.Namespace) -> list[dict]:
+    if args.against:
+        raise ValueError("--resample backbone pairs runs on one backbone: not with --against")
+    table = recordings.load(args.runs, list(dict.fromkeys(sum(args.pair, []))))
+    rows = []
+    for words in args.pair:
+        found = compare_backbones(table, *words, args.confidence_pct, args.mean_over)
+        rows += [{**row, **dict(zip(("first", "second"), words))} for row in found]
+    if args.recordings:
+        recordings.write(args.recordings, table)
+    return rows
+
+
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not 50 <= args.confidence_pct < 100:
         parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
-    rows = []
     with refusing(parser):
-        by_backbone = args.resample == "backbone"
-        if by_backbone and args.against:
-            raise ValueError("--resample backbone pairs runs on one backbone: not with --against")
-        runs = load_runs(args.runs, by_backbone)
-        against = load_runs([args.against]) if args.against else runs
-        for words in args.pair:
-            first, second = map(Side.parse, words)
-            how = args.resample, args.confidence_pct, args.mean_over
-            found = compare(runs, against, first, second, *how)
-            about = {"first": words[0], "second": words[1], "against": args.against}
-            rows += [{**row, **about} for row in found]
+        rows = _over_backbones(args) if args.resample == BACKBONE else _over_videos(args)
     tables = tables_of(rows)
     print(tables)
     if args.out:
-        write_rows(args.out, COLUMNS, rows)
+        about = {"against": args.against, "command": command_line()}
+        write_rows(args.out, COLUMNS, [{**row, **about} for row in rows])
         with whole_file(args.out.with_suffix(".md")) as temporary:
             temporary.write_text(f"{tables}\n\n    {command_line()}\n", encoding="utf-8")
     print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})

@@ -77,15 +77,14 @@ def gains(folder: Path) -> Iterator[dict]:
         first, second = of_case(table, case), of_case(table, other)
         if first.keys() != second.keys():
             raise ValueError(f"{folder}: {case} and {other} are of different backbones")
-        differences, units, shares = [], [], []
+        sums, counts, shares = [], [], []
         for key in first:
             both = first[key].join(second[key]["right"].rename("right_labels"))
             videos = both["num_videos"].to_numpy()
             shares.append([np.average(both[c], weights=videos) for c in ("right", "right_labels")])
-            of_video = np.repeat((both["right"] - both["right_labels"]).to_numpy(), videos)
-            differences.append(of_video[None, :, None])
-            units.append(np.repeat(both.index.to_numpy(), videos))
-        found = over_backbones(differences, units)
+            sums.append(((both["right"] - both["right_labels"]) * videos).to_numpy()[:, None])
+            counts.append(videos)
+        found = over_backbones(sums, counts)
         top1, labels = 100 * np.mean(shares, axis=0)
         yield {
             **{"study": folder.name, **case, "wrong_pct": other["wrong_pct"]},

@@ -32,7 +32,7 @@ def paired_difference(
     rng = np.random.default_rng(0)
     total, counted = 0, 0
     for difference, units in zip(splits, groups):
-        sums, counts = _draw(rng, *_of_units(difference, units), samples)
+        sums, counts = _draw(rng, *by_unit(difference, units), samples)
         total, counted = total + sums, counted + counts
     tail = (100 - confidence_pct) / 2
     low, high = np.percentile(100 * total / counted[:, None], [tail, 100 - tail], axis=0)
@@ -44,38 +44,37 @@ def paired_difference(
 
 
 def over_backbones(
-    backbones: Sequence[np.ndarray],
-    groups: Sequence[Sequence],
+    sums: Sequence[np.ndarray],
+    counts: Sequence[np.ndarray],
     *,
     confidence_pct: float = 95.0,
     samples: int = 10_000,
 ) -> Difference:
-    """Hierarchical percentile bootstrap: it draws backbones, and in each the groups of its videos.
+    """Hierarchical percentile bootstrap: it draws backbones, and in each the units of its videos.
 
-    backbones: per backbone (seeds, n, D), correct of the first minus correct of the second; each
-    backbone has the same weight in the mean. groups: per backbone the unit of each of its n videos.
+    sums: per backbone (U, D), of each unit the sum, over its videos, of correct of the first minus
+    correct of the second; counts: (U,) its videos. Each backbone has the same weight in the mean.
     std_over_runs is over backbones. With one backbone the interval is that of its videos.
     """
     rng = np.random.default_rng(0)
-    number = len(backbones)
-    of_units = list(map(_of_units, backbones, groups))
-    means = np.stack([difference.mean(axis=(0, 1)) for difference in backbones])  # (B, D)
+    number = len(sums)
+    means = np.stack([own.sum(axis=0) / n.sum() for own, n in zip(sums, counts)])  # (B, D)
     total = np.zeros((samples, means.shape[1]))
     for _ in range(number):
         chosen = rng.integers(number, size=samples)
-        for b, unit_values in enumerate(of_units):
+        for b, of_units in enumerate(zip(sums, counts)):
             rows = np.flatnonzero(chosen == b)
-            sums, counts = _draw(rng, *unit_values, len(rows))
-            total[rows] += sums / counts[:, None]
+            drawn, videos = _draw(rng, *of_units, len(rows))
+            total[rows] += drawn / videos[:, None]
     tail = (100 - confidence_pct) / 2
     low, high = np.percentile(100 * total / number, [tail, 100 - tail], axis=0)
     spread = means.std(axis=0, ddof=1) if number > 1 else np.full(means.shape[1], np.nan)
     return Difference(100 * means.mean(axis=0), low, high, 100 * spread)
 
 
-def _of_units(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Per unit: the sum, over its videos, of means over seeds (U, D), and the number of videos
-    (U,)."""
+def by_unit(difference: np.ndarray, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Per unit, in the order of their names: the sum, over its videos, of means over seeds (U, D),
+    and the number of videos (U,). difference: (seeds, n, D); units: of each of the n videos."""
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     counts = np.bincount(unit)
     sums = np.zeros((len(counts), difference.shape[2]))

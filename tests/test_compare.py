@@ -1,15 +1,17 @@
 """Paired differences against slow references, and pairing by name and run."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 
 from early_exit import wise
 from early_exit.part import Part
-from study import compare
-from study.compare import Side
-from study.paired import over_backbones, paired_difference
+from study import compare, recordings
+from study.paired import by_unit, over_backbones, paired_difference
+from study.sides import Side, load_runs
+from tests.calls import call, refused
 from tests.synthetic_logits import make_logits_file
 
 
@@ -83,7 +85,7 @@ def test_interval_over_backbones_is_that_of_a_slow_hierarchical_bootstrap():
         for b, n in enumerate(sizes)
     ]
     groups = [rng.integers(0, 12, n) for n in sizes]
-    result = over_backbones(backbones, groups)
+    result = over_backbones(*zip(*map(by_unit, backbones, groups)))
     low, high = slow_hierarchy(backbones, groups, 4000, rng)
     assert result.mean[0] == pytest.approx(100 * np.mean([b.mean() for b in backbones]))
     assert result.low[0] == pytest.approx(low, abs=1) and result.high[0] == pytest.approx(
@@ -110,7 +112,7 @@ def save(folder, method, seed=1, split="split1", shuffle=False, **changes):
 
 def test_streams_stand_against_their_sum_at_the_end_only(tmp_path):
     logits = save(tmp_path, "a")
-    runs = compare.load_runs([tmp_path])
+    runs = load_runs([tmp_path])
     for streams in (["iframe"], ["mv", "residual"]):
         side = Side.parse("a/" + "+".join(streams))
         (row,) = compare.compare(runs, runs, side, Side("a", "vanilla"), "video", 95)
@@ -126,10 +128,10 @@ def test_second_sides_may_be_runs_of_another_folder(tmp_path, capsys):
     save(tmp_path / "ours", "a", seed=1)
     save(tmp_path / "theirs", "a", seed=2)
     other = tmp_path / "theirs" / "a" / "split1_seed2" / "logits.pt"
-    theirs = compare.load_runs([other.parent])
+    theirs = load_runs([other.parent])
     (key,) = theirs["a"]
     theirs["a"] = {(key[0], key[1], 1, None): theirs["a"][key]}
-    ours = compare.load_runs([tmp_path / "ours"])
+    ours = load_runs([tmp_path / "ours"])
     vanilla = Side("a", "vanilla")
     rows = compare.compare(ours, theirs, vanilla, vanilla, "video", 95)
     back = compare.compare(theirs, ours, vanilla, vanilla, "video", 95)
@@ -156,7 +158,7 @@ def test_videos_are_paired_by_name(tmp_path):
     """The same logits in another order differ nowhere."""
     save(tmp_path, "a")
     save(tmp_path, "b", shuffle=True)
-    runs = compare.load_runs([tmp_path])
+    runs = load_runs([tmp_path])
     rows = compare.compare(runs, runs, Side("a", "wise"), Side("b", "wise"), "video", 95)
     assert [row["exit"] for row in rows] == ["exit1", "exit2", "exit3", "full"]
     assert all(row["difference_pct"] == row["low_pct"] == row["high_pct"] == 0 for row in rows)
@@ -199,7 +201,7 @@ def test_what_cannot_be_paired_is_an_error(tmp_path):
     save(tmp_path, "a", seed=1)
     save(tmp_path, "b", seed=2)
     save(tmp_path, "c", seed=1, videos=60)
-    runs = compare.load_runs([tmp_path])
+    runs = load_runs([tmp_path])
     with pytest.raises(ValueError, match="no logits of 'x'"):
         compare.compare(runs, runs, Side("x", "wise"), Side("a", "wise"), "video", 95)
     with pytest.raises(ValueError, match="in common"):
@@ -208,26 +210,83 @@ def test_what_cannot_be_paired_is_an_error(tmp_path):
         compare.compare(runs, runs, Side("a", "wise"), Side("c", "wise"), "video", 95)
 
 
-def test_each_backbone_counts_as_one(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    """Folders of three backbones of one split with two methods, two seeds each."""
+    folder = tmp_path_factory.mktemp("backbones")
     for digest in "abc":
-        for method in ("team_ce", "prog_kd"):
-            logits = save(tmp_path / digest, method, quality=0.5 + (method == "prog_kd"))
-            logits.meta["backbone_digest"] = digest
-            logits.save(tmp_path / digest / method / "split1_seed1" / "logits.pt")
-    folders = [str(tmp_path / digest) for digest in "abc"]
-    words = ["--pair", "prog_kd/vanilla", "team_ce/vanilla", "--out", str(tmp_path / "o.csv")]
-    parser = compare.get_args_parser()
-    compare.main(parser.parse_args([*folders, *words, "--resample", "backbone"]), parser)
-    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+        for method, seed in itertools.product(("team_ce", "prog_kd"), (1, 2)):
+            quality = 0.5 + (method == "prog_kd")
+            save(folder / digest, method, seed, quality=quality, backbone_digest=digest)
+    return [folder / digest for digest in "abc"]
+
+
+PAIR = ["--resample", "backbone", "--pair", "prog_kd/vanilla", "team_ce/vanilla"]
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_backbone_counts_as_one(backbones, tmp_path, capsys):
+    call(compare, *backbones, *PAIR, "--out", tmp_path / "o.csv")
+    rows = read(tmp_path / "o.csv")
     assert {row["runs"] for row in rows} == {"3"} and {row["resample"] for row in rows} == {
         "backbone"
     }
     assert "(bootstrap over backbones)" in capsys.readouterr().out
-    for more in (["--resample", "group"], ["--resample", "backbone", "--against", folders[0]]):
-        with pytest.raises(SystemExit):
-            compare.main(parser.parse_args([*folders, *words, *more]), parser)
-    errors = capsys.readouterr().err
-    assert "another file holds" in errors and "not with --against" in errors
+    runs = load_runs(backbones, by_backbone=True)
+    for row in rows:
+        top1 = {
+            method: np.mean([side_right(file, row["exit"]) for file in runs[method].values()])
+            for method in ("prog_kd", "team_ce")
+        }
+        assert float(row["first_top1_pct"]) == pytest.approx(top1["prog_kd"], abs=1e-5)
+        difference = top1["prog_kd"] - top1["team_ce"]
+        assert float(row["difference_pct"]) == pytest.approx(difference, abs=1e-5)
+    groups = [*backbones, *PAIR[2:], "--resample", "group"]
+    assert "another file holds" in refused(capsys, compare, *groups)
+    message = refused(capsys, compare, *backbones, *PAIR, "--against", backbones[0])
+    assert "not with --against" in message
+
+
+def side_right(logits, point):
+    part = logits.part("test")
+    return 100 * Side("m", "vanilla").right(logits, part.names, [point]).mean()
+
+
+def test_recordings_stand_for_runs_that_are_gone(backbones, tmp_path, capsys):
+    call(compare, *backbones, *PAIR, "--out", tmp_path / "all.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    call(compare, *backbones[:2], *PAIR, "--recordings", files[0])
+    call(compare, backbones[2], *PAIR, "--recordings", files[1])
+    for number, inputs in enumerate((files, [files[0], backbones[2]])):
+        call(compare, *inputs, *PAIR, "--out", tmp_path / f"again{number}.csv")
+        for again, row in zip(read(tmp_path / f"again{number}.csv"), read(tmp_path / "all.csv")):
+            assert {**again, "command": ""} == {**row, "command": ""}
+    call(compare, *files, *PAIR, "--mean-over", "classes")
+
+    capsys.readouterr()
+    other = [*PAIR[:2], "--pair", "prog_kd/wise", "team_ce/vanilla"]
+    assert "no logits of 'prog_kd/wise', only of" in refused(capsys, compare, files[0], *other)
+    twice = refused(capsys, compare, files[0], backbones[0], *PAIR)
+    assert "toy split1 a is there twice" in twice
+    assert "--recordings writes it" in refused(capsys, compare, tmp_path / "no.csv", *PAIR)
+    assert "is no file of" in refused(capsys, compare, tmp_path / "all.csv", *PAIR)
+    by_video = [backbones[0], *PAIR[2:], "--recordings", tmp_path / "c.csv"]
+    assert "--resample backbone counts" in refused(capsys, compare, *by_video)
+
+
+def test_sides_of_a_backbone_have_the_same_seeds_and_videos(tmp_path, capsys):
+    save(tmp_path / "a", "prog_kd", 1)
+    save(tmp_path / "a", "team_ce", 2)
+    assert "has the seeds [1]" in refused(capsys, compare, tmp_path / "a", *PAIR)
+    save(tmp_path / "b", "prog_kd", 1)
+    save(tmp_path / "b", "team_ce", 1, videos=60)
+    assert "on the same videos" in refused(capsys, compare, tmp_path / "b", *PAIR)
+    save(tmp_path / "c", "prog_kd", 1)
+    assert "has no logits of 'team_ce'" in refused(capsys, compare, tmp_path / "c", *PAIR)
 
 
 def test_classes_of_few_videos_count_as_much_as_others(tmp_path):
@@ -243,9 +302,14 @@ def test_classes_of_few_videos_count_as_much_as_others(tmp_path):
         file.parts["test"] = part._replace(labels=labels, logits=logits)
         (tmp_path / method).mkdir()
         file.save(tmp_path / method / "logits.pt")
-    runs = compare.load_runs([tmp_path])
+    runs = load_runs([tmp_path])
     sides = map(Side.parse, ("team_ce/vanilla", "prog_kd/vanilla"))
-    for row in compare.compare(runs, runs, *sides, "video", 95.0, "classes"):
+    words = "team_ce/vanilla", "prog_kd/vanilla"
+    table = recordings.load([tmp_path], words)
+    for row in [
+        *compare.compare(runs, runs, *sides, "video", 95.0, "classes"),
+        *compare.compare_backbones(table, *words, 95.0, "classes"),
+    ]:
         assert row["first_top1_pct"] == pytest.approx(100 / 3)
         assert row["second_top1_pct"] == pytest.approx(200 / 3)
         assert row["difference_pct"] == pytest.approx(-100 / 3)

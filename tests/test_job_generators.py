@@ -10,7 +10,7 @@ import pytest
 from conftest import REPO
 from shell_jobs import NASTY, calls, run, stub_of_python
 
-from study.compare import Side
+from study.sides import Side
 from training import views
 from training.recipes import METHODS
 from training.resolve import resolve_recipe

@@ -9,6 +9,7 @@ import torch
 
 from models import precision
 from training import distributed
+from training.memory import keep_freed_memory
 from training.options import HELDOUT, IMAGENET
 from training.recipes import ANY
 
@@ -137,6 +138,7 @@ def choose_device(gpus: list[int] | None) -> torch.device:
     if not torch.cuda.is_available():
         if gpus:
             print(f"--gpus {gpus[0]}: no CUDA device on this machine, running on the CPU")
+        keep_freed_memory()
         return torch.device("cpu")
     ids = gpus or range(torch.cuda.device_count())
     if number >= len(ids):
