@@ -27,8 +27,8 @@ from benchmarks.measuring import capability, interleaved_medians, measured_preci
 from benchmarks.random_network import NUM_CLASSES, add_network_options, random_clips
 from coviar.command import quiet_pipe
 from models.team_net import TeamNet
-from training.depthwise import use_float32_depthwise
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
+from training.on_cpu import prepare_for_training
 from training.options import make_parser, non_negative_int, positive_int
 
 LR = 0.01
@@ -61,7 +61,7 @@ def make_step(args: argparse.Namespace, precision: str, plain: bool) -> Callable
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9)
     else:
         net.to(memory_format=torch.channels_last)
-        net = use_float32_depthwise(net, device)
+        net = prepare_for_training(net, device)
         optimizer = make_optimizer(net, "sgd", LR, 1e-4, (1.0, 1.0))
 
     def step() -> None:

@@ -4,10 +4,12 @@ in something else than what they show, for example in the encoder that their vid
     python -m study.confusions runs/backbone*/ucf101_13/prog_kd/split*_seed1 --first 7 \\
         --out results/ucf101_13/confusions.csv
 
-RUN: folders with logits.pt of save_logits.py, one of each backbone. The first set is the classes
-0 .. N - 1. For each stream and their sum: how often the wrong class of a test video is in the set
-of the right one, and how often that would be if all wrong classes were equally likely. Classes also
-resemble each other by what they show; the I-frame stream is there to compare with.
+RUN: folders with logits.pt of save_logits.py, one of each backbone, or files that this command
+wrote, whose runs may be gone. The first set is the classes 0 .. N - 1. For each stream and their
+sum: how often the wrong class of a test video is in the set of the right one, and how often that
+would be if all wrong classes were equally likely. Classes also resemble each other by what they
+show; the I-frame stream is there to compare with. The shares are printed, the file has the errors
+of each recording.
 """
 
 from __future__ import annotations
@@ -17,24 +19,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from coviar.command import run
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.wise import FULL
 from models import STREAMS
 from study.paired import over_backbones
-from study.run_tables import write_rows
+from study.recordings import BACKBONE
+from study.run_tables import read_rows, write_rows
 from study.tables import to_markdown
 from training.options import make_parser, positive_int, refusing
 from training.provenance import command_line, print_result
 
-COLUMNS = ["data", "output", "errors", "within_pct", "even_pct", "difference", "low", "high"]
-COLUMNS += ["num_videos", "backbones", "command"]
+# errors of a recording; how many of them are within the set, and would be if all were as likely
+COLUMNS = [*BACKBONE, "first", "output", "recording", "errors", "within", "even", "command"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder, or a CSV file")
     parser.add_argument("--first", type=positive_int, required=True, metavar="N")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     return parser
@@ -51,64 +55,89 @@ def same_set(
     return ((labels < first) == (predicted < first)).astype(float), (size - 1) / (classes - 1)
 
 
-def confusion_rows(files: Sequence[LogitsFile], first: int) -> Iterator[dict]:
-    """A row of each stream and one of their sum.
+def confusion_rows(paths: Sequence[Path], first: int) -> list[dict]:
+    """The rows of all backbones, as in COLUMNS but for the command of new ones.
 
-    Raises ValueError for files of several data sets, and where a set has less than two classes, so
-    that an error could not stay in it.
+    Raises ValueError for several data sets, for a backbone that is there twice, where a set has
+    less than two classes, so that an error could not stay in it, and for a file of another kind or
+    of other sets.
     """
-    (data, classes), *others = dict.fromkeys((f.meta["data"], len(f.class_names)) for f in files)
-    if others:
-        raise ValueError(
-            f"the runs are of {data} and of {others[0][0]}: name those of one data set"
-        )
+    rows, known = [], set()
+    for path in paths:
+        found = _read(path, first) if path.suffix == ".csv" else list(_rows_of(path, first))
+        backbones = {tuple(row[name] for name in BACKBONE) for row in found}
+        for backbone in backbones & known:
+            raise ValueError(f"{path}: {' '.join(backbone)} is there twice")
+        known |= backbones
+        rows += found
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    if len(data) > 1:
+        raise ValueError(f"the runs are of {data[0]} and of {data[1]}: name those of one data set")
+    return rows
+
+
+def _read(path: Path, first: int) -> list[dict]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; study.confusions writes it")
+    rows = read_rows(path, COLUMNS, "study.confusions")
+    if any(row["first"] != str(first) for row in rows):
+        raise ValueError(f"{path} was written with another --first than {first}")
+    return rows
+
+
+def _rows_of(run: Path, first: int) -> Iterator[dict]:
+    file = LogitsFile.load(run / LOGITS_NAME)
+    data, classes = file.meta["data"], len(file.class_names)
     if not 2 <= first <= classes - 2:
         raise ValueError(f"--first {first}: {data} has {classes} classes, and a set needs two")
-    videos = sum(len(file.part("test").names) for file in files)
-    for output in (*STREAMS, FULL):
-        errors = [_errors(file, output, first) for file in files]
-        row = {"data": data, "output": output, "num_videos": videos, "backbones": len(files)}
-        yield {**row, **_summary([found for found in errors if found[2]])}
-
-
-def _errors(file: LogitsFile, output: str, first: int) -> tuple[np.ndarray, np.ndarray, list]:
-    """What `same_set` says of the errors on test videos, and the recording of each."""
+    digest = file.meta.get("backbone_digest", "")
+    about = {"data": data, "split": file.meta["split"], "backbone_digest": digest, "first": first}
     logits, labels = file.samples("test")
-    columns = [file.outputs.index(name) for name in (STREAMS if output == FULL else [output])]
-    predicted = logits[:, columns].sum(1).argmax(1)
-    groups = [name for name, wrong in zip(file.groups("test"), labels != predicted) if wrong]
-    return (*same_set(labels, predicted, first, len(file.class_names)), groups)
+    for output in (*STREAMS, FULL):
+        columns = [file.outputs.index(name) for name in (STREAMS if output == FULL else [output])]
+        predicted = logits[:, columns].sum(1).argmax(1)
+        groups = [name for name, wrong in zip(file.groups("test"), labels != predicted) if wrong]
+        errors = pd.DataFrame(same_set(labels, predicted, first, classes), ["within", "even"]).T
+        of_recordings = errors.groupby(np.array(groups, dtype=object))
+        for recording, own in of_recordings if groups else ():
+            counts = {"errors": len(own), **own.sum().to_dict()}
+            yield {**about, "output": output, "recording": recording, **counts}
 
 
-def _summary(errors: Sequence[tuple]) -> dict:
-    """Means over the backbones that err, and the interval of the difference."""
-    if not errors:
-        return {"errors": 0}
-    beyond = [(within - even)[None, :, None] for within, even, _ in errors]
-    found = over_backbones(beyond, [groups for *_, groups in errors])
-    return {
-        "errors": sum(len(groups) for *_, groups in errors),
-        "within_pct": 100 * float(np.mean([within.mean() for within, *_ in errors])),
-        "even_pct": 100 * float(np.mean([even.mean() for _, even, _ in errors])),
-        "difference": float(found.mean[0]),
-        "low": float(found.low[0]),
-        "high": float(found.high[0]),
-    }
+def summary(rows: Sequence[dict]) -> pd.DataFrame:
+    """For each stream and the sum: means over the backbones that err, in percent, and the interval
+    of the difference."""
+    table = pd.DataFrame(rows).astype({"errors": int, "within": float, "even": float})
+    found = {}
+    for output, own in table.groupby("output", sort=False):
+        backbones = [part for _, part in own.groupby(BACKBONE)]
+        beyond = over_backbones(
+            [(part["within"] - part["even"]).to_numpy()[:, None] for part in backbones],
+            [part["errors"].to_numpy() for part in backbones],
+        )
+        shares = [part[["within", "even"]].sum() / part["errors"].sum() for part in backbones]
+        found[output] = {
+            "errors": own["errors"].sum(),
+            **(100 * pd.concat(shares, axis=1).mean(axis=1)).add_suffix("_pct"),
+            **{"difference": beyond.mean[0], "low": beyond.low[0], "high": beyond.high[0]},
+            "backbones": len(backbones),
+        }
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
-        files = [LogitsFile.load(run / LOGITS_NAME) for run in args.runs]
-        rows = list(confusion_rows(files, args.first))
-    lines = [["stream", "errors", "within the set, %", "if even, %", "difference"]]
-    for row in rows:
-        if row["errors"]:
-            interval = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
-            shares = f"{row['within_pct']:.1f}", f"{row['even_pct']:.1f}"
-            lines.append([row["output"], str(row["errors"]), *shares, interval])
+        rows = confusion_rows(args.runs, args.first)
+    if not rows:
+        parser.error("the runs have no errors")
+    lines = [["stream", "errors", "within the set, %", "if even, %", "difference", "backbones"]]
+    for output, row in summary(rows).iterrows():
+        interval = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+        shares = f"{row['within_pct']:.1f}", f"{row['even_pct']:.1f}"
+        lines.append([output, f"{row['errors']:g}", *shares, interval, f"{row['backbones']:g}"])
     print(to_markdown(lines))
-    write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
-    print_result({"out": str(args.out), "backbones": len(files)})
+    write_rows(args.out, COLUMNS, [{"command": command_line(), **row} for row in rows])
+    print_result({"out": str(args.out), "rows": len(rows)})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m study.drops runs/backbone*/ucf101_13/prog_kd/split*_seed* --drops 1 2 5 \\
         --route streams_then_time --timings results/timings.csv --out results/ucf101_13/drops.csv
 
-RUN: folders with logits.pt of save_logits.py and wise.json. One threshold common to all points is
+RUN: folders with logits.pt of save_logits.py and wise.json, or files that this command wrote, whose
+runs may be gone. One threshold common to all points is
 chosen on held-out videos, and reported on test videos, in two ways: with --guarantee
 (docs/promises.md), and without, by counting what held-out videos lose. The points are the exits on
 all segments, their logits summed as published or weighed by WISE, and those of a --route, summed.
@@ -29,7 +30,7 @@ from early_exit.promise import Wish
 from early_exit.wise import fit_temperature, vanilla_weights
 from study.columns import ALL, RUN, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
-from study.run_tables import RunTables, write_rows
+from study.run_tables import RunTables, read_rows, write_rows
 from study.tables import to_markdown
 from training.options import (
     add_route_options,
@@ -47,6 +48,7 @@ CASE = ["data", "method", "points", "combination", "max_drop", "chosen"]
 SAVED = ["gmacs_saved_pct", "ms_saved_pct"]
 COLUMNS = [*RUN, *CASE[2:], "guarantee", "kept_full", "full_top1_pct", "top1_pct", *SAVED]
 COLUMNS += ["num_heldout", "num_test", "backbone", "command"]
+NUMBERS = ["max_drop", "kept_full", *(name for name in COLUMNS if name.endswith("_pct"))]
 
 
 def drop_rows(
@@ -96,6 +98,24 @@ def without_repeats(rows: Iterable[dict]) -> Iterator[dict]:
                 continue
             seen.add(key)
         yield row
+
+
+def read_drops(path: Path) -> list[dict]:
+    """The rows that this command wrote. Raises FileNotFoundError, and ValueError otherwise."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; study.drops writes it")
+    rows = read_rows(path, COLUMNS, "study.drops")
+    return [{**row, **{name: float(row[name] or "nan") for name in NUMBERS}} for row in rows]
+
+
+def check_once(rows: Sequence[dict]) -> None:
+    """Raise ValueError where a run is named twice."""
+    known = set()
+    for row in rows:
+        key = tuple(str(row[name]) for name in (*RUN, "backbone", *CASE))
+        if key in known:
+            raise ValueError(f"{' '.join(key[:4])} is there twice: name each run once")
+        known.add(key)
 
 
 def _policies(
@@ -162,7 +182,7 @@ def _cell(mean: float, std: float) -> str:
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder, or a CSV file")
     parser.add_argument(
         "--drops",
         type=non_negative_float,
@@ -186,9 +206,13 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.timings is not None and not args.timings.is_file():
         parser.error(f"--timings {args.timings}: no such file; benchmarks.timings makes it")
     how = args.route, args.evidence, args.drops, args.guarantee, args.timings
+    folders = [path for path in args.runs if path.suffix != ".csv"]
     with refusing(parser):
-        rows = list(without_repeats(row for path in args.runs for row in drop_rows(path, *how)))
-    write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
+        rows = [row for path in args.runs if path.suffix == ".csv" for row in read_drops(path)]
+        found = without_repeats(row for path in folders for row in drop_rows(path, *how))
+        rows += [{**row, "command": command_line()} for row in found]
+        check_once(rows)
+    write_rows(args.out, COLUMNS, rows)
     print(to_markdown(to_lines(summary(rows))))
     print_result({"out": str(args.out), "runs": len(args.runs)})
 

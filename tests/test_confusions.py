@@ -27,7 +27,7 @@ def write_run(folder, mistaken_for, wrong=60, **meta):
 
 def table(path):
     with open(path, newline="") as file:
-        return {row["output"]: row for row in csv.DictReader(file)}
+        return confusions.summary(list(csv.DictReader(file)))
 
 
 def within(label, row):
@@ -41,18 +41,20 @@ def evenly(label, row):
 def test_errors_that_stay_in_their_set_are_told_from_even_ones(tmp_path, capsys):
     runs = [write_run(tmp_path / f"in{k}", within, split=f"split{k}") for k in (1, 2)]
     call(confusions, *runs, "--first", 2, "--out", tmp_path / "within.csv")
-    for row in table(tmp_path / "within.csv").values():
-        assert (row["errors"], row["num_videos"], row["backbones"]) == ("120", "240", "2")
-        assert float(row["within_pct"]) == 100
+    found = table(tmp_path / "within.csv")
+    assert list(found.index) == ["iframe", "mv", "residual", "full"]
+    for _, row in found.iterrows():
+        assert (row["errors"], row["backbones"]) == (120, 2)
+        assert row["within_pct"] == 100
         # a third of the errors has 1 of 5 wrong classes in its set, the others 3 of 5
-        assert float(row["even_pct"]) == pytest.approx(100 * (1 / 5 + 2 * 3 / 5) / 3)
-        assert float(row["low"]) > 30
+        assert row["even_pct"] == pytest.approx(100 * (1 / 5 + 2 * 3 / 5) / 3)
+        assert row["low"] > 30
     call(
         confusions, write_run(tmp_path / "even", evenly), "--first", 2, "--out", tmp_path / "e.csv"
     )
-    for row in table(tmp_path / "e.csv").values():
-        assert float(row["difference"]) == pytest.approx(0, abs=1e-6)
-        assert float(row["low"]) < 0 < float(row["high"])
+    for _, row in table(tmp_path / "e.csv").iterrows():
+        assert row["difference"] == pytest.approx(0, abs=1e-4)
+        assert row["low"] < 0 < row["high"]
     assert "| mv" in capsys.readouterr().out
 
 
@@ -63,8 +65,25 @@ def test_the_sum_is_that_of_the_streams(tmp_path):
     part.logits[:] = 0
     part.logits[:, np.arange(len(part.labels)), :, part.labels] = 1
     part.logits[:, 0, file.outputs.index("mv"), within(part.labels[0], 0)] = 4
-    rows = {row["output"]: row for row in confusions.confusion_rows([file], 2)}
-    assert [rows[name]["errors"] for name in ("iframe", "mv", "residual", "full")] == [0, 1, 0, 1]
+    file.save(tmp_path / "logits.pt")
+    rows = confusions.confusion_rows([tmp_path], 2)
+    assert [(row["output"], row["errors"]) for row in rows] == [("mv", 1), ("full", 1)]
+
+
+def test_files_stand_for_runs_that_are_gone(tmp_path, capsys):
+    runs = [write_run(tmp_path / f"in{k}", evenly, split=f"split{k}") for k in (1, 2)]
+    call(confusions, *runs, "--first", 2, "--out", tmp_path / "both.csv")
+    call(confusions, runs[0], "--first", 2, "--out", tmp_path / "one.csv")
+    call(confusions, tmp_path / "one.csv", runs[1], "--first", 2, "--out", tmp_path / "again.csv")
+    assert table(tmp_path / "again.csv").equals(table(tmp_path / "both.csv"))
+    capsys.readouterr()
+    out = ["--out", tmp_path / "no.csv"]
+    for inputs, message in (
+        ([tmp_path / "both.csv", runs[0], "--first", 2], "toy split1  is there twice"),
+        ([tmp_path / "one.csv", "--first", 3], "another --first than 3"),
+        ([tmp_path / "none.csv", "--first", 2], "study.confusions writes it"),
+    ):
+        assert message in refused(capsys, confusions, *inputs, *out)
 
 
 def test_bad_sets_and_runs_are_refused(tmp_path, capsys):

@@ -78,6 +78,25 @@ def test_seeds_are_averaged_and_backbones_counted(runs, tmp_path, capsys):
     assert "| toy" in capsys.readouterr().out
 
 
+def test_files_stand_for_runs_that_are_gone(runs, tmp_path, capsys):
+    call(drops, *runs, "--drops", 5, "--out", tmp_path / "all.csv")
+    whole = capsys.readouterr().out.splitlines()[:-1]
+    call(drops, runs[0], "--drops", 5, "--out", tmp_path / "one.csv")
+    capsys.readouterr()
+    call(drops, tmp_path / "one.csv", *runs[1:], "--drops", 5, "--out", tmp_path / "again.csv")
+    assert capsys.readouterr().out.splitlines()[:-1] == whole
+    again, rows = read(tmp_path / "again.csv"), read(tmp_path / "all.csv")
+    for row, other in zip(again, rows, strict=True):
+        row.update(command="", kept_full=f"{float(row['kept_full']):g}")
+        assert row == {**other, "command": ""}
+    out = ["--out", tmp_path / "no.csv"]
+    twice = refused(capsys, drops, tmp_path / "one.csv", runs[0], "--drops", 5, *out)
+    assert "toy split1 1 team_ce is there twice" in twice
+    assert "study.drops writes it" in refused(capsys, drops, tmp_path / "none.csv", *out)
+    (tmp_path / "other.csv").write_text("a,b\n")
+    assert "is no file of study.drops" in refused(capsys, drops, tmp_path / "other.csv", *out)
+
+
 def numbers(row):
     names = ("max_drop", "kept_full", "full_top1_pct", "top1_pct", "gmacs_saved_pct")
     return {**{name: float(row[name]) for name in names}, "ms_saved_pct": np.nan}

@@ -9,7 +9,7 @@ import torch
 
 import train_team_ce
 from models import precision
-from training.depthwise import DepthwiseConv2d, use_float32_depthwise
+from training.on_cpu import DepthwiseConv2d, prepare_for_training
 from training.resolve import resolve_precision
 from training.run_folder import RunFolder
 
@@ -114,7 +114,7 @@ def test_depthwise_convolutions_learn_in_float32():
     plain = torch.nn.Sequential(
         torch.nn.Conv2d(8, 8, 3, groups=8, stride=2, padding=1), torch.nn.Conv2d(8, 4, 1)
     )
-    ours = use_float32_depthwise(copy.deepcopy(plain), torch.device("cpu"))
+    ours = prepare_for_training(copy.deepcopy(plain), torch.device("cpu"))
     assert [type(module) for module in ours] == [DepthwiseConv2d, torch.nn.Conv2d]
     assert ours.state_dict().keys() == plain.state_dict().keys()
     x = torch.randn(4, 8, 9, 9).bfloat16()
@@ -133,4 +133,4 @@ def test_depthwise_convolutions_learn_in_float32():
 
 def test_depthwise_convolutions_are_left_alone_on_cuda():
     net = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8))
-    assert type(use_float32_depthwise(net, torch.device("cuda"))[0]) is torch.nn.Conv2d
+    assert type(prepare_for_training(net, torch.device("cuda"))[0]) is torch.nn.Conv2d

@@ -17,7 +17,6 @@ from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
 from training.checkpoint import BEST, load_checkpoint, save_checkpoint
-from training.depthwise import use_float32_depthwise
 from training.engine import (
     clip_loss,
     cosine_lr,
@@ -30,6 +29,7 @@ from training.engine import (
 )
 from training.features import compute_view
 from training.loading import TrainBatches, make_loader
+from training.on_cpu import prepare_for_training
 from training.run_folder import RunFolder
 from training.splits import Splits
 from training.state import TrainingState
@@ -124,7 +124,7 @@ def train_backbone(
 ) -> dict:
     """Train up to recipe.epochs from the last checkpoint, if any; returns the result."""
     model.to(device, memory_format=torch.channels_last)
-    model = use_float32_depthwise(model, device)
+    model = prepare_for_training(model, device)
     if recipe.sync_bn:
         model = use_synced_norm(model, device)
     frozen = keep_frozen(model, recipe.freeze, recipe.partial_bn)
