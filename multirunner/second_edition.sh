@@ -9,12 +9,14 @@
 #     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for hosts or for one row
 #
 # --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
+# A backbone of a split is a unit. Its rows, in RESULTS/SET/SPLIT/backboneN (question 3: RESULTS/few_labels/...),
+# are all that --tables reads, so a unit with all its rows is skipped even where its runs are gone.
+#
 # VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
 # (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
 # part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
-# added to all commands that read videos. Minutes of one core (AVX-512 with AMX), as measured: a backbone 17,
-# its bank 3 to 6, exits and all that follows 15, most of them for starting 156 processes, flatness 10; so 18
-# backbones take some 14 hours.
+# added to all commands that read videos. Minutes of one core, with AVX-512 and AMX / with AVX2: a backbone
+# 17 / 28, its bank 3 to 6, exits and all that follows 15, most of them for starting 156 processes, flatness 10.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
@@ -23,6 +25,8 @@ WEIGHTS=${WEIGHTS:+ --weights-dir $WEIGHTS}
 export PYTHON
 RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze iframe.stem iframe.layer1 iframe.layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
 METHODS='team_ce ce_equal:labels prog_kd prog_kd_anti anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused mv_residual_iframe:mv:3,residual:3,iframe mv_iframe_residual:mv:3,iframe:3,residual residual_mv_iframe:residual:3,mv:3,iframe residual_iframe_mv:residual:3,iframe:3,mv iframe_mv_residual:iframe:3,mv:3,residual iframe_residual_mv:iframe:3,residual:3,mv'
+
+PAIRS='--pair prog_kd/vanilla team_ce/vanilla --pair ce_equal/vanilla anti_equal/vanilla --pair i_frame_equal/vanilla fused_equal/vanilla --pair prog_kd/wise:train_views prog_kd/wise'
 
 # The AVI files of $1, below $2, as ucf101_6 was made.
 encode_like_ucf101_6() {
@@ -74,10 +78,14 @@ size_of() {
     esac
 }
 
-jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...: of one $set, $split and $backbone
+# Where the rows and the runs of one $set, $split and $backbone are.
+study_of() { echo "$RESULTS/$set/$split/backbone$backbone"; }
+runs_of() { echo "$RUNS/$split/backbone$backbone"; }
+
+jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
     sh multirunner/create_all_jobs.sh --data "$set" --splits "$split" --data-root "$DATA/{data}" \
-        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$RUNS/backbone$backbone" \
-        --results "$RESULTS/$set/backbone$backbone" --methods "$METHODS" \
+        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$(runs_of)" --results "$(study_of)" \
+        --methods "$METHODS" \
         --network "--arch mobilenet_v2 --motion-arch mobilenet_v2 $(size_of "$set") --dropout 0.5" \
         --all-flags "--precision auto${FLAGS:+ $FLAGS}" "$@"
 }
@@ -89,7 +97,7 @@ streams() {
 }
 
 exits() {
-    jobs_of --backbone "$RUNS/backbone$backbone/{data}/streams/{split}_seed$backbone/best.pt" \
+    jobs_of --backbone "$(runs_of)/{data}/streams/{split}_seed$backbone/best.pt" \
         --frozen-flags '--views 4 --select-on last --per-segment' --exit-flags '--exits 1 2 3 4 --ic-pool mean' \
         --wise-flags '--fit-on train_views' --policy-flags '--max-drop 1 --guarantee 0.9' |
         sed '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//'
@@ -109,96 +117,113 @@ probe() { # FOLDER [OPTION...]: the last of an option counts
 }
 
 probes() { # once for a split: on all frames, and on fewer
-    probe "$RUNS/backbone1"
+    probe "$(runs_of)"
+    fewer=''
     for frames in 1 2 4; do
         case $(size_of "$set") in "--num_segments $frames "*) continue ;; esac
         probe "$RUNS/probes/$frames" "--num_segments $frames"
+        fewer="$fewer $RUNS/probes/$frames/$set/i_frame_probe/${split}_seed1"
     done
+    echo "job - python -m study.probes$fewer --out $(study_of)/probes.csv"
 }
 
-flatness() {
-    echo "job - python -m study.flatness $RUNS/backbone$backbone/$set/streams/${split}_seed$backbone/best.pt" \
+# What comes after study.collect; recordings.csv is last, and says that the unit has all its rows.
+rows() {
+    runs=$(runs_of)/$set study=$(study_of)
+    kd=$runs/prog_kd/${split}_seed ce=$runs/team_ce/${split}_seed
+    echo "job - python -m study.flatness $runs/streams/${split}_seed$backbone/best.pt" \
         "$(data_of train) --random_seed $backbone" \
-        "--segments 2${FLAGS:+ $FLAGS} --out $RESULTS/$set/backbone$backbone/flatness.csv"
+        "--segments 2${FLAGS:+ $FLAGS} --out $study/flatness.csv"
+    echo "job - python -m study.over_time ${kd}1 --out $study --figures $RUNS/figures/$set/$split/backbone$backbone"
+    [ "$set" != ucf101_13 ] || # whether the encoder of ucf101_7's or of ucf101_6's classes shows
+        echo "job - python -m study.confusions ${kd}1 --first 7 --out $study/confusions.csv"
+    timings=$RESULTS/$set/timings.csv
+    [ -f "$timings" ] && timings=" --timings $timings" || timings=
+    echo "job - python -m study.drops ${kd}1 ${kd}736 ${kd}4711 ${ce}1 ${ce}736 ${ce}4711 --drops 1 2 5" \
+        "--guarantee 0.9 --route streams_then_time$timings --out $study/drops.csv"
+    echo "job $study/recordings.csv python -m study.compare $runs $PAIRS --resample backbone" \
+        "--recordings $study/recordings.csv"
 }
 
-# Of one $set, $split and $backbone, whose seed its exits do not have. Nothing is held out: half of jhmdb_21
-# has classes whose every group has clips of other classes too.
+# Of one unit, whose seed its exits do not have. Nothing is held out: half of jhmdb_21 has classes whose
+# every group has clips of other classes too. The rows are copied when all are there.
 pools() {
-    runs=$RUNS/pools/backbone$backbone
-    streams | sed "1,/job.sh\$/d; s,$RUNS/backbone$backbone,$runs,g; s,_train.txt,_train_pool1.txt,; s,--select-on last,& --heldout 0,"
+    runs=$RUNS/pools/$split/backbone$backbone rows=$RESULTS/few_labels/$set/$split/backbone$backbone
+    streams | sed "1,/job.sh\$/d; s,$(runs_of),$runs,g; s,_train.txt,_train_pool1.txt,; s,--select-on last,& --heldout 0,"
     echo "job - python -m study.few_labels $(data_of train_pool1)" \
         "--unlabelled $DATA/$set/${set}_${split}_train_pool2.txt" \
         "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
         "--precision auto --views 4 --select-on last --heldout 0 --exits 1 2 3 4 --ic-pool mean${FLAGS:+ $FLAGS}" \
-        "--out $RESULTS/few_labels/$set"
+        "--out $runs/$set/few_labels"
+    echo "job $rows/recordings.csv cp $runs/$set/few_labels/cases.csv $runs/$set/few_labels/recordings.csv $rows"
 }
 
-jobs() { # [pools]
+# The jobs of one unit, by what makes them; of a unit with all its rows none, but for `all`.
+unit() { # jobs_of_unit FOLDER_OF_ROWS
+    if [ "$wanted" != all ] && [ -f "$2/recordings.csv" ]; then
+        echo "# $2 has all rows"
+    else
+        echo "# $2"
+        "$1"
+    fi
+}
+
+jobs_of_unit() {
+    streams | sed '1,/job.sh$/d'
+    [ "$backbone" != 1 ] || probes
+    exits
+    rows
+}
+
+jobs() { # of, wanted
     echo '. multirunner/job.sh'
+    wanted=$2
     for backbone in $BACKBONES; do
         for set in $SETS; do
             for split in $SPLITS; do
-                echo "# $set $split backbone $backbone"
-                if [ "${1-}" = pools ]; then
-                    pools
-                    continue
+                if [ "$1" = pools ]; then
+                    unit pools "$RESULTS/few_labels/$set/$split/backbone$backbone"
+                else
+                    unit jobs_of_unit "$(study_of)"
                 fi
-                streams | sed '1,/job.sh$/d'
-                [ "$backbone" != 1 ] || probes
-                exits
-                flatness
             done
         done
     done
 }
 
-having() { # FILE RUN...: the runs that have the file, a blank before each
-    file=$1
-    shift
-    for run; do
-        [ ! -f "$run/$file" ] || printf ' %s' "$run"
+# The files of that name in the folders of units, a blank before each.
+having() { # NAME FOLDER
+    for file in "$2"/split*/backbone*/"$1"; do
+        [ ! -f "$file" ] || printf ' %s' "$file"
     done
 }
 
-# The answers, of the backbones that are there: a backbone has a study.
+# The answers, of the units that are there.
 tables() {
     echo '. multirunner/job.sh'
     for set in $SETS; do
-        folders='' studies='' files='' runs_of_both=''
-        for backbone in $BACKBONES; do
-            runs=$RUNS/backbone$backbone/$set study=$RESULTS/$set/backbone$backbone
-            [ -d "$study" ] || continue
-            own=$(for split in $SPLITS; do having logits.pt "$runs/prog_kd/${split}_seed1"; done)
-            folders="$folders $runs" studies="$studies $study" files="$files$own"
-            runs_of_both="$runs_of_both$(having logits.pt "$runs"/prog_kd/*_seed* "$runs"/team_ce/*_seed*)"
-            echo "job - python -m study.over_time$own --out $study" \
-                "--figures $RUNS/figures/$set/backbone$backbone"
-        done
+        results=$RESULTS/$set
+        studies=$(having exits.csv "$results" | sed 's,/exits.csv,,g')
         [ -n "$studies" ] || continue
-        [ "$set" != ucf101_13 ] || # whether the encoder of ucf101_7's or of ucf101_6's classes shows
-            echo "job - python -m study.confusions$files --first 7 --out $RESULTS/$set/confusions.csv"
-        timings=$RESULTS/$set/timings.csv
-        [ -f "$timings" ] && timings=" --timings $timings" || timings=
-        echo "job - python -m study.drops$runs_of_both --drops 1 2 5 --guarantee 0.9" \
-            "--route streams_then_time$timings --out $RESULTS/$set/drops.csv"
+        drops=$(having drops.csv "$results") errors=$(having confusions.csv "$results")
+        [ -z "$errors" ] || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
+        [ -z "$drops" ] || echo "job - python -m study.drops$drops --out $results/drops.md"
+        echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
+        echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures figures/$set"
+        compare="job - python -m study.compare$(having recordings.csv "$results") --resample backbone"
+        [ -n "$(having recordings.csv "$results")" ] || continue
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
-            echo "job - python -m study.compare$folders --pair prog_kd/vanilla $other/vanilla" \
-                "--resample backbone --out $RESULTS/$set/comparisons/prog_kd_$other.csv"
+            echo "$compare --pair prog_kd/vanilla $other/vanilla --out $results/comparisons/prog_kd_$other.csv"
         done
-        echo "job - python -m study.compare$folders --pair prog_kd/wise:train_views prog_kd/vanilla" \
-            "--pair prog_kd/wise prog_kd/vanilla --resample backbone --out $RESULTS/$set/comparisons/wise.csv"
+        echo "$compare --pair prog_kd/wise:train_views prog_kd/vanilla --pair prog_kd/wise prog_kd/vanilla" \
+            "--out $results/comparisons/wise.csv"
         [ "$set" != jhmdb_21 ] || # its classes have 12 to 20 test videos
-            echo "job - python -m study.compare$folders --pair prog_kd/vanilla team_ce/vanilla" \
-                "--pair prog_kd/vanilla ce_equal/vanilla --resample backbone --mean-over classes" \
-                "--out $RESULTS/$set/comparisons/by_class.csv"
-        echo "job - python -m study.teacher_order$studies --out $RESULTS/$set/teacher_order.csv"
-        probes=$(having result.json "$RUNS"/probes/*/"$set"/i_frame_probe/*_seed1)
-        echo "job - python -m study.frontier$studies${probes:+ --probes$probes} --out $RESULTS/$set/frontier.csv --figures figures/$set"
+            echo "$compare --pair prog_kd/vanilla team_ce/vanilla --pair prog_kd/vanilla ce_equal/vanilla" \
+                "--mean-over classes --out $results/comparisons/by_class.csv"
     done
-    for set in $SETS; do
-        [ ! -f "$RESULTS/few_labels/$set/recordings.csv" ] || echo "$RESULTS/few_labels/$set"
-    done | tr '\n' ' ' | sed "s,\(..*\),job - python -m study.label_gain \1--out $RESULTS/few_labels/gains.csv --figures figures\n,"
+    folders=$(for set in $SETS; do having recordings.csv "$RESULTS/few_labels/$set"; done | sed 's,/recordings.csv,,g')
+    [ -z "$folders" ] ||
+        echo "job - python -m study.label_gain$folders --out $RESULTS/few_labels/gains.csv --figures figures"
 }
 
 case ${1-} in
@@ -207,10 +232,10 @@ case ${1-} in
         shift
         tables | sh -s -- "$@"
         ;;
-    --jobs) jobs ;;
+    --jobs) jobs backbones all ;;
     --pools)
         shift
-        jobs pools | sh -s -- "$@"
+        jobs pools missing | sh -s -- "$@"
         ;;
-    *) jobs | sh -s -- "$@" ;;
+    *) jobs backbones missing | sh -s -- "$@" ;;
 esac

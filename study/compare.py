@@ -39,7 +39,6 @@ import numpy as np
 import pandas as pd
 
 from coviar.command import run
-from coviar.files import whole_file
 from early_exit import wise
 from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
@@ -47,7 +46,7 @@ from study import recordings
 from study.paired import Difference, over_backbones, paired_difference
 from study.run_tables import write_rows
 from study.sides import Runs, Side, load_runs
-from study.tables import to_markdown
+from study.tables import to_markdown, write_table
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 
@@ -288,8 +287,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.out:
         about = {"against": args.against, "command": command_line()}
         write_rows(args.out, COLUMNS, [{**row, **about} for row in rows])
-        with whole_file(args.out.with_suffix(".md")) as temporary:
-            temporary.write_text(f"{tables}\n\n    {command_line()}\n", encoding="utf-8")
+        write_table(args.out.with_suffix(".md"), tables)
     print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})
 
 

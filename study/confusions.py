@@ -8,8 +8,8 @@ RUN: folders with logits.pt of save_logits.py, one of each backbone, or files th
 wrote, whose runs may be gone. The first set is the classes 0 .. N - 1. For each stream and their
 sum: how often the wrong class of a test video is in the set of the right one, and how often that
 would be if all wrong classes were equally likely. Classes also resemble each other by what they
-show; the I-frame stream is there to compare with. The shares are printed, the file has the errors
-of each recording.
+show; the I-frame stream is there to compare with. The table of shares is printed, and is the file
+where that ends in .md; a CSV file has the errors of each recording.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from early_exit.wise import FULL
 from models import STREAMS
 from study.paired import over_backbones
 from study.recordings import BACKBONE
-from study.run_tables import read_rows, write_rows
-from study.tables import to_markdown
+from study.run_tables import read_rows
+from study.tables import write_rows_or_table
 from training.options import make_parser, positive_int, refusing
 from training.provenance import command_line, print_result
 
@@ -40,7 +40,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder, or a CSV file")
     parser.add_argument("--first", type=positive_int, required=True, metavar="N")
-    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    parser.add_argument("--out", type=Path, required=True, help="FILE.csv or FILE.md")
     return parser
 
 
@@ -135,8 +135,9 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         interval = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
         shares = f"{row['within_pct']:.1f}", f"{row['even_pct']:.1f}"
         lines.append([output, f"{row['errors']:g}", *shares, interval, f"{row['backbones']:g}"])
-    print(to_markdown(lines))
-    write_rows(args.out, COLUMNS, [{"command": command_line(), **row} for row in rows])
+    write_rows_or_table(
+        args.out, COLUMNS, [{"command": command_line(), **row} for row in rows], lines
+    )
     print_result({"out": str(args.out), "rows": len(rows)})
 
 

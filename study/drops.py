@@ -4,14 +4,14 @@
         --route streams_then_time --timings results/timings.csv --out results/ucf101_13/drops.csv
 
 RUN: folders with logits.pt of save_logits.py and wise.json, or files that this command wrote, whose
-runs may be gone. One threshold common to all points is
-chosen on held-out videos, and reported on test videos, in two ways: with --guarantee
-(docs/promises.md), and without, by counting what held-out videos lose. The points are the exits on
-all segments, their logits summed as published or weighed by WISE, and those of a --route, summed.
-Where no threshold keeps the promise the full network is kept, and nothing is saved. Seeds of the
-exits of a backbone are averaged; ± is the standard deviation over backbones. Milliseconds are
-compared with one pass over all segments; read one by one they take longer, so a route may lose time
-where it saves GMACs.
+runs may be gone. One threshold common to all points is chosen on held-out videos, and reported on
+test videos, in two ways: with --guarantee (docs/promises.md), and without, by counting what
+held-out videos lose. The points are the exits on all segments, their logits summed as published or
+weighed by WISE, and those of a --route, summed. Where no threshold keeps the promise the full
+network is kept, and nothing is saved. Seeds of the exits of a backbone are averaged; ± is the
+standard deviation over backbones. This table is printed, and is the file where that ends in .md; a
+CSV file has the rows. Milliseconds are compared with one pass over all segments; read one by one
+they take longer, so a route may lose time where it saves GMACs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from early_exit.promise import Wish
 from early_exit.wise import fit_temperature, vanilla_weights
 from study.columns import ALL, RUN, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
-from study.run_tables import RunTables, read_rows, write_rows
-from study.tables import to_markdown
+from study.run_tables import RunTables, read_rows
+from study.tables import write_rows_or_table
 from training.options import (
     add_route_options,
     make_parser,
@@ -197,7 +197,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timings", type=Path, help="table of benchmarks.timings, for milliseconds"
     )
-    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    parser.add_argument("--out", type=Path, required=True, help="FILE.csv or FILE.md")
     add_route_options(parser)
     return parser
 
@@ -212,8 +212,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         found = without_repeats(row for path in folders for row in drop_rows(path, *how))
         rows += [{**row, "command": command_line()} for row in found]
         check_once(rows)
-    write_rows(args.out, COLUMNS, rows)
-    print(to_markdown(to_lines(summary(rows))))
+    write_rows_or_table(args.out, COLUMNS, rows, to_lines(summary(rows)))
     print_result({"out": str(args.out), "runs": len(args.runs)})
 
 

@@ -3,14 +3,15 @@
     python -m study.frontier results/ucf101_13/backbone1 results/ucf101_13/backbone2 \\
         --method prog_kd --out results/ucf101_13/frontier.csv --figures figures/ucf101_13
 
-STUDY: folders of study.collect of one data set, each with one backbone of each split, and with
-points.csv of study.over_time. Writes the mean and the standard deviation over the backbones (all
-splits of all folders) of every way to a label:
+STUDY: folders of study.collect of one data set, each with a backbone of one or more splits, with
+points.csv of study.over_time and, for probes on fewer frames, probes.csv of study.probes. Writes
+the mean and the standard deviation over the backbones (all splits of all folders) of every way to a
+label:
 
     depth     exit1, .. full on all segments, of --method, seeds averaged, logits summed
     segments  full@1, .. the whole network on the first segments in reading order
     streams   a stream alone on all segments (or on the first), where streams are summed
-    probe     the linear probe on I-frames (train_i_frame_probe.py); on fewer of them with --probes
+    probe     the linear probe on I-frames (train_i_frame_probe.py), also on fewer of them
 
 and draws them, with bars of the standard deviation.
 """
@@ -18,7 +19,6 @@ and draws them, with bars of the standard deviation.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
-from study import drawing
-from study.collect import NotFinished, backbone_rows
+from study import drawing, probes
+from study.probes import PROBE
 from study.run_tables import write_rows
 from study.summary import where
 from study.tables import to_markdown
@@ -42,7 +42,6 @@ FAMILIES = {
     "streams": "one stream alone",
     "probe": "linear probe on I-frames",
 }
-PROBE = "i_frame_probe"
 COLUMNS = ["data", "family", "way", "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
 COLUMNS += ["method", "command"]
 
@@ -71,25 +70,11 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
         _family("streams", points[depths.isin(STREAMS)], "point"),
         _family("probe", where(read("backbones.csv"), method=PROBE), "method"),
     ]
+    if (folder / probes.NAME).is_file():
+        probed = read(probes.NAME)
+        names = probed["method"] + "@" + probed["frames"].astype(str)
+        parts.append(_family("probe", probed.assign(method=names), "method"))
     return pd.concat(parts).assign(study=str(folder))
-
-
-def read_probes(folders: Sequence[Path]) -> pd.DataFrame:
-    """Rows as `read_ways`, of at least one run of train_i_frame_probe.py, named by their frames.
-
-    Raises ValueError for another run, or one that has not ended.
-    """
-    rows = []
-    for folder in folders:
-        if folder.resolve().parent.name != PROBE:
-            raise ValueError(f"--probes {folder}: no run folder of train_i_frame_probe.py")
-        try:
-            (row,) = backbone_rows(folder)["backbones.csv"]
-        except NotFinished as reason:
-            raise ValueError(f"--probes {folder}: {reason}") from reason
-        frames = json.loads((folder / "args.json").read_text())["num_segments"]
-        rows.append({**row, "method": f"{PROBE}@{frames}"})
-    return _family("probe", pd.DataFrame(rows), "method")
 
 
 def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
@@ -152,26 +137,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", type=folder_name, default="prog_kd", help="whose exits (prog_kd)"
     )
-    parser.add_argument(
-        "--probes",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="RUN",
-        help="run folders of train_i_frame_probe.py with fewer --num_segments",
-    )
     parser.add_argument("--out", required=True, type=Path, help="CSV file")
     parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
     return parser
 
 
-def write(
-    studies: Sequence[Path], method: str, probes: Sequence[Path], out: Path, figures: Path
-) -> list[Path]:
-    """Table and figure; returns the figure's files. Raises as `read_ways` and `read_probes`, and
-    ValueError where the studies or probes are of several data sets."""
-    probed = [read_probes(probes)] if probes else []
-    rows = average(pd.concat([*(read_ways(folder, method) for folder in studies), *probed]))
+def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
+    """Table and figure; returns the figure's files. Raises as `read_ways`, and ValueError where the
+    studies are of several data sets."""
+    rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
     if rows["data"].nunique() > 1:
         raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
     about = {"method": method, "command": command_line()}
@@ -187,7 +161,7 @@ def write(
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        figures = write(args.studies, args.method, args.probes, args.out, args.figures)
+        figures = write(args.studies, args.method, args.out, args.figures)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print_result({"out": str(args.out), "figures": [str(path) for path in figures]})

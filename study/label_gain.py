@@ -1,14 +1,14 @@
 """What teachers gain over labels, by the number of labels: the cases of study.few_labels compared.
 
-    python -m study.label_gain results/few_labels/ucf101_13 results/few_labels/jhmdb_21 \\
+    python -m study.label_gain results/few_labels/*/split*/backbone* \\
         --out results/few_labels/gains.csv --figures figures
 
-Every case of a teacher is compared with the labels it stands beside: beside unlabelled videos with
-as many labelled clips a class; on the first list alone with each share of wrong labels, and with
-none. The difference is of the mean top-1 of the exits, paired by video, seeds averaged; its
-interval is a bootstrap over backbones, then over recordings of their test videos (study.paired).
-One row for each folder, teacher and comparison, and Markdown tables on standard output; with
---figures the figure few_labels too.
+FOLDER: of study.few_labels, with one backbone or several. Every case of a teacher is compared with
+the labels it stands beside: beside unlabelled videos with as many labelled clips a class; on the
+first list alone with each share of wrong labels, and with none. The difference is of the mean top-1
+of the exits, paired by video, seeds averaged; its interval is a bootstrap over backbones, then over
+recordings of their test videos (study.paired). One row for each data set, teacher and comparison,
+and Markdown tables on standard output; with --figures the figure few_labels too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from study.tables import to_markdown
 from training.options import make_parser
 from training.provenance import command_line, print_result
 
-COLUMNS = ["study", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
+COLUMNS = ["data", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
 COLUMNS += ["low_pct", "high_pct", "std_over_backbones_pct", "backbones", "command"]
 # Of the figure: what stands beside the labelled clips, what is varied and its words; teachers.
 PANELS = (("1", "per_class", "labelled clips a class"), ("0", "wrong_pct", "wrong labels (%)"))
@@ -70,13 +70,22 @@ def of_case(table: pd.DataFrame, case: dict) -> dict[tuple, pd.DataFrame]:
     return {key: found.set_index("recording") for key, found in rows.groupby(BACKBONE)}
 
 
-def gains(folder: Path) -> Iterator[dict]:
-    """The rows of one folder. Raises ValueError where a backbone lacks one of two cases."""
-    table = read_recordings(folder)
+def read_all(folders: Sequence[Path]) -> pd.DataFrame:
+    """The tables of all folders. Raises as `read_recordings`, and ValueError where a backbone is in
+    two of them."""
+    table = pd.concat(map(read_recordings, folders), ignore_index=True)
+    repeated = table[table.duplicated([*BACKBONE, *CASE, "recording"])]
+    if len(repeated):
+        raise ValueError(f"{' '.join(repeated.iloc[0][BACKBONE])} is there twice: name it once")
+    return table
+
+
+def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
+    """The rows of one data set. Raises ValueError where a backbone lacks one of two cases."""
     for case, other in pairs(table):
         first, second = of_case(table, case), of_case(table, other)
         if first.keys() != second.keys():
-            raise ValueError(f"{folder}: {case} and {other} are of different backbones")
+            raise ValueError(f"{data}: {case} and {other} are of different backbones")
         sums, counts, shares = [], [], []
         for key in first:
             both = first[key].join(second[key]["right"].rename("right_labels"))
@@ -87,7 +96,7 @@ def gains(folder: Path) -> Iterator[dict]:
         found = over_backbones(sums, counts)
         top1, labels = 100 * np.mean(shares, axis=0)
         yield {
-            **{"study": folder.name, **case, "wrong_pct": other["wrong_pct"]},
+            **{"data": data, **case, "wrong_pct": other["wrong_pct"]},
             **{"top1_pct": top1, "labels_top1_pct": labels, "difference_pct": found.mean[0]},
             **{"low_pct": found.low[0], "high_pct": found.high[0]},
             "std_over_backbones_pct": found.std_over_runs[0],
@@ -97,31 +106,31 @@ def gains(folder: Path) -> Iterator[dict]:
 
 def tables(rows: Sequence[dict]) -> Iterator[str]:
     for unlabelled, words in (("1", "beside unlabelled videos"), ("0", "on labelled videos alone")):
-        lines = [["study", "labelled a class", "wrong %", "teacher", "labels", "teacher's", "gain"]]
+        lines = [["data", "labelled a class", "wrong %", "teacher", "labels", "teacher's", "gain"]]
         for row in rows:
             if row["unlabelled"] == unlabelled:
                 interval = f"[{row['low_pct']:+.1f}, {row['high_pct']:+.1f}]"
                 numbers = f"{row['labels_top1_pct']:.1f}", f"{row['top1_pct']:.1f}"
                 gain = f"{row['difference_pct']:+.1f} {interval} (n = {row['backbones']})"
-                name = [row["study"], row["per_class"], row["wrong_pct"], row["teacher"]]
+                name = [row["data"], row["per_class"], row["wrong_pct"], row["teacher"]]
                 lines.append([*name, *numbers, gain])
         yield f"Top-1 %, mean of the exits, {words}\n\n{to_markdown(lines)}"
 
 
 @drawing.styled
 def draw(rows: pd.DataFrame) -> Figure:
-    """Mean top-1 of the exits against the number and the quality of labels, a row a study.
+    """Mean top-1 of the exits against the number and the quality of labels, a row a data set.
 
     rows: of the CSV file. Bars are the interval of the gain, at the teacher's mean.
     """
     rows = rows.astype({name: str for name in CASE})
     looks = drawing.marks(list(NAMES.values()))
-    studies = list(dict.fromkeys(rows["study"]))
-    size = drawing.ONE_COLUMN, 1.3 + 1.4 * len(studies)
-    figure, axes = drawing.new_figure(*size, len(studies), 2, sharey="row", sharex="col")
-    for study, line in zip(studies, axes):
+    names = list(dict.fromkeys(rows["data"]))
+    size = drawing.ONE_COLUMN, 1.3 + 1.4 * len(names)
+    figure, axes = drawing.new_figure(*size, len(names), 2, sharey="row", sharex="col")
+    for data, line in zip(names, axes):
         for axis, (unlabelled, varied, _) in zip(line, PANELS):
-            part = rows[(rows["study"] == study) & (rows["unlabelled"] == unlabelled)]
+            part = rows[(rows["data"] == data) & (rows["unlabelled"] == unlabelled)]
             labels = part.drop_duplicates(varied)  # the same beside every teacher
             places = {value: x for x, value in enumerate(labels[varied])}
             axis.plot(range(len(labels)), labels["labels_top1_pct"], **looks[NAMES[LABELS]])
@@ -133,7 +142,7 @@ def draw(rows: pd.DataFrame) -> Figure:
                 )  # fmt: skip
             axis.set_xticks(range(len(places)), list(places))
             axis.set_title(
-                f"{study}, {'with unlabelled' if unlabelled == '1' else 'labelled'} clips"
+                f"{data}, {'with unlabelled' if unlabelled == '1' else 'labelled'} clips"
             )
             drawing.grid(axis)
         line[0].set_ylabel(drawing.TOP1)
@@ -150,7 +159,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
-    parser.add_argument("studies", nargs="+", type=Path, metavar="FOLDER", help="of few_labels")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draws there")
     return parser
@@ -158,7 +167,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
-        rows = [row for folder in args.studies for row in gains(folder)]
+        by_data = read_all(args.folders).groupby("data", sort=False)
+        rows = [row for data, table in by_data for row in gains(data, table)]
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("\n\n".join(tables(rows)))

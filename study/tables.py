@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from coviar.files import whole_file
 from early_exit.wise import FULL
 from study.columns import ALL, TIMES
+from study.run_tables import write_rows
 from study.summary import (
     COMBINATION_LABELS,
     SHOWN,
@@ -20,6 +21,7 @@ from study.summary import (
     method_gains,
     where,
 )
+from training.provenance import command_line
 
 
 def exit_table(study: Study) -> list[list[str]]:
@@ -153,6 +155,24 @@ def spread(values: pd.Series, digits: int = 2) -> str:
     if len(values) == 1:
         return f"{values.iloc[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+
+
+def write_table(path: Path, text: str) -> None:
+    """Markdown, with the command that made it below."""
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text}\n\n    {command_line()}\n", encoding="utf-8")
+
+
+def write_rows_or_table(
+    path: Path, columns: Sequence[str], rows: Sequence[Mapping], lines: Sequence[Sequence[str]]
+) -> None:
+    """Print the lines as Markdown, and write them where the file ends in .md, else the rows."""
+    text = to_markdown(lines)
+    print(text)
+    if path.suffix == ".md":
+        write_table(path, text)
+    else:
+        write_rows(path, columns, rows)
 
 
 def to_markdown(table: Sequence[Sequence[str]]) -> str:

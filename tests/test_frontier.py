@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from study import frontier
+from study import frontier, probes
 from study.columns import STUDY_COLUMNS
-from tests.calls import call
+from tests.calls import call, refused
 
 RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test"}
 
@@ -68,10 +68,11 @@ def write_probe(folder, split, frames, top1):
 
 def test_probes_on_fewer_frames_stand_beside(tmp_path, capsys):
     study = write_study(tmp_path / "a", ["split1", "split2"])
-    probes = [write_probe(tmp_path, *probe) for probe in (("split1", 1, 30), ("split2", 1, 40))]
-    probes.append(write_probe(tmp_path, "split1", 2, 50))
+    runs = [write_probe(tmp_path, *probe) for probe in (("split1", 1, 30), ("split2", 1, 40))]
+    runs.append(write_probe(tmp_path, "split1", 2, 50))
+    call(probes, *runs, "--out", study / "probes.csv")
     places = ["--out", tmp_path / "frontier.csv", "--figures", tmp_path / "figures"]
-    call(frontier, study, "--probes", *probes, *places)
+    call(frontier, study, *places)
     rows = pd.read_csv(tmp_path / "frontier.csv").set_index("way")
     rows = rows[rows["family"] == "probe"]
     assert rows["top1_pct"].to_dict() == {
@@ -81,11 +82,9 @@ def test_probes_on_fewer_frames_stand_beside(tmp_path, capsys):
         **{"i_frame_probe": 2, "i_frame_probe@1": 2, "i_frame_probe@2": 1},
     }
     assert rows.loc["i_frame_probe@2"].gmacs == pytest.approx(0.2)
-    (probes[0] / "result.json").unlink()
-    for bad, words in {probes[0]: "no result.json yet", study: "no run folder of train_i"}.items():
-        with pytest.raises(SystemExit):
-            call(frontier, study, "--probes", bad, *places)
-        assert words in capsys.readouterr().err
+    (runs[0] / "result.json").unlink()
+    for bad, words in {runs[0]: "no result.json yet", study: "no run folder of train_i"}.items():
+        assert words in refused(capsys, probes, bad, "--out", tmp_path / "none.csv")
 
 
 def test_what_is_missing_is_named(tmp_path, capsys):

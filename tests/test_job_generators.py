@@ -5,6 +5,7 @@ import itertools
 import re
 import shlex
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import REPO
@@ -119,11 +120,11 @@ def commands_of(script, **environment):
 def would_run(script, *options, **environment):
     """[(script, its parsed options)] of what a job file says that it would run.
 
-    RUNS must be the test's own: what is done there is left out.
+    RUNS must be the test's own, and RESULTS where it matters: what is done there is left out.
     """
     assert "RUNS" in environment
     lines = run(MULTIRUNNER / script, *options, "--dry-run", **environment).splitlines()
-    return [parse(shlex.split(line)[2:]) for line in lines if line.startswith("+ ")]
+    return [parse(shlex.split(line)[2:]) for line in lines if line.startswith("+ python3 ")]
 
 
 @pytest.mark.parametrize("script", ["ucf101_7_mobilenet.sh", "ucf101_7_tuning.sh"])
@@ -300,8 +301,9 @@ def test_second_edition_is_the_one_of_its_protocol():
     assert all(result.startswith(f"{args.checkpoint_dir}/") for result, args in probes)
 
 
-def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labels():
-    jobs = would_run("second_edition.sh", "--pools", WEIGHTS="w", SPLITS="split2", RUNS="new")
+def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labels(tmp_path):
+    places = {"SPLITS": "split2", "RUNS": "new", "RESULTS": tmp_path}
+    jobs = would_run("second_edition.sh", "--pools", WEIGHTS="w", **places)
     assert [module for module, _ in jobs] == ["train_team_net", "study.few_labels"] * 6
     for (_, backbone), (_, exits) in zip(jobs[::2], jobs[1::2]):
         for args in (backbone, exits):
@@ -311,58 +313,92 @@ def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labe
         assert exits.unlabelled.name == f"{exits.data_name}_split2_train_pool2.txt"
         folder = f"{backbone.checkpoint_dir}/{backbone.data_name}/streams/split2"
         assert exits.pretrained == f"{folder}_seed{backbone.random_seed}/best.pt"
-        assert exits.out.name == exits.data_name
         assert exits.exits == [1, 2, 3, 4] and exits.ic_pool == "mean"
     assert len({args.pretrained for module, args in jobs[1::2]}) == 6
+    assert len({args.out for module, args in jobs[1::2]}) == 6
+    rows = tmp_path / "few_labels/jhmdb_21/split2/backbone3"
+    lines = run(MULTIRUNNER / "second_edition.sh", "--pools", "--dry-run", **places).splitlines()
+    (copy,) = (line.split() for line in lines if line.endswith(str(rows)))
+    made = Path("new/pools/split2/backbone3/jhmdb_21/few_labels")
+    assert copy[1:4] == ["cp", f"{made}/cases.csv", f"{made}/recordings.csv"]
+    assert jobs[-1][1].out == made
 
 
-def test_tables_of_the_second_edition_are_of_the_backbones_that_are_there(tmp_path):
-    runs, results = tmp_path / "runs", tmp_path / "results"
-    for backbone, splits in {1: ("split1", "split3"), 3: ("split2",)}.items():
-        (results / f"jhmdb_21/backbone{backbone}").mkdir(parents=True)
-        for split in splits:
-            run_of = runs / f"backbone{backbone}/jhmdb_21/prog_kd/{split}_seed1"
-            run_of.mkdir(parents=True)
-            (run_of / "logits.pt").touch()
-    probe = runs / "probes/2/jhmdb_21/i_frame_probe/split1_seed1"
-    for run_of in (probe, probe.with_name("split2_seed1"), runs / "probes/2/ucf101_13/a"):
-        run_of.mkdir(parents=True)
-    (probe / "result.json").touch()
-    jobs = would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results)
-    by_name = dict(jobs)
-    assert by_name["study.frontier"].probes == [probe]
-    over_time = [args for module, args in jobs if module == "study.over_time"]
-    assert [[run.name for run in args.runs] for args in over_time] == [
-        ["split1_seed1", "split3_seed1"],
-        ["split2_seed1"],
-    ]
-    assert [run.name for run in by_name["study.drops"].runs] == [
-        *("split1_seed1", "split3_seed1", "split2_seed1"),
-    ]
-    assert by_name["study.drops"].timings is None
-    for name in ("study.teacher_order", "study.frontier"):
-        assert [path.name for path in by_name[name].studies] == ["backbone1", "backbone3"]
+@pytest.mark.parametrize("rows, options", [("", ()), ("few_labels/", ("--pools",))])
+def test_a_unit_that_has_its_rows_is_done_though_its_runs_are_gone(rows, options, tmp_path):
+    places = {"SPLITS": "split2", "RUNS": tmp_path / "runs", "RESULTS": tmp_path}
+    places["BACKBONES"] = "2"
+    done = tmp_path / rows / "jhmdb_21/split2/backbone2/recordings.csv"
+    before = would_run("second_edition.sh", *options, **places)
+    done.parent.mkdir(parents=True)
+    done.touch()
+    jobs = would_run("second_edition.sh", *options, **places)
+
+    def units(jobs):
+        folders = {"data_name", "checkpoint_dir"}
+        return {
+            (args.data_name, args.checkpoint_dir.name)
+            for _, args in jobs
+            if folders <= vars(args).keys()
+        }
+
+    assert units(before) - units(jobs) == {("jhmdb_21", "backbone2")}
+    if not options:
+        every = commands_of("second_edition.sh", WEIGHTS="w", **places)
+        assert str(done) in [result for result, *_ in every], "a row of it can run again"
+
+
+def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
+    places = {"RUNS": "gone", "RESULTS": tmp_path}
+    units = [tmp_path / f"jhmdb_21/{unit}" for unit in ("split1/backbone1", "split2/backbone3")]
+    for unit in units:
+        unit.mkdir(parents=True)
+        (unit / "exits.csv").touch()
+    jobs = would_run("second_edition.sh", "--tables", **places)
+    assert [module for module, _ in jobs] == ["study.teacher_order", "study.frontier"]
+    assert all(args.studies == units for _, args in jobs)
+    for name in ("recordings.csv", "drops.csv"):
+        (units[1] / name).touch()
+    jobs = would_run("second_edition.sh", "--tables", **places)
     compared = [args for module, args in jobs if module == "study.compare"]
     assert {args.resample for args in compared} == {"backbone"}
+    assert all(args.runs == [units[1] / "recordings.csv"] for args in compared)
     assert len({args.out for args in compared}) == len(compared) == 7
     assert [args.mean_over for args in compared] == ["videos"] * 6 + ["classes"]
+    by_name = dict(jobs)
+    assert by_name["study.drops"].runs == [units[1] / "drops.csv"]
     assert not {"study.label_gain", "study.confusions"} & by_name.keys()
-    (results / "few_labels/jhmdb_21").mkdir(parents=True)
-    (results / "few_labels/jhmdb_21/recordings.csv").touch()
-    (results / "jhmdb_21/timings.csv").touch()
-    jobs = dict(would_run("second_edition.sh", "--tables", RUNS=runs, RESULTS=results))
-    assert jobs["study.label_gain"].studies == [results / "few_labels/jhmdb_21"]
-    assert jobs["study.drops"].timings == results / "jhmdb_21/timings.csv"
+    few = tmp_path / "few_labels/jhmdb_21/split3/backbone2"
+    few.mkdir(parents=True)
+    (few / "recordings.csv").touch()
+    jobs = dict(would_run("second_edition.sh", "--tables", **places))
+    assert jobs["study.label_gain"].folders == [few]
 
 
-def test_errors_within_the_halves_are_counted_where_two_encoders_made_them(tmp_path):
-    results = tmp_path / "results"
-    for backbone in (1, 2):
-        (results / f"ucf101_13/backbone{backbone}").mkdir(parents=True)
-        run_of = tmp_path / f"runs/backbone{backbone}/ucf101_13/prog_kd/split2_seed1"
-        run_of.mkdir(parents=True)
-        (run_of / "logits.pt").touch()
-    jobs = dict(would_run("second_edition.sh", "--tables", RUNS=tmp_path / "runs", RESULTS=results))
-    args = jobs["study.confusions"]
-    assert len(args.runs) == 2 and args.first == 7
-    assert args.out == results / "ucf101_13/confusions.csv"
+def test_rows_of_a_unit_are_what_its_tables_read(tmp_path):
+    places = {"RUNS": "new", "RESULTS": tmp_path, "SPLITS": "split1", "BACKBONES": "2"}
+    (tmp_path / "jhmdb_21").mkdir()
+    (tmp_path / "jhmdb_21/timings.csv").touch()
+    jobs = would_run("second_edition.sh", **places)
+    study = tmp_path / "ucf101_13/split1/backbone2"
+    ours, theirs = (
+        {module: args for module, args in jobs if str(unit) in str(getattr(args, "out", ""))}
+        for unit in (study, tmp_path / "jhmdb_21/split1/backbone2")
+    )
+    assert ours.keys() - theirs.keys() == {"study.confusions"}  # where two encoders made the videos
+    assert ours["study.confusions"].first == 7
+    assert ours["study.drops"].timings is None
+    assert theirs["study.drops"].timings == tmp_path / "jhmdb_21/timings.csv"
+    assert len(ours["study.drops"].runs) == 6 and ours["study.collect"].out == study
+    counted = [args for module, args in jobs if module == "study.compare"]
+    assert counted[0].recordings == study / "recordings.csv"
+    sides = {side for pair in counted[0].pair for side in pair}
+    for args in (args for module, args in tables_of(study) if module == "study.compare"):
+        assert {side for pair in args.pair for side in pair} <= sides
+
+
+def tables_of(study):
+    study.mkdir(parents=True)
+    for name in ("recordings.csv", "exits.csv"):
+        (study / name).touch()
+    return would_run("second_edition.sh", "--tables", RUNS="new", RESULTS=study.parents[2])
