@@ -1,8 +1,8 @@
 """Do the errors of a network stay within one of two sets of classes? They would if the sets differ
 in something else than what they show, for example in the encoder that their videos went through.
 
-    python -m study.confusions runs/backbone*/ucf101_13/prog_kd/split*_seed1 --first 7 \\
-        --out results/ucf101_13/confusions.csv
+    python -m study.confusions runs/ucf101_13/prog_kd/split*_seed1 --first 7 --out confusions.csv
+    python -m study.confusions results/*/confusions.csv --first 7 --out confusions.md
 
 RUN: folders with logits.pt of save_logits.py, one of each backbone, or files that this command
 wrote, whose runs may be gone. The first set is the classes 0 .. N - 1. For each stream and their

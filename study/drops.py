@@ -1,7 +1,8 @@
 """What thresholds save for a drop of top-1 that the user allows, over backbones.
 
-    python -m study.drops runs/backbone*/ucf101_13/prog_kd/split*_seed* --drops 1 2 5 \\
-        --route streams_then_time --timings results/timings.csv --out results/ucf101_13/drops.csv
+    python -m study.drops runs/ucf101/prog_kd/split1_seed* --drops 1 2 5 \\
+        --route streams_then_time --timings results/timings.csv --out results/split1/drops.csv
+    python -m study.drops results/split*/drops.csv --out results/drops.md
 
 RUN: folders with logits.pt of save_logits.py and wise.json, or files that this command wrote, whose
 runs may be gone. One threshold common to all points is chosen on held-out videos, and reported on

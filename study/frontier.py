@@ -1,6 +1,6 @@
 """What a user would pick: top-1 against GMACs of exits, segments, single streams and the probe.
 
-    python -m study.frontier results/ucf101_13/backbone1 results/ucf101_13/backbone2 \\
+    python -m study.frontier results/ucf101_13/split*/backbone* \\
         --method prog_kd --out results/ucf101_13/frontier.csv --figures figures/ucf101_13
 
 STUDY: folders of study.collect of one data set, each with a backbone of one or more splits, with
