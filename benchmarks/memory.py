@@ -5,7 +5,7 @@
 A process for each case, which take turns with one step each on the same random clips:
 
     given back     glibc gives freed memory back to the system, as PyTorch has it
-    kept           as the scripts do (training.on_cpu)
+    kept           as the scripts do (training.memory)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.measuring import capability, interleaved_medians
 from benchmarks.random_network import add_network_options
 from benchmarks.train_step import make_step
 from coviar.command import run
-from training.on_cpu import keep_freed_memory
+from training.memory import keep_freed_memory
 from training.options import make_parser, positive_int
 
 GIVEN_BACK, KEPT = "given back", "kept"

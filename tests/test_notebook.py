@@ -57,7 +57,7 @@ def test_it_runs_and_writes_every_figure_and_table(
     row = {"data": "many", "family": "depth", "way": "exit1", "gmacs": 0.5, "top1_pct": 50.0}
     row.update(std_over_backbones_pct=3.0, backbones=9, method="prog_kd", command="c")
     pd.DataFrame([row]).to_csv(results / "many/frontier.csv", index=False)
-    gain = {"study": "many", "teacher": "fused", "per_class": "1", "wrong_pct": 0, "unlabelled": 1}
+    gain = {"data": "many", "teacher": "fused", "per_class": "1", "wrong_pct": 0, "unlabelled": 1}
     gain.update(
         top1_pct=40.0, labels_top1_pct=30.0, difference_pct=10.0, low_pct=5.0, high_pct=14.0
     )

@@ -14,7 +14,7 @@ from training.on_cpu import prepare_for_training
 FREES = """
 import sys
 import numpy as np
-from training.on_cpu import keep_freed_memory
+from training.memory import keep_freed_memory
 
 def resident_mb():
     with open("/proc/self/statm") as file:

@@ -155,7 +155,6 @@ VALUES = {
     **dict.fromkeys(("benchmarks.timings --data-root", "benchmarks.timings --test-list"), ANY),
     **dict.fromkeys(("benchmarks.over_time --probe", "benchmarks.timings --data-name"), ANY),
     "--probe": MISSING,
-    "--probes": MISSING,
     "--q": ("0", "32", "x"),
     "--random_seed": FROM_0,
     "--radii": SCALE,

@@ -9,7 +9,7 @@ import torch
 
 from models import precision
 from training import distributed
-from training.on_cpu import keep_freed_memory
+from training.memory import keep_freed_memory
 from training.options import HELDOUT, IMAGENET
 from training.recipes import ANY
 
