@@ -158,13 +158,18 @@ pools() {
     echo "job $rows/recordings.csv cp $runs/$set/few_labels/cases.csv $runs/$set/few_labels/recordings.csv $rows"
 }
 
-# The jobs of one unit, by what makes them; of a unit with all its rows none, but for `all`.
+# The jobs of one unit, by what makes them; of a unit with all its rows none, but for `all`. With --keep-going
+# its last job, which says that all rows are there, runs only if none of the unit's jobs failed.
 unit() { # jobs_of_unit FOLDER_OF_ROWS
-    if [ "$wanted" != all ] && [ -f "$2/recordings.csv" ]; then
+    if [ "$wanted" = all ]; then
+        "$1"
+    elif [ -f "$2/recordings.csv" ]; then
         echo "# $2 has all rows"
     else
-        echo "# $2"
-        "$1"
+        # shellcheck disable=SC2016 # both are variables of the job file
+        echo 'failed_before=$failed'
+        # shellcheck disable=SC2016
+        "$1" | sed '/^job [^ ]*recordings.csv /s/^/[ "$failed" -gt "$failed_before" ] || /'
     fi
 }
 

@@ -348,6 +348,26 @@ def test_a_unit_that_has_its_rows_is_done_though_its_runs_are_gone(rows, options
         assert str(done) in [result for result, *_ in every], "a row of it can run again"
 
 
+def test_rows_of_a_unit_that_failed_are_not_taken_for_whole(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    made = runs / "pools/split2/backbone2/jhmdb_21/few_labels"
+    made.mkdir(parents=True)
+    for name in ("cases.csv", "recordings.csv"):  # of the cases that had run
+        (made / name).touch()
+    places = {"RUNS": runs, "RESULTS": results, "SPLITS": "split2", "SETS": "jhmdb_21"}
+    places["BACKBONES"] = "2"
+    options = "--pools", "--keep-going"
+    script = MULTIRUNNER / "second_edition.sh"
+    run(script, *options, fails=True, PYTHON="false", **places)
+    assert not results.exists()
+    done = runs / "pools/split2/backbone2/jhmdb_21/streams/split2_seed2"
+    done.mkdir(exist_ok=True)
+    (done / "result.json").touch()
+    run(script, *options, PYTHON="true", **places)
+    rows = results / "few_labels/jhmdb_21/split2/backbone2"
+    assert {path.name for path in rows.iterdir()} == {"cases.csv", "recordings.csv"}
+
+
 def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
     places = {"RUNS": "gone", "RESULTS": tmp_path}
     units = [tmp_path / f"jhmdb_21/{unit}" for unit in ("split1/backbone1", "split2/backbone3")]
