@@ -147,11 +147,14 @@ def read_study(folder: str | os.PathLike) -> Study:
 
 
 def find_studies(results: str | os.PathLike) -> list[Path]:
-    """Folders of studies: `results` itself, or those right below it."""
+    """Folders of studies: `results` itself, or those right below it that have all their files.
+
+    A study that is kept without its largest table, decisions.csv, is none to draw.
+    """
     results = Path(results)
-    return sorted(
-        path.parent for path in [*results.glob("exits.csv"), *results.glob("*/exits.csv")]
-    )
+    below = [path.parent for path in results.glob("*/exits.csv")]
+    whole = [folder for folder in below if all((folder / name).is_file() for name in STUDY_COLUMNS)]
+    return sorted([*(path.parent for path in results.glob("exits.csv")), *whole])
 
 
 def where(table: pd.DataFrame, **equal: object) -> pd.DataFrame:

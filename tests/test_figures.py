@@ -1,6 +1,7 @@
 """Figures and tables of a study: what they show against sums written out by hand."""
 
 import csv
+import shutil
 import statistics
 
 import matplotlib.image
@@ -390,5 +391,8 @@ def test_studies_are_found_in_results_and_below(synthetic_study, tmp_path):
     assert summary.find_studies(synthetic_study.parent) == [synthetic_study]
     assert summary.find_studies(synthetic_study) == [synthetic_study]
     assert summary.find_studies(tmp_path) == []
+    slim = shutil.copytree(synthetic_study, tmp_path / "slim")
+    (slim / "decisions.csv").unlink()
+    assert summary.find_studies(tmp_path) == [] and summary.find_studies(slim) == [slim]
     with pytest.raises(FileNotFoundError, match="runs.csv is missing; python -m study.collect"):
         summary.read_study(tmp_path)
