@@ -9,6 +9,7 @@ from __future__ import annotations
 
 ALL = "all"  # in the column exit: every video, wherever it leaves
 RUN = ["data", "split", "seed", "method"]
+BACKBONE = ["data", "split", "backbone_digest"]
 # Empty where nobody measured them.
 TIMES = ["decode_ms", "network_ms"]
 _SCORE = ["exit", "top1_pct", "share_pct", "gmacs", *TIMES, "num_videos"]

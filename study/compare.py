@@ -42,7 +42,7 @@ from coviar.command import run
 from early_exit import wise
 from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
-from study import recordings
+from study import columns, recordings
 from study.paired import Difference, over_backbones, paired_difference
 from study.run_tables import write_rows
 from study.sides import Runs, Side, load_runs
@@ -112,7 +112,7 @@ def compare_backbones(
     rows = []
     for data, of_data in table.groupby("data"):
         sums, counts, top1 = [], [], []
-        for _, own in of_data.groupby(recordings.BACKBONE):
+        for _, own in of_data.groupby(columns.BACKBONE):
             videos = own["num_videos"]
             weights = 1.0
             if mean_over == CLASSES:

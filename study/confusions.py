@@ -25,8 +25,8 @@ from coviar.command import run
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.wise import FULL
 from models import STREAMS
+from study.columns import BACKBONE
 from study.paired import over_backbones
-from study.recordings import BACKBONE
 from study.run_tables import read_rows
 from study.tables import write_rows_or_table
 from training.options import make_parser, positive_int, refusing

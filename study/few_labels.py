@@ -33,6 +33,7 @@ from tqdm import tqdm
 from coviar.command import run
 from early_exit.groups import groups_of
 from models.team_net_ic import TeamNetIC
+from study.columns import BACKBONE
 from study.run_tables import read_rows, write_rows
 from training import options, train_options
 from training.distillation import Schedule
@@ -48,7 +49,6 @@ BUDGET = RECIPES["train_prog_kd"][ANY]
 LABELS = "labels"
 TEACHERS = {"fused": "fused", "prog_kd": BUDGET.schedule}
 ALL = "all"
-BACKBONE = ["data", "split", "backbone_digest"]
 CASE = ["teacher", "per_class", "wrong_pct", "unlabelled"]
 CASES = [*BACKBONE, *CASE, "exit", "top1_pct", "std_over_seeds_pct", "seeds", "num_videos"]
 CASES += ["labelled", "backbone", "command"]

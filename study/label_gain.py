@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 
 from coviar.command import run
 from study import drawing
-from study.few_labels import ALL, BACKBONE, CASE, LABELS, RECORDINGS, TEACHERS
+from study.columns import BACKBONE
+from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS
 from study.paired import over_backbones
 from study.run_tables import write_rows
 from study.tables import to_markdown

@@ -14,10 +14,10 @@ import pandas as pd
 
 from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
+from study.columns import BACKBONE
 from study.run_tables import write_rows
 from study.sides import Side, load_runs
 
-BACKBONE = ["data", "split", "backbone_digest"]
 RECORDING = [*BACKBONE, "class_name", "recording", "num_videos", "seeds", "protocol"]
 
 
