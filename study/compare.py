@@ -14,13 +14,14 @@ have. A side is METHOD/COMBINATION; combinations are
 With `--against FOLDER` the second sides are runs below that folder, made with other options or on
 another backbone.
 
-Runs are paired by data, split and seed, test videos by name. A video's difference is its mean over
-seeds. The interval is a percentile bootstrap over videos within each split; with `--resample group`
-over groups, the videos of one recording. It says how much the difference would change with other
-test videos, not with other backbones. `--resample backbone` says both: it draws backbones, and in
-each the recordings of its test videos. A split may then have several backbones (name the folders of
-all), and each counts as one. `--recordings FILE` keeps how many videos of each recording each side
-has right. Such files stand for their runs, which may be gone:
+Runs are paired by data, split and seed, test videos by name. A video's difference, and whether it
+is right, is its mean over seeds; means are over the test videos of all splits. The interval is a
+percentile bootstrap over videos within each split; with `--resample group` over groups, the videos
+of one recording. It says how much the difference would change with other test videos, not with
+other backbones. `--resample backbone` says both: it draws backbones, and the recordings of their
+test videos, the same for all backbones of a split. A split may then have several (name the folders
+of all), and each counts as one. `--recordings FILE` keeps how many videos of each recording each
+side has right. Such files stand for their runs, which may be gone:
 
     python -m study.compare results/ucf101/*/recordings.csv --resample backbone --pair ...
 
@@ -43,7 +44,7 @@ from early_exit import wise
 from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
 from study import columns, recordings
-from study.paired import Difference, over_backbones, paired_difference
+from study.paired import Difference, by_unit, over_backbones, paired_difference
 from study.run_tables import write_rows
 from study.sides import Runs, Side, load_runs
 from study.tables import to_markdown, write_table
@@ -53,7 +54,7 @@ from training.provenance import command_line, print_result
 COLUMNS = [
     *("data", "first", "second", "against", "exit"),
     *("first_top1_pct", "second_top1_pct", "difference_pct"),
-    *("low_pct", "high_pct", "std_over_runs_pct", "runs", "num_videos"),
+    *("low_pct", "high_pct", "std_over_runs_pct", "std_over_splits_pct", "runs", "num_videos"),
     *("confidence_pct", "resample", "protocol", "command"),
 ]
 
@@ -89,9 +90,15 @@ def compare(
         for key, pair in zip(keys, pairs):
             alike[key[1]].append(pair)
         names = [same[0].names for same in alike.values()]
+        weights = [same[0].weights for same in alike.values()]
+        first_right, second_right = (
+            [np.stack([getattr(pair, name) for pair in same]) for same in alike.values()]
+            for name in ("first", "second")
+        )
         result = paired_difference(
-            [np.stack([p.first - p.second for p in same]) for same in alike.values()],
+            [a - b for a, b in zip(first_right, second_right)],
             names if resample == "video" else list(map(groups_of, names)),
+            weights,
             confidence_pct=pct,
         )
         about = {
@@ -99,8 +106,8 @@ def compare(
             **{"confidence_pct": pct, "resample": resample},
             "protocol": "; ".join(sorted({pair.protocol for pair in pairs})),
         }
-        top1 = ([getattr(p, side).mean(axis=0) for p in pairs] for side in ("first", "second"))
-        rows += _rows(about, pairs[0].points, *(np.mean(values, axis=0) for values in top1), result)
+        top1 = (_mean_right(right, weights) for right in (first_right, second_right))
+        rows += _rows(about, pairs[0].points, *top1, result)
     return rows
 
 
@@ -111,28 +118,28 @@ def compare_backbones(
     points = recordings.common_points(table, first, second)
     rows = []
     for data, of_data in table.groupby("data"):
-        sums, counts, top1 = [], [], []
-        for _, own in of_data.groupby(columns.BACKBONE):
-            videos = own["num_videos"]
-            weights = 1.0
+        splits, units, top1 = [], [], []
+        for backbone, own in of_data.groupby(columns.BACKBONE):
+            weights = own["num_videos"].to_numpy(float)
             if mean_over == CLASSES:
-                of_class = videos.groupby(own["class_name"]).transform("sum")
-                weights = videos.sum() / (own["class_name"].nunique() * of_class)
-            right = [
-                own[[f"{side} {point}" for point in points]].mul(weights / own["seeds"], axis=0)
+                weights = weights / own.groupby("class_name")["num_videos"].transform("sum")
+            shares = [
+                own[[f"{side} {point}" for point in points]].div(
+                    own["seeds"] * own["num_videos"], axis=0
+                )
                 for side in (first, second)
             ]
-            top1.append([side.sum().to_numpy() / videos.sum() for side in right])
-            difference = pd.DataFrame(right[0].to_numpy() - right[1].to_numpy(), own["recording"])
-            sums.append(difference.groupby(level=0).sum().to_numpy())
-            counts.append(videos.groupby(own["recording"]).sum().to_numpy())
+            top1.append([np.average(side, axis=0, weights=weights) for side in shares])
+            difference = (shares[0].to_numpy() - shares[1].to_numpy())[None]
+            splits.append(backbone[1])
+            units.append(by_unit(difference, own["recording"], weights))
         about = {
-            **{"data": data, "runs": len(sums), "num_videos": int(sum(n.sum() for n in counts))},
+            **{"data": data, "runs": len(units), "num_videos": int(of_data["num_videos"].sum())},
             **{"confidence_pct": pct, "resample": BACKBONE},
             "protocol": "; ".join(sorted(of_data["protocol"].unique()))
             + (", mean over classes" if mean_over == CLASSES else ""),
         }
-        result = over_backbones(sums, counts, confidence_pct=pct)
+        result = over_backbones(splits, units, confidence_pct=pct)
         rows += _rows(about, points, *np.mean(top1, axis=0), result)
     return rows
 
@@ -149,14 +156,16 @@ def _rows(
             "difference_pct": result.mean[d],
             **{"low_pct": result.low[d], "high_pct": result.high[d]},
             "std_over_runs_pct": result.std_over_runs[d],
+            "std_over_splits_pct": result.std_over_splits[d],
         }
 
 
 class _Pair(NamedTuple):
     points: list[str]
     names: list[str]
-    first: np.ndarray  # (n, D) float, 1 where right, or the weight of the video
+    first: np.ndarray  # (n, D) float, 1 where right
     second: np.ndarray
+    weights: np.ndarray  # (n,) of the videos
     protocol: str
 
 
@@ -174,11 +183,17 @@ def _correct_pair(
         side.right(logits, names, points) for logits, side in ((ours, first), (theirs, second))
     ]
     protocol = " against ".join(sorted({logits.meta["protocol"] for logits in (ours, theirs)}))
+    weights = np.ones(len(names))
     if mean_over == CLASSES:
         weights = _class_weights(ours.part("test").labels)
-        correct = [weights[:, None] * right for right in correct]
         protocol += ", mean over classes"
-    return _Pair(points, names, *correct, protocol)
+    return _Pair(points, names, *correct, weights, protocol)
+
+
+def _mean_right(splits: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """(D,) the share that is right, as the difference weighs videos; splits: (seeds, n, D) each."""
+    videos = np.concatenate([right.mean(axis=0) for right in splits])
+    return np.average(videos, axis=0, weights=np.concatenate(weights))
 
 
 def _class_weights(labels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.wise import FULL
 from models import STREAMS
 from study.columns import BACKBONE
-from study.paired import over_backbones
+from study.paired import Units, over_backbones
 from study.run_tables import read_rows
 from study.tables import write_rows_or_table
 from training.options import make_parser, positive_int, refusing
@@ -110,12 +110,14 @@ def summary(rows: Sequence[dict]) -> pd.DataFrame:
     table = pd.DataFrame(rows).astype({"errors": int, "within": float, "even": float})
     found = {}
     for output, own in table.groupby("output", sort=False):
-        backbones = [part for _, part in own.groupby(BACKBONE)]
+        backbones = dict(list(own.groupby(BACKBONE)))
         beyond = over_backbones(
-            [(part["within"] - part["even"]).to_numpy()[:, None] for part in backbones],
-            [part["errors"].to_numpy() for part in backbones],
+            [split for _, split, _ in backbones],
+            [_units(part) for part in backbones.values()],
         )
-        shares = [part[["within", "even"]].sum() / part["errors"].sum() for part in backbones]
+        shares = [
+            part[["within", "even"]].sum() / part["errors"].sum() for part in backbones.values()
+        ]
         found[output] = {
             "errors": own["errors"].sum(),
             **(100 * pd.concat(shares, axis=1).mean(axis=1)).add_suffix("_pct"),
@@ -123,6 +125,12 @@ def summary(rows: Sequence[dict]) -> pd.DataFrame:
             "backbones": len(backbones),
         }
     return pd.DataFrame.from_dict(found, orient="index")
+
+
+def _units(errors: pd.DataFrame) -> Units:
+    """Of one backbone: how many more errors than if even stay in the set, of each recording."""
+    beyond = (errors["within"] - errors["even"]).to_numpy()[:, None]
+    return Units(errors["recording"].to_numpy(), beyond, errors["errors"].to_numpy())
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ from models import STREAMS
 from study import drawing, probes
 from study.probes import PROBE
 from study.run_tables import write_rows
-from study.summary import where
+from study.summary import read_table, where
 from study.tables import to_markdown
 from training.options import folder_name, make_parser
 from training.provenance import command_line, print_result
@@ -57,7 +57,7 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
             raise FileNotFoundError(
                 f"{folder / name} is missing; study.collect and study.over_time write it"
             )
-        return pd.read_csv(folder / name, dtype={"data": str, "split": str})
+        return read_table(folder / name, ["data", "split", "method"])
 
     exits = where(read("exits.csv"), part="test", combination="vanilla", method=method)
     if exits.empty:
@@ -117,10 +117,10 @@ def draw(rows: pd.DataFrame) -> Figure:
     axis.set_ylabel(drawing.TOP1)
     drawing.grid(axis)
     drawing.add_legend(figure, looks, columns=2)
-    number = rows["backbones"].max()
+    numbers = " or ".join(map(str, sorted(set(rows["backbones"]))))
     drawing.add_caption(
         figure,
-        f"{rows['data'].iloc[0]}: means over {number} backbones;",
+        f"{rows['data'].iloc[0]}: means over {numbers} backbones;",
         "bars are the sample standard deviation.",
     )
     return figure

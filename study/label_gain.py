@@ -25,14 +25,16 @@ from coviar.command import run
 from study import drawing
 from study.columns import BACKBONE
 from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS
-from study.paired import over_backbones
+from study.paired import by_unit, over_backbones
 from study.run_tables import write_rows
+from study.summary import read_table
 from study.tables import to_markdown
 from training.options import make_parser
 from training.provenance import command_line, print_result
 
 COLUMNS = ["data", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
-COLUMNS += ["low_pct", "high_pct", "std_over_backbones_pct", "backbones", "command"]
+COLUMNS += ["low_pct", "high_pct", "std_over_backbones_pct", "std_over_splits_pct"]
+COLUMNS += ["backbones", "command"]
 # Of the figure: what stands beside the labelled clips, what is varied and its words; teachers.
 PANELS = (("1", "per_class", "labelled clips a class"), ("0", "wrong_pct", "wrong labels (%)"))
 NAMES = {LABELS: "labels", "fused": "sum of streams", "prog_kd": "PKD's curriculum"}
@@ -46,7 +48,7 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     path = folder / "recordings.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; python -m study.few_labels writes it")
-    table = pd.read_csv(path, dtype=dict.fromkeys([*BACKBONE, *CASE, "recording"], str))
+    table = read_table(path, [*BACKBONE, *CASE, "recording"])
     exits = [name for name in table if name not in RECORDINGS]
     if list(table) != [*RECORDINGS, *exits] or not exits:
         raise ValueError(f"{path} is no file of study.few_labels")
@@ -73,12 +75,20 @@ def of_case(table: pd.DataFrame, case: dict) -> dict[tuple, pd.DataFrame]:
 
 def read_all(folders: Sequence[Path]) -> pd.DataFrame:
     """The tables of all folders. Raises as `read_recordings`, and ValueError where a backbone is in
-    two of them."""
-    table = pd.concat(map(read_recordings, folders), ignore_index=True)
+    two of them, or twice in one, and where they have other exits."""
+    tables = list(map(read_recordings, folders))
+    for folder, own in zip(folders, tables):
+        if list(own) != list(tables[0]):
+            raise ValueError(f"{folder}: {_exits(own)}, but {folders[0]}: {_exits(tables[0])}")
+    table = pd.concat(tables, ignore_index=True)
     repeated = table[table.duplicated([*BACKBONE, *CASE, "recording"])]
     if len(repeated):
         raise ValueError(f"{' '.join(repeated.iloc[0][BACKBONE])} is there twice: name it once")
     return table
+
+
+def _exits(table: pd.DataFrame) -> str:
+    return ", ".join(name for name in table if name not in (*RECORDINGS, "right"))
 
 
 def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
@@ -87,20 +97,21 @@ def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
         first, second = of_case(table, case), of_case(table, other)
         if first.keys() != second.keys():
             raise ValueError(f"{data}: {case} and {other} are of different backbones")
-        sums, counts, shares = [], [], []
+        units, shares = [], []
         for key in first:
             both = first[key].join(second[key]["right"].rename("right_labels"))
             videos = both["num_videos"].to_numpy()
             shares.append([np.average(both[c], weights=videos) for c in ("right", "right_labels")])
-            sums.append(((both["right"] - both["right_labels"]) * videos).to_numpy()[:, None])
-            counts.append(videos)
-        found = over_backbones(sums, counts)
+            gain = (both["right"] - both["right_labels"]).to_numpy()[None, :, None]
+            units.append(by_unit(gain, both.index, videos))
+        found = over_backbones([split for _, split, _ in first], units)
         top1, labels = 100 * np.mean(shares, axis=0)
         yield {
             **{"data": data, **case, "wrong_pct": other["wrong_pct"]},
             **{"top1_pct": top1, "labels_top1_pct": labels, "difference_pct": found.mean[0]},
             **{"low_pct": found.low[0], "high_pct": found.high[0]},
             "std_over_backbones_pct": found.std_over_runs[0],
+            "std_over_splits_pct": found.std_over_splits[0],
             **{"backbones": len(first), "command": command_line()},
         }
 
@@ -128,7 +139,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     looks = drawing.marks(list(NAMES.values()))
     names = list(dict.fromkeys(rows["data"]))
     size = drawing.ONE_COLUMN, 1.3 + 1.4 * len(names)
-    figure, axes = drawing.new_figure(*size, len(names), 2, sharey="row", sharex="col")
+    figure, axes = drawing.new_figure(*size, len(names), 2, sharey="row")
     for data, line in zip(names, axes):
         for axis, (unlabelled, varied, _) in zip(line, PANELS):
             part = rows[(rows["data"] == data) & (rows["unlabelled"] == unlabelled)]
@@ -153,7 +164,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     numbers = " or ".join(map(str, sorted(set(rows["backbones"]))))
     drawing.add_caption(
         figure,
-        f"Exits taught by labels or by the backbone's streams, means over exits 1 to 4 and "
+        f"Exits taught by labels or by the backbone's streams, means over the exits and "
         f"{numbers} backbones; bars are 95 % intervals of the gain over labels.",
     )
     return figure

@@ -17,6 +17,7 @@ from early_exit.logits import LogitsFile
 from study.columns import BACKBONE
 from study.run_tables import write_rows
 from study.sides import Side, load_runs
+from study.summary import read_table
 
 RECORDING = [*BACKBONE, "class_name", "recording", "num_videos", "seeds", "protocol"]
 
@@ -42,10 +43,10 @@ def load(paths: Sequence[Path], sides: Sequence[str]) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; study.compare --recordings writes it")
-    table = pd.read_csv(path, dtype=dict.fromkeys([*BACKBONE, "class_name", "recording"], str))
+    table = read_table(path, [*BACKBONE, "class_name", "recording", "protocol"])
     if list(table)[: len(RECORDING)] != RECORDING:
         raise ValueError(f"{path} is no file of study.compare --recordings")
-    return table.fillna({"backbone_digest": ""})
+    return table
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

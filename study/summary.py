@@ -109,6 +109,15 @@ class Study:
         return f"{row['goal']}, chosen on {row['select_on']} videos"
 
 
+def read_table(path: str | os.PathLike, texts: Sequence[str]) -> pd.DataFrame:
+    """A CSV file whose columns `texts` are text even where they look like a number or like a
+    missing value ("null"); an empty cell of the others is NaN."""
+    header = pd.read_csv(path, nrows=0).columns
+    missing = {name: [""] for name in header if name not in texts}
+    kinds = dict.fromkeys(texts, str)
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=missing)
+
+
 def read_study(folder: str | os.PathLike) -> Study:
     """The CSV files of a study, test videos only; raises FileNotFoundError or ValueError."""
     folder, tables = Path(folder), {}

@@ -4,6 +4,7 @@ import csv
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from early_exit import wise
@@ -63,15 +64,17 @@ def test_videos_of_one_group_are_drawn_together():
     assert apart.high - apart.low < (alone.high - alone.low) / 2
 
 
-def slow_hierarchy(backbones, groups, samples, rng):
+def slow_hierarchy(splits, backbones, groups, samples, rng):
     found = []
     for _ in range(samples):
+        drawn = {}
+        for split, names in zip(splits, groups):
+            drawn.setdefault(split, rng.choice(np.unique(names), len(np.unique(names))))
         means = []
         for b in rng.integers(len(backbones), size=len(backbones)):
-            names = sorted(set(groups[b]))
-            drawn = rng.choice(names, len(names))
             values = backbones[b].mean(axis=0)[:, 0]
-            videos = [values[i] for g in drawn for i in np.flatnonzero(groups[b] == g)]
+            of_split = drawn[splits[b]]
+            videos = [values[i] for g in of_split for i in np.flatnonzero(groups[b] == g)]
             means.append(np.mean(videos))
         found.append(100 * np.mean(means))
     return np.percentile(found, [2.5, 97.5])
@@ -79,14 +82,14 @@ def slow_hierarchy(backbones, groups, samples, rng):
 
 def test_interval_over_backbones_is_that_of_a_slow_hierarchical_bootstrap():
     rng = np.random.default_rng(4)
-    sizes = [40, 60, 50]
     backbones = [
         rng.choice([-1.0, 0.0, 1.0], (2, n, 1), p=[0.2 - b / 20, 0.5, 0.3 + b / 20])
-        for b, n in enumerate(sizes)
+        for b, n in enumerate([40, 60, 60])
     ]
-    groups = [rng.integers(0, 12, n) for n in sizes]
-    result = over_backbones(*zip(*map(by_unit, backbones, groups)))
-    low, high = slow_hierarchy(backbones, groups, 4000, rng)
+    groups = [rng.integers(0, 12, n) for n in (40, 60)]
+    groups.append(groups[1])
+    result = over_backbones("abb", list(map(by_unit, backbones, groups)))
+    low, high = slow_hierarchy("abb", backbones, groups, 4000, rng)
     assert result.mean[0] == pytest.approx(100 * np.mean([b.mean() for b in backbones]))
     assert result.low[0] == pytest.approx(low, abs=1) and result.high[0] == pytest.approx(
         high, abs=1
@@ -95,6 +98,63 @@ def test_interval_over_backbones_is_that_of_a_slow_hierarchical_bootstrap():
     assert result.std_over_runs[0] == pytest.approx(spread)
     videos = paired_difference(backbones, groups)
     assert result.high - result.low > videos.high - videos.low, "backbones add their own spread"
+
+
+def test_backbones_of_one_split_see_the_same_videos_drawn():
+    """Nine backbones that say the same tell no more than one of each split."""
+    rng = np.random.default_rng(5)
+    names = [f"r{unit}" for unit in range(30)]
+    units = [by_unit(rng.choice([-1.0, 1.0], (1, 30, 1)), names) for _ in "abc"]
+    one = over_backbones("abc", units)
+    three = over_backbones([*"abc"] * 3, units * 3)
+    apart = over_backbones("abcdefghi", units * 3)
+    means = [100 * own.mean for own in units]
+    for result in (one, three, apart):
+        assert result.mean == pytest.approx(np.mean(means))
+        splits = 3 if result is not apart else 9
+        assert result.std_over_splits == pytest.approx(np.std(means * (splits // 3), ddof=1))
+    assert np.isnan(over_backbones("aaa", units).std_over_splits)
+    fixed = [units[0]] * 3
+    width = {
+        splits: float(np.ptp([r.low, r.high]))
+        for splits in ("aaa", "abc")
+        for r in [over_backbones(splits, fixed)]
+    }
+    # Of three draws of three backbones the shares' squares sum to 5/9 on average.
+    assert width["aaa"] == pytest.approx(width["abc"] * (9 / 5) ** 0.5, rel=0.1)
+
+
+def test_a_unit_that_a_backbone_lacks_weighs_nothing_there():
+    full = by_unit(np.ones((1, 4, 1)), list("abcd"))
+    part = by_unit(np.ones((1, 2, 1)), list("bd"))
+    result = over_backbones(["s", "s"], [full, part])
+    assert (result.mean, result.low, result.high) == (100, 100, 100)
+
+
+def test_a_difference_that_all_videos_share_has_no_interval():
+    """However unequal the classes' weights are."""
+    sizes = (40, 20, 10, 5, 2)
+    weights = np.concatenate([np.full(n, 1 / n) for n in sizes])
+    ones, names = np.ones((1, len(weights), 1)), [f"v{n}" for n in range(len(weights))]
+    for result in (
+        paired_difference([ones], [names], [weights]),
+        over_backbones("ab", [by_unit(ones, names, weights)] * 2),
+    ):
+        for value in (result.mean, result.low, result.high):
+            assert value == pytest.approx(100)
+
+
+def test_top1_and_difference_are_means_over_the_same_videos(tmp_path):
+    """Splits of 20 and of 200 videos."""
+    for split, videos in (("split1", 20), ("split2", 200)):
+        for method, quality in (("a", 1.5), ("b", 0.2)):
+            save(tmp_path, method, split=split, videos=videos, quality=quality)
+    runs = load_runs([tmp_path])
+    for row in compare.compare(
+        runs, runs, *map(Side.parse, ("a/vanilla", "b/vanilla")), "video", 95
+    ):
+        between = row["first_top1_pct"] - row["second_top1_pct"]
+        assert row["difference_pct"] == pytest.approx(between)
 
 
 def save(folder, method, seed=1, split="split1", shuffle=False, **changes):
@@ -314,3 +374,13 @@ def test_classes_of_few_videos_count_as_much_as_others(tmp_path):
         assert row["second_top1_pct"] == pytest.approx(200 / 3)
         assert row["difference_pct"] == pytest.approx(-100 / 3)
         assert "mean over classes" in row["protocol"]
+
+
+def test_names_like_missing_values_are_kept(tmp_path):
+    names = ["NA", "null", "None", ""]
+    values = {**dict.fromkeys(recordings.RECORDING, "1"), "class_name": names}
+    table = pd.DataFrame({**values, "recording": names, "a/vanilla full": [1, 2, 3, 4]})
+    recordings.write(tmp_path / "kept.csv", table)
+    again = recordings.load([tmp_path / "kept.csv"], [])
+    for column in ("class_name", "recording"):
+        assert again[column].tolist() == names
