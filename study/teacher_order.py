@@ -8,7 +8,9 @@ orders, by methods of their names: mv_residual_iframe, mv_iframe_residual ... (d
 has the command).
 
 Each measure of flatness gives an order of a backbone's streams, flattest first. top1_pct gives one,
-weakest first. `published` is motion vectors, residuals, I-frames. The CSV file has a row for each
+weakest first: of the part that flatness was measured on and, where STUDY has points.csv of
+study.over_time for streams that are only summed, of held-out videos, all segments read. `published`
+is motion vectors, residuals, I-frames. The CSV file has a row for each
 backbone, measure and exit, and for the mean of the exits: the rank among the six orders by test
 top-1 (a mean over seeds, without WISE), and the gain over the mean of the other five, in points.
 Means over backbones are printed. A measure that predicts nothing has the rank 3.5 and gains 0.
@@ -29,7 +31,7 @@ from models import STREAMS
 from study import flatness
 from study.columns import STUDY_COLUMNS
 from study.run_tables import write_rows
-from study.summary import where
+from study.summary import read_table, where
 from study.tables import spread, to_markdown
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -57,7 +59,8 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     path = study / "exits.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; python -m study.collect writes it")
-    exits = pd.read_csv(path, dtype=dict.fromkeys(_BACKBONE, str), keep_default_na=False)
+    texts = [*_BACKBONE, "method", "part", "combination", "exit"]
+    exits = read_table(path, texts)
     if list(exits.columns) != STUDY_COLUMNS[path.name]:
         raise ValueError(f"{path}: python -m study.collect writes it anew, with the right columns")
     exits = where(exits, part="test", combination="vanilla")
@@ -67,6 +70,7 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise FileNotFoundError(f"{study} has no flatness*.csv; study.flatness writes it")
     found = [row for file in files for row in flatness.read_flatness(file)]
     flat = pd.DataFrame(found, columns=flatness.COLUMNS).astype({"value": float})
+    flat = pd.concat([flat, *_heldout_top1(study / "points.csv", flat)], ignore_index=True)
     measured, trained = (set(map(tuple, table[_BACKBONE].values)) for table in (flat, exits))
     if not measured | trained:
         raise ValueError(f"{study}: no exits of the orders {', '.join(ORDERS)}, and no flatness")
@@ -75,6 +79,25 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         name = " ".join([str(study), *backbone])
         _check(name, where(exits, **own), where(flat, **own))
     return exits, flat
+
+
+def _heldout_top1(path: Path, flat: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Rows as flatness has them, of the streams on all segments, for each backbone of `flat` whose
+    held-out top-1 study.over_time counted and study.flatness did not."""
+    if not path.is_file():
+        return
+    points = read_table(path, [*_BACKBONE, "point"])
+    points = where(points, part="heldout", evidence="logits")
+    points[["stream", "segments"]] = points["point"].str.extract(r"^(.*)@(\d+)$").to_numpy()
+    points = points[points["stream"].isin(STREAMS)].astype({"segments": int})
+    for backbone, own in flat.groupby(_BACKBONE, sort=False):
+        alone = where(points, **dict(zip(_BACKBONE, backbone)))
+        alone = alone[alone["segments"] == alone["segments"].max()]
+        if set(alone["stream"]) == set(STREAMS) and where(own, part="heldout").empty:
+            top1 = alone.groupby("stream")["top1_pct"].mean()
+            rows = own.drop_duplicates("stream").set_index("stream", drop=False)
+            about = {"measure": "top1_pct", "part": "heldout", "radius": "", "draws": ""}
+            yield rows.assign(**about, value=top1, std_error="").reset_index(drop=True)
 
 
 def _check(name: str, exits: pd.DataFrame, flat: pd.DataFrame) -> None:

@@ -69,6 +69,25 @@ def study(tmp_path):
     return folder
 
 
+def test_weakest_first_is_read_from_heldout_videos(study, tmp_path, capsys):
+    """points.csv of study.over_time has streams on one segment and on all."""
+    top1 = {"iframe@1": 10, "mv@1": 90, "iframe@4": 60, "mv@4": 80, "residual@4": 70, "full": 95}
+    columns = ["data", "split", "part", "evidence", "point", "top1_pct"]
+    rows = [
+        dict(zip(columns, ("toy", "split1", part, evidence, point, value + shift)))
+        for part, evidence, shift in (("heldout", "logits", 0), ("test", "logits", 5))
+        for point, value in top1.items()
+    ]
+    rows += [{**row, "evidence": "probability", "top1_pct": 1} for row in rows]
+    write_rows(study / "points.csv", columns, rows)
+    call(teacher_order, study, "--out", tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["part"] == "heldout"]
+    assert {(row["split"], row["measure"], row["order"]) for row in found} == {
+        ("split1", "top1_pct", "iframe_residual_mv")
+    }
+
+
 def test_orders_ranks_and_gains(study, tmp_path, capsys):
     call(teacher_order, study, "--out", tmp_path / "out.csv")
     with open(tmp_path / "out.csv", newline="") as file:
