@@ -16,12 +16,13 @@ Every case takes as many steps as one of both lists: what has fewer clips repeat
 labels and heads depend on the seed; all cases see the same ones. The last epoch is kept, test
 videos choose nothing. Rows are added to cases.csv (per case and exit, means over seeds) and to
 recordings.csv (per case and recording of the test list, for study.label_gain); a case whose rows
-are there is not trained again.
+are there is not trained again. settings.json beside them has the seeds, views, exits and lists.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 from coviar.command import run
+from coviar.files import write_json
 from early_exit.groups import groups_of
 from models.team_net_ic import TeamNetIC
 from study.columns import BACKBONE
@@ -145,6 +147,7 @@ def add_cases(args: argparse.Namespace) -> int:
     paths = {args.out / "cases.csv": CASES, args.out / "recordings.csv": [*RECORDINGS, *names]}
     script = "study.few_labels with these exits"
     tables = [read_rows(path, columns, script) for path, columns in paths.items()]
+    _check_settings(args, bool(tables[0]))
     frozen = open_frozen(args)
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))
     known = [*BACKBONE, *CASE, "exit"]
@@ -156,6 +159,8 @@ def add_cases(args: argparse.Namespace) -> int:
     ]
     if not missing:
         return 0
+    keys = {tuple({**about, **case.key}.values()) for case in missing}  # half written, if any
+    tables[1] = [row for row in tables[1] if tuple(row[n] for n in known[:-1]) not in keys]
     banks = [frozen.views("train"), frozen.views("unlabelled")]
     for bank in banks:
         bank.prepare(args.views)
@@ -180,6 +185,26 @@ def add_cases(args: argparse.Namespace) -> int:
         for (path, columns), rows in reversed(list(zip(paths.items(), tables))):
             write_rows(path, columns, rows)
     return len(missing)
+
+
+def _check_settings(args: argparse.Namespace, holds_rows: bool) -> None:
+    """Keep what decides about every row in settings.json; raise ValueError where the rows that are
+    there were made with other settings."""
+    path = args.out / "settings.json"
+    names = ("seeds", "views", "exits", "ic_pool", "lists")
+    settings = json.loads(json.dumps({name: getattr(args, name) for name in names}))
+    if not path.is_file():
+        if holds_rows:
+            print(f"note: {args.out} does not say with which seeds, views and lists; not checked")
+        write_json(path, settings)
+        return
+    before = json.loads(path.read_text())
+    changed = [f"{name} {before.get(name)}" for name in names if settings[name] != before.get(name)]
+    if changed:
+        raise ValueError(
+            f"{path}: the rows beside it were made with other settings ({'; '.join(changed)}):"
+            " use those, or another --out"
+        )
 
 
 def case_rows(

@@ -101,12 +101,28 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     call(few_labels, *words, "--out", out)
     assert '"trained": 0' in capsys.readouterr().out
     assert (out / "cases.csv").read_bytes() == before
+    # Interrupted between the two files: the last case stands in one of them only.
+    (out / "cases.csv").write_text("".join(before.decode().splitlines(keepends=True)[:-2]))
+    call(few_labels, *words, "--out", out)
+    assert '"trained": 1' in capsys.readouterr().out
+    assert pd.read_csv(out / "recordings.csv").equals(table)
+    with pytest.raises(SystemExit):
+        call(few_labels, *words, "--seeds", 1, "--out", out)
+    assert "settings.json: the rows beside it were made with other settings (seeds [1, 2])" in (
+        capsys.readouterr().err
+    )
     (out / "cases.csv").write_text("a,b\n")
     with pytest.raises(SystemExit):
         call(few_labels, *words, "--out", out)
     assert "name another --out" in capsys.readouterr().err
     (out / "cases.csv").write_bytes(before)
 
+    other = tmp_path / "other"
+    other.mkdir()
+    table.drop(columns="exit3").to_csv(other / "recordings.csv", index=False)
+    with pytest.raises(SystemExit):
+        call(label_gain, out, other, "--out", tmp_path / "gains.csv")
+    assert f"{other}: exit1, but {out}: exit1, exit3" in capsys.readouterr().err
     call(label_gain, out, "--out", tmp_path / "gains.csv", "--figures", tmp_path)
     assert {path.name for path in tmp_path.glob("few_labels.*")} == {
         "few_labels.png",
