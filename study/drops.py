@@ -113,7 +113,7 @@ def check_once(rows: Sequence[dict]) -> None:
     """Raise ValueError where a run is named twice."""
     known = set()
     for row in rows:
-        key = tuple(str(row[name]) for name in (*RUN, "backbone", *CASE))
+        key = tuple(str(row.get(name, "")) for name in (*RUN, "backbone", *CASE, "guarantee"))
         if key in known:
             raise ValueError(f"{' '.join(key[:4])} is there twice: name each run once")
         known.add(key)
@@ -156,6 +156,9 @@ def _outcome(tables: RunTables, policy: Policy, full_ms: float | None) -> dict:
 def summary(rows: Sequence[dict]) -> pd.DataFrame:
     """A row of each case: means and standard deviations over backbones, seeds averaged."""
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    promised = table["chosen"] == PROMISED
+    guarantees = table.loc[promised, "guarantee"].astype(float).map("{:g}".format)
+    table.loc[promised, "chosen"] += " " + guarantees
     table["drop_pct"] = table["full_top1_pct"] - table["top1_pct"]
     values = ["drop_pct", "kept_full", *SAVED]
     of_backbones = table.groupby([*CASE, "split", "backbone"], sort=False)[values].mean()

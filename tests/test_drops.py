@@ -9,6 +9,7 @@ import pytest
 import team_net_wise_all_acc
 import wise_team_net_logit
 from study import drops
+from study.run_tables import write_rows
 from study.timings import COLUMNS, network_of
 from tests.calls import call, refused
 from tests.synthetic_logits import make_logits_file
@@ -110,6 +111,18 @@ def test_where_videos_are_too_few_the_full_network_is_kept(tmp_path):
     for row in promised:
         assert row["kept_full"] == "1" and float(row["gmacs_saved_pct"]) == pytest.approx(0, abs=1)
         assert row["top1_pct"] == row["full_top1_pct"]
+
+
+def test_promises_of_other_guarantees_are_other_rows(tmp_path, capsys):
+    run = write_run(tmp_path / "run", videos=12)
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for file, guarantee in zip(files, (0.5, 0.9)):
+        call(drops, run, "--drops", 1, "--guarantee", guarantee, "--out", file)
+    counted = [row for row in read(files[0]) if row["chosen"] == "counted"]
+    write_rows(files[0], drops.COLUMNS, [r for r in read(files[0]) if r not in counted])
+    call(drops, *files, "--out", tmp_path / "both.md")
+    text = (tmp_path / "both.md").read_text()
+    assert text.count("promised 0.5") == text.count("promised 0.9") == 2
 
 
 def write_timings(path, model, times):
