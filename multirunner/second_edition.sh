@@ -27,6 +27,9 @@ RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --
 METHODS='team_ce ce_equal:labels prog_kd prog_kd_anti anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused mv_residual_iframe:mv:3,residual:3,iframe mv_iframe_residual:mv:3,iframe:3,residual residual_mv_iframe:residual:3,mv:3,iframe residual_iframe_mv:residual:3,iframe:3,mv iframe_mv_residual:iframe:3,mv:3,residual iframe_residual_mv:iframe:3,residual:3,mv'
 
 PAIRS='--pair prog_kd/vanilla team_ce/vanilla --pair ce_equal/vanilla anti_equal/vanilla --pair i_frame_equal/vanilla fused_equal/vanilla --pair prog_kd/wise:train_views prog_kd/wise'
+for order in mv_iframe_residual residual_mv_iframe residual_iframe_mv iframe_mv_residual iframe_residual_mv; do
+    PAIRS="$PAIRS --pair mv_residual_iframe/vanilla $order/vanilla"
+done
 
 # The AVI files of $1, below $2, as ucf101_6 was made.
 encode_like_ucf101_6() {
@@ -196,6 +199,11 @@ jobs() { # of, wanted
     done
 }
 
+# What is made of more units than have the file now stays as it is.
+all_have() { # FILES STUDIES
+    [ "$(echo "$1" | wc -w)" -eq "$(echo "$2" | wc -w)" ]
+}
+
 # The files of that name in the folders of units, a blank before each.
 having() { # NAME FOLDER
     for file in "$2"/split*/backbone*/"$1"; do
@@ -211,17 +219,20 @@ tables() {
         studies=$(having exits.csv "$results" | sed 's,/exits.csv,,g')
         [ -n "$studies" ] || continue
         drops=$(having drops.csv "$results") errors=$(having confusions.csv "$results")
-        [ -z "$errors" ] || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
+        ! all_have "$errors" "$studies" || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
         [ -z "$drops" ] || echo "job - python -m study.drops$drops --out $results/drops.md"
         echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
         echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures figures/$set"
-        compare="job - python -m study.compare$(having recordings.csv "$results") --resample backbone"
-        [ -n "$(having recordings.csv "$results")" ] || continue
+        recordings=$(having recordings.csv "$results")
+        all_have "$recordings" "$studies" || continue
+        compare="job - python -m study.compare$recordings --resample backbone"
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
             echo "$compare --pair prog_kd/vanilla $other/vanilla --out $results/comparisons/prog_kd_$other.csv"
         done
         echo "$compare --pair prog_kd/wise:train_views prog_kd/vanilla --pair prog_kd/wise prog_kd/vanilla" \
             "--out $results/comparisons/wise.csv"
+        echo "$compare --pair mv_residual_iframe/vanilla iframe_residual_mv/vanilla" \
+            "--pair mv_residual_iframe/vanilla residual_mv_iframe/vanilla --out $results/comparisons/orders.csv"
         [ "$set" != jhmdb_21 ] || # its classes have 12 to 20 test videos
             echo "$compare --pair prog_kd/vanilla team_ce/vanilla --pair prog_kd/vanilla ce_equal/vanilla" \
                 "--mean-over classes --out $results/comparisons/by_class.csv"

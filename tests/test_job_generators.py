@@ -380,11 +380,14 @@ def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
     for name in ("recordings.csv", "drops.csv"):
         (units[1] / name).touch()
     jobs = would_run("second_edition.sh", "--tables", **places)
+    assert "study.compare" not in dict(jobs), "older comparisons are of more backbones"
+    (units[0] / "recordings.csv").touch()
+    jobs = would_run("second_edition.sh", "--tables", **places)
     compared = [args for module, args in jobs if module == "study.compare"]
     assert {args.resample for args in compared} == {"backbone"}
-    assert all(args.runs == [units[1] / "recordings.csv"] for args in compared)
-    assert len({args.out for args in compared}) == len(compared) == 7
-    assert [args.mean_over for args in compared] == ["videos"] * 6 + ["classes"]
+    assert all(args.runs == [unit / "recordings.csv" for unit in units] for args in compared)
+    assert len({args.out for args in compared}) == len(compared) == 8
+    assert [args.mean_over for args in compared] == ["videos"] * 7 + ["classes"]
     by_name = dict(jobs)
     assert by_name["study.drops"].runs == [units[1] / "drops.csv"]
     assert not {"study.label_gain", "study.confusions"} & by_name.keys()
