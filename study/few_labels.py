@@ -16,7 +16,7 @@ Every case takes as many steps as one of both lists: what has fewer clips repeat
 labels and heads depend on the seed; all cases see the same ones. The last epoch is kept, test
 videos choose nothing. Rows are added to cases.csv (per case and exit, means over seeds) and to
 recordings.csv (per case and recording of the test list, for study.label_gain); a case whose rows
-are there is not trained again. settings.json beside them has the seeds, views, exits and lists.
+are there is not trained again. settings.json beside them says with which seeds, lists and so on.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ ALL = "all"
 CASE = ["teacher", "per_class", "wrong_pct", "unlabelled"]
 CASES = [*BACKBONE, *CASE, "exit", "top1_pct", "std_over_seeds_pct", "seeds", "num_videos"]
 CASES += ["labelled", "backbone", "command"]
+# What every row depends on beside the recipe, as options or resolved from them.
+SETTINGS = ["lists", "heldout", "select_on", "exits", "ic_pool", "views", "precision", "data_seed"]
+SETTINGS += ["no_flip", "independent_crops", "clips", "crops", "on_bad_video", "bank_dtype"]
+SETTINGS += ["on_the_fly"]
 RECORDINGS = [*BACKBONE, *CASE, "recording", "num_videos"]  # and a column of each exit
 
 
@@ -147,8 +151,8 @@ def add_cases(args: argparse.Namespace) -> int:
     paths = {args.out / "cases.csv": CASES, args.out / "recordings.csv": [*RECORDINGS, *names]}
     script = "study.few_labels with these exits"
     tables = [read_rows(path, columns, script) for path, columns in paths.items()]
-    _check_settings(args, bool(tables[0]))
     frozen = open_frozen(args)
+    _check_settings(args, bool(tables[0]))
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))
     known = [*BACKBONE, *CASE, "exit"]
     there = {tuple(row[name] for name in known) for row in tables[0]}
@@ -191,11 +195,11 @@ def _check_settings(args: argparse.Namespace, holds_rows: bool) -> None:
     """Keep what decides about every row in settings.json; raise ValueError where the rows that are
     there were made with other settings."""
     path = args.out / "settings.json"
-    names = ("seeds", "views", "exits", "ic_pool", "lists")
+    names = ("seeds", *SETTINGS)
     settings = json.loads(json.dumps({name: getattr(args, name) for name in names}))
     if not path.is_file():
         if holds_rows:
-            print(f"note: {args.out} does not say with which seeds, views and lists; not checked")
+            print(f"note: {args.out} does not say with which settings; that is not checked")
         write_json(path, settings)
         return
     before = json.loads(path.read_text())

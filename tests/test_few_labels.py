@@ -111,6 +111,9 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     assert "settings.json: the rows beside it were made with other settings (seeds [1, 2])" in (
         capsys.readouterr().err
     )
+    with pytest.raises(SystemExit):
+        call(few_labels, *words, "--independent-crops", "--out", out)
+    assert "(independent_crops False)" in capsys.readouterr().err
     (out / "cases.csv").write_text("a,b\n")
     with pytest.raises(SystemExit):
         call(few_labels, *words, "--out", out)
