@@ -29,7 +29,7 @@ from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
 from training import distributed
 from training.bank import Views, fill_share
-from training.checkpoint import BEST
+from training.checkpoint import BEST, weights_digest
 from training.features import Features
 from training.frozen import Frozen
 from training.options import (
@@ -171,6 +171,7 @@ def save_parts(
             "ic_pool": net.ic_pool,
             "backbone": str(frozen.path),
             "backbone_digest": frozen.digest,
+            "exits_digest": weights_digest(net.heads.state_dict()) if net.exits else None,
             "precision": args.precision,
             "data_seed": args.data_seed,
         },

@@ -28,6 +28,7 @@ from models import STREAMS
 SUFFIX = ".npz"
 REQUIRED = ("logits", "labels", "names")
 OPTIONAL = ("groups", "gmacs", "exit_names")
+OUTSIDE = "outside"  # the method in their meta
 
 
 def load_any(path: Path, test_path: Path | None = None) -> LogitsFile:
@@ -79,7 +80,7 @@ def _part(arrays: dict) -> Part:
 
 def _meta(path: Path, exits: int) -> dict:
     return {
-        **{"data": path.stem, "split": "", "seed": 0, "method": "outside"},
+        **{"data": path.stem, "split": "", "seed": 0, "method": OUTSIDE},
         **{"protocol": "outside logits, a video is one row", "command": "", "model": {}},
         **{"crop_size": 0, "exits": list(range(1, exits))},
     }

@@ -20,6 +20,7 @@ from dataset_team.sampling import reading_order
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
 from early_exit.policy import POLICY_NAME, Policy, load_policy
+from early_exit.policy_check import check_policy
 from early_exit.prediction import Prediction
 from early_exit.reading import SegmentReader
 from early_exit.route import point_names, route_gmacs
@@ -28,8 +29,9 @@ from early_exit.wise import FULL
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.graphs import make_graphs
 from models.inference import prepare_for_inference
-from models.over_time import check_network, early_exit_over_time, one_segment
+from models.over_time import early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
+from training.checkpoint import weights_digest
 from training.trained import Trained, load_trained
 
 # Graphs take a second or two to make, and save some 10 ms a video.
@@ -59,8 +61,9 @@ class Predictor:
         read_ahead: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ):
+        self.exits_digest = weights_digest(trained.net.heads.state_dict())  # before they are fused
         if policy is not None:
-            _check_policy(policy, trained)
+            check_policy(policy, trained, self.exits_digest)
         self.trained, self.as_is, self.clock = trained, as_is, clock
         self.fit, self.read_ahead = fit, read_ahead
         self.device = torch.device(device)
@@ -95,7 +98,7 @@ class Predictor:
 
     def with_policy(self, policy: Policy, read_ahead: int = 0) -> Predictor:
         """The same prepared network under another policy."""
-        _check_policy(policy, self.trained)
+        check_policy(policy, self.trained, self.exits_digest)
         other = copy.copy(self)
         other.read_ahead = read_ahead
         other._decide_by(policy)
@@ -287,20 +290,3 @@ def policy_beside(trained: Trained) -> Policy | None:
     """policy.json in the folder of the checkpoint; None without one, or without exits."""
     path = trained.path.parent / POLICY_NAME
     return load_policy(path) if trained.net.exits and path.is_file() else None
-
-
-def _check_policy(policy: Policy, trained: Trained) -> None:
-    if policy.route:
-        check_network(trained.net, policy.route)
-    missing = set(policy.exits) - set(trained.net.exits)
-    if missing and not policy.route:
-        raise ValueError(
-            f"the policy uses exits {policy.exits}, but {trained.path} has"
-            f" {trained.net.exits or 'none'}: calibrate one for it with team_net_wise_all_acc.py"
-        )
-    digest = policy.provenance.get("backbone_digest") or trained.digest
-    if digest != trained.digest:
-        raise ValueError(
-            f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
-            f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
-        )

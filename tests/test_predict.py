@@ -16,8 +16,10 @@ from conftest import REPO
 
 import predict
 import save_logits
+import team_net_wise_all_acc
 import train_team_ce
 import train_team_net
+import wise_team_net_logit
 from coviar import read_index
 from coviar.convert import FITS
 from coviar.reencode import reencode
@@ -34,6 +36,7 @@ from models import official, team_net
 from models.networks import build_network
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from study.collect import gather
 from tests import calls
 from tests.calls import call
 from tests.coviar_videos import pictures, write_video
@@ -313,6 +316,33 @@ def test_a_policy_of_another_network_is_refused(run, videos, refused, tmp_path):
     save_policy(tmp_path / "exits.json", dataclasses.replace(policy, exits=(2, 3)))
     assert "the policy uses exits (2, 3)" in refused(*words, tmp_path / "exits.json")
     assert "no such policy" in refused(*words, tmp_path / "none.json")
+    outside = dataclasses.replace(policy, provenance={"method": "outside", "data": "scores"})
+    save_policy(tmp_path / "outside.json", outside)
+    assert "logits of another network (scores)" in refused(*words, tmp_path / "outside.json")
+
+
+def test_exits_that_were_trained_again_have_neither_logits_nor_policy(
+    study, run, videos, ask, refused, capsys, tmp_path
+):
+    """Whatever was made of the old ones says so: predict.py, the policy scripts, the study."""
+    tree = tmp_path / "again"
+    ignored = shutil.ignore_patterns("views", "last.pt")
+    shutil.copytree(study / "runs/toy", tree / "toy", ignore=ignored)
+    run = tree / "toy/team_ce/split1_seed1"
+    for script in (wise_team_net_logit, team_net_wise_all_acc):
+        call(script, "--logits", run / "logits.pt")
+    words = [videos[0], "--checkpoint", run]
+    assert ask(*words)[0] == 0 and len(gather([tree]).used) == 2
+    content = load_checkpoint(run / "best.pt")
+    content["heads"]["1.bias"] += 1
+    save_checkpoint(run / "best.pt", content)
+    assert "the policy was calibrated on exits with the digest" in refused(*words)
+    assert ask(*words, "--threshold", 0.5)[0] == 0
+    for script in (wise_team_net_logit, team_net_wise_all_acc):
+        message = calls.refused(capsys, script, "--logits", run / "logits.pt")
+        assert "logits of other exits" in message and "run save_logits.py again" in message
+    with pytest.raises(ValueError, match="logits of other exits"):
+        gather([tree])
 
 
 def test_usage_errors(study, run, videos, refused, tmp_path):
