@@ -31,6 +31,7 @@ from early_exit.calibrate import RULES
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
+from early_exit.promised import CHOSEN_HERE, epochs_chosen_on
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
 from study.columns import ALL, RUN_COLUMNS, TIMES
@@ -242,6 +243,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "
             f"{', '.join(logits.parts)}; save it with save_logits.py or change --select-on"
         )
+    if args.guarantee is not None and epochs_chosen_on(logits, args.select_on):
+        print(f"note: --guarantee {args.guarantee:g}: {CHOSEN_HERE}")
     policies, temperatures = {}, {}
     with refusing(parser):
         tables = load_run_tables(path, logits, folder, args.timings)

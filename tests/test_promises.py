@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from synthetic_logits import make_logits_file
 
 import team_net_wise_all_acc
 import wise_team_net_logit
@@ -17,6 +18,7 @@ from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
+from early_exit.promised import CHOSEN_HERE
 
 CLIPS = 3
 
@@ -178,6 +180,21 @@ def test_57_videos_are_refused_honestly(tmp_path, capsys):
     policy = load_policy(tmp_path / "few" / "policy.json")
     rows, _ = load_outside(path).samples("heldout")
     assert (decide(policy, rows).labels == rows[:, -1].argmax(1)).all()
+
+
+@pytest.mark.parametrize("chosen", ["selected on heldout", "last epoch kept"])
+def test_a_promise_says_that_its_videos_chose_the_epochs(tmp_path, capsys, chosen):
+    """Also in policy.json, so that predict.py prints it."""
+    logits = make_logits_file(videos=400, quality=3.0, protocol=f"8 segments, {chosen}")
+    logits.save(tmp_path / "logits.pt")
+    words = ["--logits", tmp_path / "logits.pt"]
+    run(wise_team_net_logit, *words)
+    run(team_net_wise_all_acc, *words, "--max-drop", 10, "--guarantee", 0.9)
+    promised = load_policy(tmp_path / "policy.json").promise
+    assert promised["kept_by"] == "thresholds"
+    note = f"note: --guarantee 0.9: {CHOSEN_HERE}"
+    says = [CHOSEN_HERE in promised["words"], note in capsys.readouterr().out]
+    assert says == [chosen == "selected on heldout"] * 2
 
 
 def test_one_recording_promises_nothing(tmp_path, capsys):
