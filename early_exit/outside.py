@@ -74,7 +74,9 @@ def load_outside(path: str | os.PathLike, test_path: str | os.PathLike | None = 
 def _part(arrays: dict) -> Part:
     logits, segments = arrays["logits"], None
     if logits.ndim == 4:
-        logits, segments = logits.mean(1, dtype=np.float32), logits[None]
+        segments = logits[None]
+        with np.errstate(over="ignore", invalid="ignore"):  # the part is checked
+            logits = logits.mean(1, dtype=np.result_type(logits, np.float32))
     return Part(arrays["names"], arrays["labels"], logits[None], arrays["groups"], segments)
 
 

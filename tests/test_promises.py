@@ -229,6 +229,10 @@ def test_wishes_without_sense_are_refused(tmp_path, capsys, words, message):
 GOOD = scores(groups=20)
 NOT_FINITE = GOOD["logits"].copy()
 NOT_FINITE[7, 1, 0] = np.nan
+MASKED = GOOD["logits"].astype(np.float64)
+MASKED[5, 2, 1] = np.finfo(np.float64).min  # infinite in float32
+ALMOST = GOOD["logits"].copy()
+ALMOST[6, 1, 3] = -3e38  # its sums are infinite
 
 
 @pytest.mark.parametrize(
@@ -240,6 +244,10 @@ NOT_FINITE[7, 1, 0] = np.nan
         ({"labels": np.zeros(60, int)}, "one class only: every label is 0"),
         ({"labels": GOOD["labels"] + 9}, "there are 4 classes"),
         ({"logits": NOT_FINITE}, "'a00007' are not finite"),
+        ({"logits": MASKED}, "'a00005' are not finite numbers up to 1e.30"),
+        ({"logits": ALMOST}, "'a00006' are not finite numbers up to 1e.30"),
+        ({"logits": np.stack([MASKED] * 2, 1)}, "'a00005' are not finite numbers up to 1e.30"),
+        ({"logits": np.stack([ALMOST, -ALMOST], 1)}, "segments of 'a00006' are not finite"),
         ({"logits": GOOD["logits"][:, :, :1]}, "one class only"),
         ({"logits": GOOD["logits"][:, :1]}, "one exit only"),
         ({"groups": GOOD["groups"][:-1]}, "groups do not match"),
