@@ -27,7 +27,7 @@ from pathlib import Path
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.calibrate import RULES
+from early_exit.calibrate import RULES, levels_of
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
@@ -191,6 +191,18 @@ def wish_of(args: argparse.Namespace) -> Wish:
     return Wish("drop", args.max_drop / 100, **common)
 
 
+def rules_for(args: argparse.Namespace, exits: int) -> list[str]:
+    """RULES, without per_exit where there are too many exits; ValueError where it is asked for."""
+    try:
+        levels_of(exits, 2)
+    except ValueError as error:
+        if args.policy_rule == "per_exit":
+            raise ValueError(f"--policy-rule per_exit: {error}") from error
+        print(f"note: no rule per_exit: {error}")
+        return ["common"]
+    return list(RULES)
+
+
 def print_policies(rows: list[dict], points: list[str]) -> None:
     print(f"calibrated on {rows[0]['select_on']} for {rows[0]['goal']}")
     shares = "".join(f"{point + ' %':>9}" for point in points)
@@ -247,10 +259,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         print(f"note: --guarantee {args.guarantee:g}: {CHOSEN_HERE}")
     policies, temperatures = {}, {}
     with refusing(parser):
+        rules = rules_for(args, len(logits.meta["exits"]))
         tables = load_run_tables(path, logits, folder, args.timings)
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
-                for rule in RULES:
+                for rule in rules:
                     policies[combination, rule] = make_promise(
                         tables,
                         combination,
@@ -265,7 +278,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             temperatures[combination] = args.temperature or fit_temperature(
                 tables.combined(args.select_on, combination)[0], logits.part(args.select_on).labels
             )
-            for rule in RULES:
+            for rule in rules:
                 policies[combination, rule] = make_policy(
                     tables,
                     combination,

@@ -106,6 +106,17 @@ def outside_arrays(segments=3, exits=2, number=60, classes=4, seed=0):
     return {"logits": logits, "labels": labels, "names": names, "gmacs": np.linspace(1, 5, exits)}
 
 
+@pytest.mark.parametrize("wish", [[], ["--guarantee", 0.9]])
+def test_a_route_with_more_points_than_thresholds_can_be_combined(tmp_path, capsys, wish):
+    np.savez(tmp_path / "scores.npz", **outside_arrays(segments=14))
+    words = ["--logits", tmp_path / "scores.npz", "--route", "time", "--max-drop", 5, *wish]
+    call(team_net_wise_all_acc, *words)
+    assert "note: no rule per_exit: 13 exits are too many" in capsys.readouterr().out
+    assert len(load_policy(tmp_path / "scores/over_time/policy.json").thresholds) == 13
+    message = refused(capsys, team_net_wise_all_acc, *words, "--policy-rule", "per_exit")
+    assert "--policy-rule per_exit: 13 exits are too many" in message
+
+
 def test_outside_logits_may_have_segments(tmp_path, capsys):
     arrays = outside_arrays()
     np.savez(tmp_path / "scores.npz", **arrays)
