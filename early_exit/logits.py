@@ -9,8 +9,9 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
                {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32,
                 "segments": (V, N, T, K, C) float16}}}
 
-V counts views. On `train_views` each view is augmented and a sample of its own. Elsewhere the views
-are the clips x crops of one video, and the video's logits are their mean (`samples`). `segments`,
+V counts views. On `train_views` each view is augmented and a sample of its own. On `heldout` and
+`test` the views are the clips x crops of one video, and the video's logits are their mean
+(`samples`); `train` has one view. `segments`,
 written by `save_logits.py --per-segment`, are the outputs of each segment alone, in the order of
 `dataset_team.sampling.reading_order`. `logits` are their mean, computed before the rounding.
 """

@@ -208,6 +208,7 @@ def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dic
     return {
         **tables.row(select_on, combination),
         **{"rule": rule, "select_on": select_on},
+        "num_views": len(tables.logits.part(select_on).logits),
         **{key: tables.logits.meta.get(key) for key in ("backbone_digest", "exits_digest")},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -124,6 +124,29 @@ def test_scripts_make_the_policy_that_predict_takes(study, toy_data, capsys, tmp
     assert "--route" in refused(capsys, team_net_wise_all_acc, "--logits", plain)
 
 
+def test_thresholds_are_chosen_on_as_many_views_as_are_reported(
+    study, toy_options, toy_data, capsys, tmp_path
+):
+    """And predict.py, which takes one view, says so."""
+    backbone = run_of(study[0], "team_net") / "best.pt"
+    words = ["--pretrained", backbone, "--checkpoint_dir", tmp_path, "--method", "team_net"]
+    words += ["--per-segment", "--views", 0, "--clips", 2, "--crops", 3]
+    call(save_logits, *toy_options, *words)
+    run = run_of(tmp_path, "team_net")
+    parts = LogitsFile.load(run / "logits.pt").parts
+    assert {name: len(part.logits) for name, part in parts.items()} == {
+        **{"train": 1, "heldout": 6, "test": 6}
+    }
+    words = ["--logits", run / "logits.pt", "--route", "time"]
+    call(wise_team_net_logit, *words)
+    call(team_net_wise_all_acc, *words)
+    policy = run / "over_time/policy.json"
+    video = next(iter(sorted(toy_data.glob("*/*.mp4"))))
+    capsys.readouterr()
+    call(predict, video, "--checkpoint", backbone, "--policy", policy)
+    assert "note: the policy was made on the mean of 6 views" in capsys.readouterr().err
+
+
 def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):
     """What a timeline does with its windows."""
     run = run_of(study[0], "team_net")

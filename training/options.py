@@ -137,7 +137,7 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
     group.add_argument(
         "--no-flip", action="store_true", help="for classes that differ by left and right"
     )
-    group.add_argument("--clips", type=positive_int, default=1, help="test clips per video")
+    group.add_argument("--clips", type=positive_int, default=1, help="per held-out and test video")
     group.add_argument("--crops", type=int, choices=(1, 3, 5), default=1, help="crops per clip")
     group.add_argument(
         "--on-bad-video",
