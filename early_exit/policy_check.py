@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from early_exit.outside import OUTSIDE
 from early_exit.policy import Policy
+from models import STREAMS
 from models.over_time import check_network
 from models.points import exits_of
 from training.trained import Trained
@@ -15,10 +16,12 @@ def check_policy(policy: Policy, trained: Trained, exits_digest: str) -> None:
     exits_digest: `weights_digest` of the heads as they were loaded.
     """
     made = policy.provenance
-    if made.get("method") == OUTSIDE and not made.get("backbone_digest"):
+    is_outside = made.get("method") == OUTSIDE and not made.get("backbone_digest")
+    outputs = len(policy.exits) + len(STREAMS)
+    if is_outside or (not policy.route and len(policy.weights[0]) != outputs):
         raise ValueError(
-            f"the policy was calibrated on logits of another network ({made.get('data')}), not on"
-            f" {trained.path}: calibrate one for it with team_net_wise_all_acc.py"
+            f"the policy was calibrated on logits of another network ({made.get('data', '?')}), not"
+            f" on {trained.path}: calibrate one for it with team_net_wise_all_acc.py"
         )
     if policy.route:
         check_network(trained.net, policy.route)

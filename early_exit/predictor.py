@@ -65,7 +65,7 @@ class Predictor:
         if policy is not None:
             check_policy(policy, trained, self.exits_digest)
         self.trained, self.as_is, self.clock = trained, as_is, clock
-        self.fit, self.read_ahead = fit, read_ahead
+        self.fit, self.read_ahead, self.precision = fit, read_ahead, precision
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
         self._decide_by(policy)
@@ -122,7 +122,8 @@ class Predictor:
                 self.net(*normalise(*(x[None].to(self.device) for x in clip)))
 
     def predict(self, path: Path) -> Prediction:
-        """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
+        """Raises OSError, and ValueError when the file cannot be decoded, naming the fault, or when
+        the network's output is not finite."""
         over_time = self.policy is not None and self.policy.route
         predict = self._predict_over_time if over_time else self._predict
         try:
@@ -257,7 +258,7 @@ class Predictor:
         clip = normalise(*inputs)
         if self.policy is None:
             logits = self.net.backbone(*clip).fused
-            found = logits.softmax(1)[0], 0, confidence(logits)
+            found = self._finite(logits.softmax(1)[0], 0, confidence(logits))
         elif self.policy.route:
             order = list(reading_order(self.net.backbone.num_segments))
             found = self._found(
@@ -276,7 +277,17 @@ class Predictor:
     def _found(self, decisions: Decisions) -> tuple[torch.Tensor, int, torch.Tensor]:
         point = int(decisions.point)
         probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
-        return probabilities, point, decisions.confidence[0]
+        return self._finite(probabilities, point, decisions.confidence[0])
+
+    def _finite(
+        self, probabilities: torch.Tensor, point: int, confidences: torch.Tensor
+    ) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """The same. Raises ValueError where they are no numbers, and so name no label."""
+        values = torch.cat([probabilities, confidences[: point + 1]])
+        if not values.isfinite().all():
+            remedy = "train it again" if self.precision == "fp32" else "try --precision fp32"
+            raise ValueError(f"the network's output is not finite ({self.trained.path}); {remedy}")
+        return probabilities, point, confidences
 
     def _ms_since(self, started: float) -> float:
         return 1000 * (self.clock() - started)

@@ -286,6 +286,31 @@ def test_pictures(run, videos, refused, tmp_path, capsys):
     assert "neither a .png file nor a folder" in refused(*twins, *words, twins[0])
 
 
+@pytest.mark.parametrize("place", ["heads", "model"])
+@pytest.mark.parametrize("words", [[], ["--threshold", 1], ["--every", 1, "--window", 1]])
+def test_an_output_that_is_not_finite_is_no_label(study, videos, ask, tmp_path, place, words):
+    """Of an exit that is NaN, or of a stream; with a policy, a threshold or windows."""
+    ignored = shutil.ignore_patterns("views", "last.pt")
+    shutil.copytree(study / "runs/toy", tmp_path / "toy", ignore=ignored)
+    run, backbone = (tmp_path / f"toy/{x}/split1_seed1" for x in ("team_ce", "team_net"))
+    if place == "heads":
+        content = load_checkpoint(run / "best.pt")
+        content["heads"]["1.bias"][0] = torch.nan
+    else:
+        content = load_checkpoint(backbone / "best.pt")
+        content["model"]["iframe.classifier.bias"][0] = torch.inf
+        run = backbone
+        words = [] if "--threshold" in words else words
+    save_checkpoint(run / "best.pt", content)
+    code, found, err = ask(*videos[:2], "--checkpoint", run, *words)
+    assert code == 1 and len(found) >= 2
+    for line in found:
+        assert line["error"].startswith(f"the network's output is not finite ({run}/best.pt)")
+    assert "the network's output is not finite" in err
+    _, found, _ = ask(videos[0], "--checkpoint", run, *words, "--precision", "bf16")
+    assert found[0]["error"].endswith("try --precision fp32")
+
+
 def test_a_run_tree_that_has_moved(study, ask, videos, refused, tmp_path, monkeypatch):
     """The recorded path of the backbone leads nowhere, but it lies where run trees have it."""
     tree = tmp_path / "elsewhere"
