@@ -173,7 +173,8 @@ def _file_windows(index, times, every: float, seconds: float, num_segments: int)
     duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
     known: dict = {}
     number = 0
-    while number == 0 or (number - 1) * every + seconds < duration:
+    # As `stream_windows`: none begins behind the end, and the first that reaches it is the last.
+    while number == 0 or (number * every < duration and (number - 1) * every + seconds < duration):
         start = number * every
         end = min(start + seconds, duration)
         number += 1
