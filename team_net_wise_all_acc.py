@@ -291,6 +291,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                     unit="ms" if args.budget_ms else "gmacs",
                     is_expected=args.estimate == "expected",
                 )
+    swept = args.confidence
+    if swept == "gate":
+        print("note: trade_off.csv is of the confidence max; a gate belongs to one policy")
+        swept = "max"
     saved = policies[args.policy_combination, args.policy_rule]
     save_policy(folder / POLICY_NAME, saved)
     policy_rows = [row for policy in policies.values() for row in tables.policy_rows(policy)]
@@ -298,7 +302,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         "exits.csv": tables.exit_rows(),
         "policies.csv": policy_rows,
         # It is written last: if it exists, the run is complete.
-        "trade_off.csv": tables.sweep_rows(args.thresholds, args.confidence, temperatures),
+        "trade_off.csv": tables.sweep_rows(args.thresholds, swept, temperatures),
     }
     for name, rows in rows_of.items():
         write_rows(folder / name, RUN_COLUMNS[name], rows)

@@ -19,6 +19,7 @@ from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
 from early_exit.promised import CHOSEN_HERE
+from early_exit.thresholds import confidences
 
 CLIPS = 3
 
@@ -165,6 +166,21 @@ def test_script_promises_on_outside_logits(tmp_path, capsys, kind, rule):
     assert json.loads(out.splitlines()[-1][8:])["top1_pct"]["test"] == pytest.approx(top1, abs=1e-4)
     assert len(set(decisions.points)) > 1
     assert top1 >= 100 * np.mean(rows[:, -1].argmax(1) == labels) - 5
+
+
+def test_a_gate_is_not_swept_as_if_it_were_the_largest_probability(tmp_path, capsys):
+    path = save(tmp_path / "scores.npz", scores())
+    swept = {}
+    for kind in ("gate", "max"):
+        run(team_net_wise_all_acc, "--logits", path, "--guarantee", 0.9, "--confidence", kind)
+        note = "note: trade_off.csv is of the confidence max"
+        assert (note in capsys.readouterr().out) == (kind == "gate")
+        rows = (tmp_path / "scores" / "trade_off.csv").read_text().splitlines()
+        swept[kind] = [row.rpartition(",")[0] for row in rows]
+    assert swept["gate"] == swept["max"]
+    combined = load_outside(path).samples("heldout")[0].astype(float)
+    with pytest.raises(ValueError, match="`gate` has no weights for exit 1"):
+        confidences(combined, "gate")
 
 
 def test_57_videos_are_refused_honestly(tmp_path, capsys):
