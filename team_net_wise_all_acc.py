@@ -178,17 +178,18 @@ def temperature_option(text: str) -> float | None:
 
 
 def wish_of(args: argparse.Namespace) -> Wish:
-    """What --guarantee is about."""
+    """What --guarantee is about. Raises ValueError for a share of 100 % or more."""
     common = {"guarantee": args.guarantee, "count": args.count}
     if args.budget_gmacs is not None:
         return Wish("budget", args.budget_gmacs, **common)
     if args.budget_ms is not None:
         return Wish("budget_ms", args.budget_ms, **common)
-    if args.max_disagreement is not None:
-        return Wish("disagreement", args.max_disagreement / 100, **common)
-    if args.max_exit_error is not None:
-        return Wish("exit_error", args.max_exit_error / 100, **common)
-    return Wish("drop", args.max_drop / 100, **common)
+    flags = {"max_disagreement": "disagreement", "max_exit_error": "exit_error", "max_drop": "drop"}
+    flag = next(flag for flag in flags if getattr(args, flag) is not None)
+    percent = getattr(args, flag)
+    if percent >= 100:
+        raise ValueError(f"--{flag.replace('_', '-')} {percent:g}: a promise is below 100 %")
+    return Wish(flags[flag], percent / 100, **common)
 
 
 def rules_for(args: argparse.Namespace, exits: int) -> list[str]:
@@ -296,7 +297,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         print("note: trade_off.csv is of the confidence max; a gate belongs to one policy")
         swept = "max"
     saved = policies[args.policy_combination, args.policy_rule]
-    save_policy(folder / POLICY_NAME, saved)
     policy_rows = [row for policy in policies.values() for row in tables.policy_rows(policy)]
     rows_of = {
         "exits.csv": tables.exit_rows(),
@@ -304,8 +304,10 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         # It is written last: if it exists, the run is complete.
         "trade_off.csv": tables.sweep_rows(args.thresholds, swept, temperatures),
     }
-    for name, rows in rows_of.items():
-        write_rows(folder / name, RUN_COLUMNS[name], rows)
+    with refusing(parser):
+        save_policy(folder / POLICY_NAME, saved)
+        for name, rows in rows_of.items():
+            write_rows(folder / name, RUN_COLUMNS[name], rows)
     print_policies(policy_rows, tables.points)
     if saved.promise:
         print(f"policy.json: {saved.promise['words']}")

@@ -425,5 +425,6 @@ def predict_inputs(path):
 
 def test_pictures_of_videos_of_one_name_have_names_of_their_own():
     videos = [Path(name) for name in ("a/Clip.avi", "b/clip.mp4", "clip_2.mkv", "c/one.avi")]
-    names = [path.name for path in predict.picture_paths(Path("nowhere"), videos).values()]
-    assert names == ["Clip.png", "clip_2.png", "clip_2_2.png", "one.png"]
+    for sources in (videos, [*videos, *videos]):  # a video that is named twice has one
+        names = [path.name for path in predict.picture_paths(Path("nowhere"), sources).values()]
+        assert names == ["Clip.png", "clip_2.png", "clip_2_2.png", "one.png"]

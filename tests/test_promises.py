@@ -232,6 +232,11 @@ def test_one_recording_promises_nothing(tmp_path, capsys):
             "argument --max-exit-error: -1 is not a finite number",
         ),
         (["--max-disagreement", 3], "--max-disagreement is a promise"),
+        (["--max-drop", 100, "--guarantee", 0.9], "--max-drop 100: a promise is below 100 %"),
+        (
+            ["--max-exit-error", 250, "--guarantee", 0.9],
+            "-error 250: a promise is below 100 %",
+        ),
         (["--confidence", "gate"], "add --guarantee"),
     ],
 )
@@ -240,6 +245,21 @@ def test_wishes_without_sense_are_refused(tmp_path, capsys, words, message):
     with pytest.raises(SystemExit) as stop:
         run(team_net_wise_all_acc, "--logits", path, *words)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [wise_team_net_logit, team_net_wise_all_acc])
+@pytest.mark.parametrize("route", [False, True])
+def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, capsys, script, route):
+    arrays = scores(groups=20)
+    if route:
+        arrays["logits"] = np.stack([arrays["logits"]] * 2, 1)
+    path = save(tmp_path / "scores.npz", arrays)
+    (tmp_path / "scores").write_text("a file in the place of the folder")
+    words = ["--route", "time"] if route else []
+    with pytest.raises(SystemExit) as stop:
+        run(script, "--logits", path, *words)
+    assert stop.value.code == 2
+    assert f"cannot read or write {tmp_path}/scores" in capsys.readouterr().err
 
 
 GOOD = scores(groups=20)

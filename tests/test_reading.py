@@ -36,7 +36,7 @@ from study import over_time as tables
 from tests.calls import call, refused
 from tests.coviar_videos import pictures, write_video
 from tests.over_time import ROUTES, T, policy_of
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.probe import features_of, new_stream
 from training.trained import load_trained
 
@@ -145,6 +145,28 @@ def test_thresholds_are_chosen_on_as_many_views_as_are_reported(
     capsys.readouterr()
     call(predict, video, "--checkpoint", backbone, "--policy", policy)
     assert "note: the policy was made on the mean of 6 views" in capsys.readouterr().err
+
+
+def test_logits_that_cannot_be_saved_are_refused_by_name(study, toy_options, capsys, tmp_path):
+    """Weights and options before the views are computed, what they do not tell afterwards."""
+    backbone = run_of(study[0], "team_net") / "best.pt"
+    words = ["--method", "team_net", "--per-segment", "--checkpoint_dir", tmp_path]
+
+    def refuse(path, *more):
+        return refused(capsys, save_logits, *toy_options, *words, "--pretrained", path, *more)
+
+    message = refuse(backbone, "--views", 0, "--parts", "train_views")
+    assert "--parts train_views: there is nothing to save" in message
+    content = load_checkpoint(backbone)
+    for name, value, expected in (
+        ("nan", torch.nan, "nan.pt: the weights mv.classifier.bias are not finite"),
+        ("huge", 3e38, "the network of {path}: part 'train': logits of"),
+    ):
+        content["model"]["mv.classifier.bias"][0] = value
+        path = tmp_path / f"{name}.pt"
+        save_checkpoint(path, content)
+        assert expected.format(path=path) in refuse(path, "--views", 0)
+        assert (tmp_path / "toy/views").exists() == (name == "huge")
 
 
 def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):
