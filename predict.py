@@ -194,6 +194,13 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
         trained.class_names = names
     policy = choose_policy(args, trained)
+    views = policy.provenance.get("num_views", 1) if policy else 1
+    if views > 1:
+        print(
+            f"note: the policy was made on the mean of {views} views of each video (--clips,"
+            " --crops); here one view decides, so more or fewer leave early",
+            file=sys.stderr,
+        )
     return Predictor(
         trained,
         policy,

@@ -23,13 +23,13 @@ import torch
 from coviar.command import run
 from dataset_team.sampling import reading_order
 from early_exit.logits import LOGITS_NAME, LogitsFile
-from early_exit.part import PARTS, Part
+from early_exit.part import PARTS, LogitsError, Part
 from early_exit.wise import output_names
 from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
 from training import distributed
 from training.bank import Views, fill_share
-from training.checkpoint import BEST
+from training.checkpoint import BEST, weights_digest
 from training.features import Features
 from training.frozen import Frozen
 from training.options import (
@@ -44,6 +44,7 @@ from training.provenance import command_line, print_result
 from training.recipes import METHODS
 from training.resolve import run_path
 from training.script import check_data, open_frozen
+from training.splits import Splits
 from training.train_options import add_frozen_options
 
 # The names, in the file, of the bank's parts.
@@ -120,19 +121,38 @@ def open_exits(args: argparse.Namespace, frozen: Frozen, folder: Path) -> TeamNe
     return net
 
 
+def check_finite(net: TeamNetIC, exits: Path, backbone: Path) -> None:
+    """Raise ValueError, naming the checkpoint, where weights are not finite."""
+    for path, module in ((backbone, net.backbone), (exits, net.heads)):
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{path}: the weights {name} are not finite; train it again")
+
+
+def views_to_save(args: argparse.Namespace, splits: Splits) -> dict[str, int]:
+    """The number of views of each part of the bank. Raises ValueError where there is none."""
+    counts = {"train_as_tested": 1, "train": args.views}
+    for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
+        if dataset is not None:
+            counts[name] = dataset.num_test_views
+    counts = {part: n for part, n in counts.items() if NAMES.get(part, part) in args.parts}
+    if not any(counts.values()):
+        raise ValueError(
+            f"--parts {' '.join(args.parts)}: there is nothing to save; train_views needs --views"
+            " above 0, heldout needs held-out videos"
+        )
+    return counts
+
+
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     folder = run_path(args, args.method)
     with refusing(parser):
         check_data(args)
         frozen = open_frozen(args)
         net = open_exits(args, frozen, folder)
+        check_finite(net, folder / BEST, frozen.path)
+        counts = views_to_save(args, frozen.splits)
     distributed.start(frozen.device)
-    splits = frozen.splits
-    counts = {"train_as_tested": 1, "train": args.views}
-    for name, dataset in {"heldout": splits.heldout, "test": splits.test}.items():
-        if dataset is not None:
-            counts[name] = dataset.num_test_views
-    counts = {part: n for part, n in counts.items() if NAMES.get(part, part) in args.parts}
     banks = {
         part: frozen.views(part, per_segment=args.per_segment and part != "train")
         for part in counts
@@ -140,7 +160,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
     distributed.barrier()
     if distributed.is_main():
-        save_parts(args, frozen, net, folder, counts, banks)
+        with refusing(parser):
+            save_parts(args, frozen, net, folder, counts, banks)
     distributed.stop()
 
 
@@ -157,27 +178,29 @@ def save_parts(
         for part, count in counts.items()
         if count
     }
-    logits = LogitsFile(
-        meta={
-            "data": args.data_name,
-            "split": args.split,
-            "seed": args.random_seed,
-            "method": args.method,
-            "protocol": frozen.splits.protocol,
-            "command": command_line(),
-            "model": frozen.backbone.config,
-            "crop_size": frozen.crop_size,
-            "exits": list(net.exits),
-            "ic_pool": net.ic_pool,
-            "backbone": str(frozen.path),
-            "backbone_digest": frozen.digest,
-            "precision": args.precision,
-            "data_seed": args.data_seed,
-        },
-        outputs=output_names(net.exits),
-        class_names=frozen.class_names,
-        parts=parts,
-    )
+    meta = {
+        "data": args.data_name,
+        "split": args.split,
+        "seed": args.random_seed,
+        "method": args.method,
+        "protocol": frozen.splits.protocol,
+        "command": command_line(),
+        "model": frozen.backbone.config,
+        "crop_size": frozen.crop_size,
+        "exits": list(net.exits),
+        "ic_pool": net.ic_pool,
+        "backbone": str(frozen.path),
+        "backbone_digest": frozen.digest,
+        "exits_digest": weights_digest(net.heads.state_dict()) if net.exits else None,
+        "precision": args.precision,
+        "data_seed": args.data_seed,
+    }
+    try:
+        logits = LogitsFile(meta, output_names(net.exits), frozen.class_names, parts)
+    except LogitsError as error:
+        remedy = "" if args.precision == "fp32" else "; try --precision fp32"
+        name = folder / BEST if net.exits else frozen.path
+        raise ValueError(f"the network of {name}: {error}{remedy}") from error
     path = folder / LOGITS_NAME
     logits.save(path)
     print_result(

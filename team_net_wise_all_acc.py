@@ -27,10 +27,11 @@ from pathlib import Path
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.calibrate import RULES
+from early_exit.calibrate import RULES, levels_of
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
+from early_exit.promised import CHOSEN_HERE, epochs_chosen_on
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
 from study.columns import ALL, RUN_COLUMNS, TIMES
@@ -177,17 +178,30 @@ def temperature_option(text: str) -> float | None:
 
 
 def wish_of(args: argparse.Namespace) -> Wish:
-    """What --guarantee is about."""
+    """What --guarantee is about. Raises ValueError for a share of 100 % or more."""
     common = {"guarantee": args.guarantee, "count": args.count}
     if args.budget_gmacs is not None:
         return Wish("budget", args.budget_gmacs, **common)
     if args.budget_ms is not None:
         return Wish("budget_ms", args.budget_ms, **common)
-    if args.max_disagreement is not None:
-        return Wish("disagreement", args.max_disagreement / 100, **common)
-    if args.max_exit_error is not None:
-        return Wish("exit_error", args.max_exit_error / 100, **common)
-    return Wish("drop", args.max_drop / 100, **common)
+    flags = {"max_disagreement": "disagreement", "max_exit_error": "exit_error", "max_drop": "drop"}
+    flag = next(flag for flag in flags if getattr(args, flag) is not None)
+    percent = getattr(args, flag)
+    if percent >= 100:
+        raise ValueError(f"--{flag.replace('_', '-')} {percent:g}: a promise is below 100 %")
+    return Wish(flags[flag], percent / 100, **common)
+
+
+def rules_for(args: argparse.Namespace, exits: int) -> list[str]:
+    """RULES, without per_exit where there are too many exits; ValueError where it is asked for."""
+    try:
+        levels_of(exits, 2)
+    except ValueError as error:
+        if args.policy_rule == "per_exit":
+            raise ValueError(f"--policy-rule per_exit: {error}") from error
+        print(f"note: no rule per_exit: {error}")
+        return ["common"]
+    return list(RULES)
 
 
 def print_policies(rows: list[dict], points: list[str]) -> None:
@@ -242,12 +256,15 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"{path} has no part {args.select_on!r} to choose thresholds on, only "
             f"{', '.join(logits.parts)}; save it with save_logits.py or change --select-on"
         )
+    if args.guarantee is not None and epochs_chosen_on(logits, args.select_on):
+        print(f"note: --guarantee {args.guarantee:g}: {CHOSEN_HERE}")
     policies, temperatures = {}, {}
     with refusing(parser):
+        rules = rules_for(args, len(logits.meta["exits"]))
         tables = load_run_tables(path, logits, folder, args.timings)
         for combination in wise.COMBINATIONS:
             if args.guarantee is not None:
-                for rule in RULES:
+                for rule in rules:
                     policies[combination, rule] = make_promise(
                         tables,
                         combination,
@@ -262,7 +279,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             temperatures[combination] = args.temperature or fit_temperature(
                 tables.combined(args.select_on, combination)[0], logits.part(args.select_on).labels
             )
-            for rule in RULES:
+            for rule in rules:
                 policies[combination, rule] = make_policy(
                     tables,
                     combination,
@@ -275,17 +292,22 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                     unit="ms" if args.budget_ms else "gmacs",
                     is_expected=args.estimate == "expected",
                 )
+    swept = args.confidence
+    if swept == "gate":
+        print("note: trade_off.csv is of the confidence max; a gate belongs to one policy")
+        swept = "max"
     saved = policies[args.policy_combination, args.policy_rule]
-    save_policy(folder / POLICY_NAME, saved)
     policy_rows = [row for policy in policies.values() for row in tables.policy_rows(policy)]
     rows_of = {
         "exits.csv": tables.exit_rows(),
         "policies.csv": policy_rows,
         # It is written last: if it exists, the run is complete.
-        "trade_off.csv": tables.sweep_rows(args.thresholds, args.confidence, temperatures),
+        "trade_off.csv": tables.sweep_rows(args.thresholds, swept, temperatures),
     }
-    for name, rows in rows_of.items():
-        write_rows(folder / name, RUN_COLUMNS[name], rows)
+    with refusing(parser):
+        save_policy(folder / POLICY_NAME, saved)
+        for name, rows in rows_of.items():
+            write_rows(folder / name, RUN_COLUMNS[name], rows)
     print_policies(policy_rows, tables.points)
     if saved.promise:
         print(f"policy.json: {saved.promise['words']}")

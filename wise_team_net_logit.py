@@ -123,12 +123,13 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         path = logits_path(args, LOGITS_NAME)
         logits, folder = open_logits(path, None, args.route, args.evidence)
     how = (args.fit_on, args.alpha, args.solver, args.pool, args.temperature, folder)
-    try:
-        target, weights, scales = learn_wise(path, logits, *how)
-    except LogitsError as error:
-        parser.error(f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on")
-    except ValueError as error:
-        parser.error(str(error))
+    with refusing(parser):
+        try:
+            target, weights, scales = learn_wise(path, logits, *how)
+        except LogitsError as error:
+            raise ValueError(
+                f"--fit-on {args.fit_on}: {error}; or choose another part with --fit-on"
+            ) from error
     scores = score_combinations(logits, weights, args.pool, scales)
     print_scores(logits, scores)
     print_weights(logits, weights)

@@ -27,7 +27,7 @@ from torch import nn
 
 from benchmarks.measuring import capability, interleaved_medians
 from benchmarks.random_network import add_network_options, random_clips, random_network
-from benchmarks.table import update_rows
+from benchmarks.table import check_table, update_rows
 from coviar import read_index
 from coviar.command import quiet_pipe
 from dataset_team.dataset import load_test_view
@@ -38,13 +38,14 @@ from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.precision import CHOICES, resolve
 from models.team_net_ic import TeamNetIC
-from training.options import make_parser, positive_int
+from training.options import make_parser, positive_int, refusing
 from training.provenance import command_line
 
 NOBODY, EVERYBODY = 2.0, -1.0  # thresholds for a confidence in [0, 1]
 SETTING = ["arch", "motion_arch", "num_segments", "crop_size", "precision", "threads"]
 COLUMNS = [*SETTING, "batch_size", "exit", "latency_ms", "share_of_full", "gmacs", "machine"]
 COLUMNS += ["command"]
+KEY = [*SETTING, "batch_size", "machine"]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -136,7 +137,7 @@ def latency_rows(result: dict, config: dict, args: argparse.Namespace) -> list[d
 
 def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
     """Put rows into a table, in the place of those of the same setting and batch size."""
-    update_rows(path, COLUMNS, [*SETTING, "batch_size", "machine"], rows)
+    update_rows(path, COLUMNS, KEY, rows)
 
 
 @torch.inference_mode()
@@ -166,5 +167,9 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
+    parser = get_args_parser()
     with quiet_pipe():
-        print(json.dumps(main(get_args_parser().parse_args())))
+        args = parser.parse_args()
+        with refusing(parser):
+            check_table(args.out, COLUMNS, KEY)
+        print(json.dumps(main(args)))

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.measuring import CLOCKS, machine
 from benchmarks.probe import Probe, load_probe
-from benchmarks.table import update_rows
+from benchmarks.table import check_table, update_rows
 from coviar.command import quiet_pipe
 from dataset_team.records import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
@@ -226,6 +226,7 @@ def _counts(way: Way) -> list[tuple[int, str]]:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     with refusing(parser):
+        check_table(args.out, COLUMNS, KEY)
         trained = load_trained(args.run)
         logits = LogitsFile.load(args.run / LOGITS_NAME)
         records = read_list(args.test_list, args.data_root, logits.meta["data"])

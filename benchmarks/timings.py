@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
 from benchmarks.measuring import CLOCKS, machine
-from benchmarks.table import update_rows
+from benchmarks.table import check_table, update_rows
 from coviar.command import quiet_pipe
 from dataset_team.records import read_list
 from early_exit.policy import Policy, vanilla_policy
@@ -77,6 +77,7 @@ def policies_of(trained: Trained, words: list[str] | None, evidence: str) -> lis
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
     precision = resolve(args.precision)
     with refusing(parser):
+        check_table(args.out, COLUMNS, KEY)
         trained = load_trained(args.run)
         tables = [policies_of(trained, args.route, args.evidence)]
         if args.route and trained.net.exits:

@@ -18,6 +18,8 @@ RULES = ("common", "per_exit")
 # Thresholds tried at each exit, in all combinations. Finer grids look better on the videos on which
 # they are chosen, and do worse on others.
 GRID_LEVELS = 20
+# Of a table of all combinations, whose dimensions are exits. 16 M floats are 0.1 GB.
+MOST_CELLS = 2**24
 
 
 class Goal(NamedTuple):
@@ -39,14 +41,30 @@ class Choice(NamedTuple):
     reached: bool
 
 
+def levels_of(exits: int, most: int) -> int:
+    """How many thresholds of each exit can be tried in all combinations, at most `most`.
+
+    Raises ValueError where there are too many exits for two each.
+    """
+    for levels in range(most, 1, -1):
+        # A common threshold comes to them, and the table counts what is above all.
+        if (levels + 2) ** exits <= MOST_CELLS:
+            return levels
+    raise ValueError(
+        f"{exits} exits are too many for a threshold each: their combinations do not fit into"
+        " memory; one common threshold does"
+    )
+
+
 def calibrate(
     sure: np.ndarray, correct: np.ndarray, costs: Sequence[float], goal: Goal, rule: str
 ) -> Choice:
     """The thresholds that serve the goal best, `common` to all exits or `per_exit`.
 
     The common ones are exact: every distinct confidence is tried. The others are the best on a grid
-    that holds the best common one, so they are never worse on the videos on which they are chosen.
-    Raises ValueError when even the cheapest thresholds exceed the budget.
+    that holds the best common one, so they are never worse on the videos on which they are chosen;
+    the grid is coarser for more than 5 exits. Raises ValueError when even the cheapest thresholds
+    exceed the budget, and as `levels_of`.
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
@@ -57,7 +75,8 @@ def calibrate(
     best, reached = _best(curve.top1_pct, curve.gmacs, goal)
     if rule == "common":
         return Choice((float(common[best]),) * exits, reached)
-    levels = [_grid(sure[:, k], common[best]) for k in range(exits)]
+    count = levels_of(exits, GRID_LEVELS)
+    levels = [_grid(sure[:, k], common[best], count) for k in range(exits)]
     top1, cost = all_combinations(sure, correct, costs, levels)
     best, reached = _best(top1.ravel(), cost.ravel(), goal)
     chosen = np.unravel_index(best, top1.shape)
@@ -81,10 +100,11 @@ def _best(top1_pct: np.ndarray, cost: np.ndarray, goal: Goal) -> tuple[int, bool
     return int(order[np.argmax(allowed[order])]), True
 
 
-def _grid(values: np.ndarray, common: float) -> np.ndarray:
-    """Ascending thresholds for one exit: evenly over its distinct confidences, and `common`."""
+def _grid(values: np.ndarray, common: float, count: int) -> np.ndarray:
+    """Ascending thresholds for one exit: `count`, evenly over its distinct confidences, and
+    `common`."""
     thresholds = distinct_thresholds(values)
-    evenly = np.linspace(0, len(thresholds) - 1, GRID_LEVELS).round().astype(int)
+    evenly = np.linspace(0, len(thresholds) - 1, count).round().astype(int)
     return np.unique(np.append(thresholds[evenly], common))
 
 

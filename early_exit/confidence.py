@@ -41,6 +41,7 @@ def confidence_at(
     `gate` is (1 - s * gain) / 2: gain is the learned chance that the full network is right where
     this exit is wrong, minus the chance of the reverse. s is 1 for the exit that saves least, and
     smaller in proportion where leaving saves more. The full network has no gate and gives `max`.
+    Raises ValueError where an exit has none.
     """
     last = len(seen) - 1
     scale = temperature_at(temperature, last)
@@ -48,7 +49,9 @@ def confidence_at(
         labels = torch.stack([logits.argmax(-1) for logits in seen])  # (d + 1, n)
         same = (labels[:-1] == labels[-1]).flip(0).long()
         return (same.cumprod(0).sum(0) + confidence(seen[-1], "max", scale)) / points
-    if kind == "gate" and last < len(gate):
+    if kind == "gate" and last < points - 1:
+        if last >= len(gate):
+            raise ValueError(f"the confidence `gate` has no weights for exit {last + 1}")
         better, worse, share = gate[last]
         features = gate_features(seen, temperature)
         gain = _chance(features, better) - _chance(features, worse)

@@ -9,8 +9,9 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
                {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32,
                 "segments": (V, N, T, K, C) float16}}}
 
-V counts views. On `train_views` each view is augmented and a sample of its own. Elsewhere the views
-are the clips x crops of one video, and the video's logits are their mean (`samples`). `segments`,
+V counts views. On `train_views` each view is augmented and a sample of its own. On `heldout` and
+`test` the views are the clips x crops of one video, and the video's logits are their mean
+(`samples`); `train` has one view. `segments`,
 written by `save_logits.py --per-segment`, are the outputs of each segment alone, in the order of
 `dataset_team.sampling.reading_order`. `logits` are their mean, computed before the rounding.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +50,7 @@ class LogitsFile:
     """One run's logits. `parts` takes NumPy arrays or CPU tensors and holds NumPy arrays.
 
     meta: plain values, REQUIRED_META among them (`model`: the dict that TeamNet(**model) takes).
+    `backbone_digest` and `exits_digest`, if there, are `weights_digest` of what made the logits.
     outputs: the K outputs: exits by rising number ("exit1", "exit2", ..), then STREAMS. Logits of
     another network (`early_exit.outside`) have names of their own, the full network's last.
     gmacs: what leaving at each output of another network costs. None for TEAM-Net, whose cost
@@ -131,7 +134,10 @@ class LogitsFile:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> LogitsFile:
-        """Read a file; raises FileNotFoundError, or LogitsError naming the file and its fault."""
+        """Read a file; raises FileNotFoundError, or LogitsError naming the file and its fault.
+
+        It is a fault, too, if the checkpoint beside it holds other exits than the logits are of.
+        """
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}: no such logits file; save_logits.py writes them")
         try:
@@ -139,9 +145,11 @@ class LogitsFile:
         except ValueError as error:
             raise LogitsError(f"{path}: not a logits file of save_logits.py ({error})") from error
         try:
-            return cls._from_content(content)
+            found = cls._from_content(content)
+            _check_exits(found.meta.get("exits_digest"), Path(path).parent)
         except LogitsError as error:
             raise LogitsError(f"{path}: {error}") from error
+        return found
 
     @classmethod
     def _from_content(cls, content: object) -> LogitsFile:
@@ -161,6 +169,21 @@ def _plain_part(part: Part) -> dict:
     arrays = {"labels": part.labels, "logits": part.logits, "segments": part.segments}
     tensors = {key: torch.from_numpy(x) for key, x in arrays.items() if x is not None}
     return {"names": part.names, **tensors}
+
+
+def _check_exits(digest: str | None, folder: Path) -> None:
+    if digest is None:
+        return
+    from training.checkpoint import BEST, weights_digest  # takes torchvision's seconds
+
+    if not (folder / BEST).is_file():
+        return
+    heads = load_tensors(folder / BEST).get("heads")
+    if heads is not None and weights_digest(heads) != digest:
+        raise LogitsError(
+            f"these are logits of other exits than {folder / BEST} holds now (digest {digest}, not"
+            f" {weights_digest(heads)}): run save_logits.py again"
+        )
 
 
 def _check_keys(

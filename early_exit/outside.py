@@ -28,6 +28,7 @@ from models import STREAMS
 SUFFIX = ".npz"
 REQUIRED = ("logits", "labels", "names")
 OPTIONAL = ("groups", "gmacs", "exit_names")
+OUTSIDE = "outside"  # the method in their meta
 
 
 def load_any(path: Path, test_path: Path | None = None) -> LogitsFile:
@@ -73,13 +74,15 @@ def load_outside(path: str | os.PathLike, test_path: str | os.PathLike | None = 
 def _part(arrays: dict) -> Part:
     logits, segments = arrays["logits"], None
     if logits.ndim == 4:
-        logits, segments = logits.mean(1, dtype=np.float32), logits[None]
+        segments = logits[None]
+        with np.errstate(over="ignore", invalid="ignore"):  # the part is checked
+            logits = logits.mean(1, dtype=np.result_type(logits, np.float32))
     return Part(arrays["names"], arrays["labels"], logits[None], arrays["groups"], segments)
 
 
 def _meta(path: Path, exits: int) -> dict:
     return {
-        **{"data": path.stem, "split": "", "seed": 0, "method": "outside"},
+        **{"data": path.stem, "split": "", "seed": 0, "method": OUTSIDE},
         **{"protocol": "outside logits, a video is one row", "command": "", "model": {}},
         **{"crop_size": 0, "exits": list(range(1, exits))},
     }

@@ -11,6 +11,8 @@ import numpy as np
 from early_exit.groups import groups_of
 
 PARTS = ("train", "train_views", "heldout", "test")
+# Sums of smaller logits, over views, segments and outputs, are finite in float32.
+LARGEST = 1e30
 
 
 class LogitsError(ValueError):
@@ -81,9 +83,7 @@ def checked_part(name: str, part: Part, outputs: int, classes: int) -> Part:
         )
     if logits.dtype.kind != "f":
         raise LogitsError(f"{where}: logits are {logits.dtype}, expected floats")
-    finite = np.isfinite(logits).all(axis=(0, 2, 3))
-    if not finite.all():
-        raise LogitsError(f"{where}: logits of {names[int(np.argmin(finite))]!r} are not finite")
+    _check_finite(f"{where}: logits", logits, names)
     if labels.shape != (len(names),) or labels.dtype.kind not in "iu":
         raise LogitsError(
             f"{where}: labels are {labels.dtype} of shape {labels.shape}, "
@@ -112,8 +112,17 @@ def _checked_segments(
             f" shape ({views} views, {number} names, segments, {outputs} outputs, {classes}"
             " classes)"
         )
-    finite = np.isfinite(segments).all(axis=(0, 2, 3, 4))
-    if not finite.all():
-        name = names[int(np.argmin(finite))]
-        raise LogitsError(f"{where}: segments of {name!r} are not finite")
+    _check_finite(f"{where}: segments", segments, names)
     return np.ascontiguousarray(segments)
+
+
+def _check_finite(what: str, values: np.ndarray, names: Sequence[str]) -> None:
+    """values (V, N, ...)."""
+    # Not `>`, which is false for NaN.
+    good = (np.abs(values) <= min(LARGEST, float(np.finfo(values.dtype).max))).swapaxes(0, 1)
+    good = good.reshape(len(names), -1).all(axis=1)
+    if not good.all():
+        name = names[int(np.argmin(good))]
+        raise LogitsError(
+            f"{what} of {name!r} are not finite numbers up to {LARGEST:g}; -1e9 rules a class out"
+        )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from early_exit.calibrate import all_combinations
+from early_exit.calibrate import all_combinations, levels_of
 
 PATH_STEPS = 60
 PATH_LEVELS = 16
@@ -37,12 +37,13 @@ def quantile_path(sure: np.ndarray) -> np.ndarray:
 def pareto_path(sure: np.ndarray, correct: np.ndarray, costs: Sequence[float]) -> np.ndarray:
     """(P, E) a threshold per exit, from confidences (n, D) of videos that will not test the path.
 
-    Of all combinations of PATH_LEVELS quantiles per exit, those that no cheaper one beats.
+    Of all combinations of PATH_LEVELS quantiles per exit (of fewer for more than 5 exits), those
+    that no cheaper one beats. Raises ValueError as `levels_of`.
 
     Laufer-Goldenberg et al., Efficiently controlling multiple risks with Pareto testing, ICLR 2023.
     """
     exits = sure.shape[1] - 1
-    quantiles = 1 - np.linspace(0, 1, PATH_LEVELS) ** 2
+    quantiles = 1 - np.linspace(0, 1, levels_of(exits, PATH_LEVELS)) ** 2
     levels = [np.unique(np.append(np.quantile(sure[:, k], quantiles), 1.0)) for k in range(exits)]
     top1, gmacs = all_combinations(sure, correct, costs, levels)
     order = np.lexsort((-top1.ravel(), gmacs.ravel()))  # from the cheapest, best first

@@ -20,6 +20,7 @@ from dataset_team.sampling import reading_order
 from dataset_team.transforms import normalise
 from early_exit.confidence import confidence
 from early_exit.policy import POLICY_NAME, Policy, load_policy
+from early_exit.policy_check import check_policy
 from early_exit.prediction import Prediction
 from early_exit.reading import SegmentReader
 from early_exit.route import point_names, route_gmacs
@@ -28,8 +29,9 @@ from early_exit.wise import FULL
 from MACs.team_net import exit_gmacs, segment_gmacs
 from models.graphs import make_graphs
 from models.inference import prepare_for_inference
-from models.over_time import check_network, early_exit_over_time, one_segment
+from models.over_time import early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
+from training.checkpoint import weights_digest
 from training.trained import Trained, load_trained
 
 # Graphs take a second or two to make, and save some 10 ms a video.
@@ -59,10 +61,11 @@ class Predictor:
         read_ahead: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ):
+        self.exits_digest = weights_digest(trained.net.heads.state_dict())  # before they are fused
         if policy is not None:
-            _check_policy(policy, trained)
+            check_policy(policy, trained, self.exits_digest)
         self.trained, self.as_is, self.clock = trained, as_is, clock
-        self.fit, self.read_ahead = fit, read_ahead
+        self.fit, self.read_ahead, self.precision = fit, read_ahead, precision
         self.device = torch.device(device)
         self.net = prepare_for_inference(trained.net.to(self.device), precision)
         self._decide_by(policy)
@@ -95,7 +98,7 @@ class Predictor:
 
     def with_policy(self, policy: Policy, read_ahead: int = 0) -> Predictor:
         """The same prepared network under another policy."""
-        _check_policy(policy, self.trained)
+        check_policy(policy, self.trained, self.exits_digest)
         other = copy.copy(self)
         other.read_ahead = read_ahead
         other._decide_by(policy)
@@ -119,7 +122,8 @@ class Predictor:
                 self.net(*normalise(*(x[None].to(self.device) for x in clip)))
 
     def predict(self, path: Path) -> Prediction:
-        """Raises OSError, and ValueError when the file cannot be decoded, naming the fault."""
+        """Raises OSError, and ValueError when the file cannot be decoded, naming the fault, or when
+        the network's output is not finite."""
         over_time = self.policy is not None and self.policy.route
         predict = self._predict_over_time if over_time else self._predict
         try:
@@ -254,7 +258,7 @@ class Predictor:
         clip = normalise(*inputs)
         if self.policy is None:
             logits = self.net.backbone(*clip).fused
-            found = logits.softmax(1)[0], 0, confidence(logits)
+            found = self._finite(logits.softmax(1)[0], 0, confidence(logits))
         elif self.policy.route:
             order = list(reading_order(self.net.backbone.num_segments))
             found = self._found(
@@ -273,7 +277,17 @@ class Predictor:
     def _found(self, decisions: Decisions) -> tuple[torch.Tensor, int, torch.Tensor]:
         point = int(decisions.point)
         probabilities = (decisions.logits / self.policy.temperature_at(point)).softmax(1)[0]
-        return probabilities, point, decisions.confidence[0]
+        return self._finite(probabilities, point, decisions.confidence[0])
+
+    def _finite(
+        self, probabilities: torch.Tensor, point: int, confidences: torch.Tensor
+    ) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """The same. Raises ValueError where they are no numbers, and so name no label."""
+        values = torch.cat([probabilities, confidences[: point + 1]])
+        if not values.isfinite().all():
+            remedy = "train it again" if self.precision == "fp32" else "try --precision fp32"
+            raise ValueError(f"the network's output is not finite ({self.trained.path}); {remedy}")
+        return probabilities, point, confidences
 
     def _ms_since(self, started: float) -> float:
         return 1000 * (self.clock() - started)
@@ -287,20 +301,3 @@ def policy_beside(trained: Trained) -> Policy | None:
     """policy.json in the folder of the checkpoint; None without one, or without exits."""
     path = trained.path.parent / POLICY_NAME
     return load_policy(path) if trained.net.exits and path.is_file() else None
-
-
-def _check_policy(policy: Policy, trained: Trained) -> None:
-    if policy.route:
-        check_network(trained.net, policy.route)
-    missing = set(policy.exits) - set(trained.net.exits)
-    if missing and not policy.route:
-        raise ValueError(
-            f"the policy uses exits {policy.exits}, but {trained.path} has"
-            f" {trained.net.exits or 'none'}: calibrate one for it with team_net_wise_all_acc.py"
-        )
-    digest = policy.provenance.get("backbone_digest") or trained.digest
-    if digest != trained.digest:
-        raise ValueError(
-            f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
-            f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
-        )

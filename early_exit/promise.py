@@ -64,7 +64,9 @@ class Wish(NamedTuple):
             )
         largest = np.inf if self.kind in BUDGETS else 1
         if not 0 <= self.limit < largest:
-            raise ValueError(f"a {self.kind} of {self.limit:g} is not in 0 to {largest:g}")
+            raise ValueError(
+                f"a {self.kind} of {self.limit:g} is not at least 0 and below {largest:g}"
+            )
         return self
 
 

@@ -32,6 +32,10 @@ from early_exit.wise import fit_temperature
 
 FIT_SHARE = 1 / 3
 NOBODY = 1.0
+CHOSEN_HERE = (
+    "the exits' epochs were chosen on these videos, so the promise is too hopeful: train the exits"
+    " with --select-on last"
+)
 
 
 class PolicySettings(NamedTuple):
@@ -112,8 +116,14 @@ def promise_policy(
         "kept_by": "thresholds" if chosen else _fallback(wish),
         **{"num_videos": int(tested.sum()), "num_groups": number},
         **{"num_videos_to_fit": int(fit_on.sum()), "list_digest": names_digest(names)},
+        "epochs_chosen_here": epochs_chosen_on(logits, part),
     }
     return replace(plain, thresholds=thresholds, promise={**promise, "words": words(promise)})
+
+
+def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
+    """Whether the protocol says that the exits' best epochs were chosen on these videos."""
+    return f"selected on {part}" in logits.meta["protocol"]
 
 
 def words(promise: dict) -> str:
@@ -123,7 +133,8 @@ def words(promise: dict) -> str:
     asked = f"{_amount(wish, wish.limit)} with probability {wish.guarantee:g}"
     if promise["kept_by"] == "thresholds":
         unit = "mean over recordings" if wish.count == "recordings" else "mean over clips"
-        return f"{asked}, {unit}, by {wish.test.replace('_', '-')} on {counted}"
+        but = f"; {CHOSEN_HERE}" if promise.get("epochs_chosen_here") else ""
+        return f"{asked}, {unit}, by {wish.test.replace('_', '-')} on {counted}{but}"
     start = f"{counted} cannot promise {asked}: {promise['kept_by']} is kept"
     if wish.kind in BUDGETS:
         return f"{start}"

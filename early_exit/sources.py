@@ -44,7 +44,7 @@ def picture_paths(show: Path | None, sources: Sequence[Source]) -> dict[Source, 
     if show.exists() and not show.is_dir():
         raise ValueError(f"--show {show} is neither a .png file nor a folder")
     paths, taken = {}, set()
-    for source in sources:
+    for source in dict.fromkeys(sources):  # one that is named twice is drawn once
         stem = "stdin" if str(source) == STDIN else Path(source).stem
         name, number = stem, 1
         while name.casefold() in taken:  # some file systems have no letter case

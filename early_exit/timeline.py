@@ -60,7 +60,7 @@ class Timeline:
     probabilities are the mean of its own and those of up to smooth - 1 windows before it.
     costs: GMACs by decision point. duration: seconds of the source, None if it is not known.
     notes: what the user should know. Errors as `Predictor.predict`; a window that cannot be decoded
-    is a Moment with a problem.
+    or decided is a Moment with a problem.
     """
 
     def __init__(
@@ -108,7 +108,10 @@ class Timeline:
 
     def _decide(self, window: Window) -> Moment:
         clip = [resize(array, self.predictor.trained.crop_size) for array in window.clip]
-        probabilities, point, _ = self.predictor.decide(clip)
+        try:
+            probabilities, point, _ = self.predictor.decide(clip)
+        except ValueError as error:  # its output is not finite
+            return Moment(window.start, window.end, problem=str(error))
         self.recent.append(probabilities.cpu())
         smoothed = torch.stack(list(self.recent)).mean(0)
         label = int(smoothed.argmax())
@@ -170,7 +173,8 @@ def _file_windows(index, times, every: float, seconds: float, num_segments: int)
     duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
     known: dict = {}
     number = 0
-    while number == 0 or (number - 1) * every + seconds < duration:
+    # As `stream_windows`: none begins behind the end, and the first that reaches it is the last.
+    while number == 0 or (number * every < duration and (number - 1) * every + seconds < duration):
         start = number * every
         end = min(start + seconds, duration)
         number += 1

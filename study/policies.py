@@ -22,6 +22,7 @@ from early_exit.promised import PolicySettings, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_weights
+from models import FULL
 from models.points import uses_streams
 from study.run_tables import RunTables
 from study.timings import load_times
@@ -47,8 +48,19 @@ def open_logits(
         raise ValueError(
             f"--route needs logits per segment, {path} has none: save_logits.py --per-segment"
         )
+    if logits.gmacs is not None:
+        logits = _numbered(logits)
     points = parse_route(route, logits.num_segments, logits.exits)
     return along(logits, points, evidence, _segment_gmacs(logits, points)), folder / ROUTE_FOLDER
+
+
+def _numbered(logits: LogitsFile) -> LogitsFile:
+    """Outside logits whose exits have the names that a route takes, whatever theirs are."""
+    names = [*(f"exit{k}" for k in logits.meta["exits"]), FULL]
+    if logits.outputs != names:
+        theirs = ", ".join(f"{name} is {own}" for name, own in zip(names, logits.outputs))
+        print(f"note: on a route {theirs}")
+    return replace(logits, outputs=names)
 
 
 def _segment_gmacs(logits: LogitsFile, route: Route) -> dict[str, float]:
@@ -208,6 +220,7 @@ def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dic
     return {
         **tables.row(select_on, combination),
         **{"rule": rule, "select_on": select_on},
-        "backbone_digest": tables.logits.meta.get("backbone_digest"),
+        "num_views": len(tables.logits.part(select_on).logits),
+        **{key: tables.logits.meta.get(key) for key in ("backbone_digest", "exits_digest")},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

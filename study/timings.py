@@ -45,8 +45,11 @@ def load_times(path: Path, logits: LogitsFile) -> Times:
     Raises ValueError when the file is something else, or holds no times of this network with these
     points, or holds those of several machines.
     """
-    if "model" not in logits.meta:
-        raise ValueError(f"{path} has times of this repository's networks, not of outside logits")
+    if not logits.meta["model"]:
+        raise ValueError(
+            f"--timings {path} has times of this repository's networks, and the logits are of"
+            " another one; put its costs into `gmacs` of the .npz and use --budget-gmacs"
+        )
     points = decision_points(logits.outputs)
     wanted = network_of(logits.meta["model"], logits.meta["crop_size"])
     wanted["points"] = " ".join(points)

@@ -16,8 +16,10 @@ from conftest import REPO
 
 import predict
 import save_logits
+import team_net_wise_all_acc
 import train_team_ce
 import train_team_net
+import wise_team_net_logit
 from coviar import read_index
 from coviar.convert import FITS
 from coviar.reencode import reencode
@@ -34,6 +36,7 @@ from models import official, team_net
 from models.networks import build_network
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from study.collect import gather
 from tests import calls
 from tests.calls import call
 from tests.coviar_videos import pictures, write_video
@@ -283,6 +286,31 @@ def test_pictures(run, videos, refused, tmp_path, capsys):
     assert "neither a .png file nor a folder" in refused(*twins, *words, twins[0])
 
 
+@pytest.mark.parametrize("place", ["heads", "model"])
+@pytest.mark.parametrize("words", [[], ["--threshold", 1], ["--every", 1, "--window", 1]])
+def test_an_output_that_is_not_finite_is_no_label(study, videos, ask, tmp_path, place, words):
+    """Of an exit that is NaN, or of a stream; with a policy, a threshold or windows."""
+    ignored = shutil.ignore_patterns("views", "last.pt")
+    shutil.copytree(study / "runs/toy", tmp_path / "toy", ignore=ignored)
+    run, backbone = (tmp_path / f"toy/{x}/split1_seed1" for x in ("team_ce", "team_net"))
+    if place == "heads":
+        content = load_checkpoint(run / "best.pt")
+        content["heads"]["1.bias"][0] = torch.nan
+    else:
+        content = load_checkpoint(backbone / "best.pt")
+        content["model"]["iframe.classifier.bias"][0] = torch.inf
+        run = backbone
+        words = [] if "--threshold" in words else words
+    save_checkpoint(run / "best.pt", content)
+    code, found, err = ask(*videos[:2], "--checkpoint", run, *words)
+    assert code == 1 and len(found) >= 2
+    for line in found:
+        assert line["error"].startswith(f"the network's output is not finite ({run}/best.pt)")
+    assert "the network's output is not finite" in err
+    _, found, _ = ask(videos[0], "--checkpoint", run, *words, "--precision", "bf16")
+    assert found[0]["error"].endswith("try --precision fp32")
+
+
 def test_a_run_tree_that_has_moved(study, ask, videos, refused, tmp_path, monkeypatch):
     """The recorded path of the backbone leads nowhere, but it lies where run trees have it."""
     tree = tmp_path / "elsewhere"
@@ -313,6 +341,33 @@ def test_a_policy_of_another_network_is_refused(run, videos, refused, tmp_path):
     save_policy(tmp_path / "exits.json", dataclasses.replace(policy, exits=(2, 3)))
     assert "the policy uses exits (2, 3)" in refused(*words, tmp_path / "exits.json")
     assert "no such policy" in refused(*words, tmp_path / "none.json")
+    outside = dataclasses.replace(policy, provenance={"method": "outside", "data": "scores"})
+    save_policy(tmp_path / "outside.json", outside)
+    assert "logits of another network (scores)" in refused(*words, tmp_path / "outside.json")
+
+
+def test_exits_that_were_trained_again_have_neither_logits_nor_policy(
+    study, run, videos, ask, refused, capsys, tmp_path
+):
+    """Whatever was made of the old ones says so: predict.py, the policy scripts, the study."""
+    tree = tmp_path / "again"
+    ignored = shutil.ignore_patterns("views", "last.pt")
+    shutil.copytree(study / "runs/toy", tree / "toy", ignore=ignored)
+    run = tree / "toy/team_ce/split1_seed1"
+    for script in (wise_team_net_logit, team_net_wise_all_acc):
+        call(script, "--logits", run / "logits.pt")
+    words = [videos[0], "--checkpoint", run]
+    assert ask(*words)[0] == 0 and len(gather([tree]).used) == 2
+    content = load_checkpoint(run / "best.pt")
+    content["heads"]["1.bias"] += 1
+    save_checkpoint(run / "best.pt", content)
+    assert "the policy was calibrated on exits with the digest" in refused(*words)
+    assert ask(*words, "--threshold", 0.5)[0] == 0
+    for script in (wise_team_net_logit, team_net_wise_all_acc):
+        message = calls.refused(capsys, script, "--logits", run / "logits.pt")
+        assert "logits of other exits" in message and "run save_logits.py again" in message
+    with pytest.raises(ValueError, match="logits of other exits"):
+        gather([tree])
 
 
 def test_usage_errors(study, run, videos, refused, tmp_path):
@@ -370,5 +425,6 @@ def predict_inputs(path):
 
 def test_pictures_of_videos_of_one_name_have_names_of_their_own():
     videos = [Path(name) for name in ("a/Clip.avi", "b/clip.mp4", "clip_2.mkv", "c/one.avi")]
-    names = [path.name for path in predict.picture_paths(Path("nowhere"), videos).values()]
-    assert names == ["Clip.png", "clip_2.png", "clip_2_2.png", "one.png"]
+    for sources in (videos, [*videos, *videos]):  # a video that is named twice has one
+        names = [path.name for path in predict.picture_paths(Path("nowhere"), sources).values()]
+        assert names == ["Clip.png", "clip_2.png", "clip_2_2.png", "one.png"]

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from synthetic_logits import make_logits_file
 
 import team_net_wise_all_acc
 import wise_team_net_logit
@@ -17,6 +18,8 @@ from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
+from early_exit.promised import CHOSEN_HERE
+from early_exit.thresholds import confidences
 
 CLIPS = 3
 
@@ -165,6 +168,21 @@ def test_script_promises_on_outside_logits(tmp_path, capsys, kind, rule):
     assert top1 >= 100 * np.mean(rows[:, -1].argmax(1) == labels) - 5
 
 
+def test_a_gate_is_not_swept_as_if_it_were_the_largest_probability(tmp_path, capsys):
+    path = save(tmp_path / "scores.npz", scores())
+    swept = {}
+    for kind in ("gate", "max"):
+        run(team_net_wise_all_acc, "--logits", path, "--guarantee", 0.9, "--confidence", kind)
+        note = "note: trade_off.csv is of the confidence max"
+        assert (note in capsys.readouterr().out) == (kind == "gate")
+        rows = (tmp_path / "scores" / "trade_off.csv").read_text().splitlines()
+        swept[kind] = [row.rpartition(",")[0] for row in rows]
+    assert swept["gate"] == swept["max"]
+    combined = load_outside(path).samples("heldout")[0].astype(float)
+    with pytest.raises(ValueError, match="`gate` has no weights for exit 1"):
+        confidences(combined, "gate")
+
+
 def test_57_videos_are_refused_honestly(tmp_path, capsys):
     path = save(tmp_path / "few.npz", scores(groups=19))
     words = ["--logits", path, "--max-drop", 1, "--guarantee", 0.9]
@@ -178,6 +196,21 @@ def test_57_videos_are_refused_honestly(tmp_path, capsys):
     policy = load_policy(tmp_path / "few" / "policy.json")
     rows, _ = load_outside(path).samples("heldout")
     assert (decide(policy, rows).labels == rows[:, -1].argmax(1)).all()
+
+
+@pytest.mark.parametrize("chosen", ["selected on heldout", "last epoch kept"])
+def test_a_promise_says_that_its_videos_chose_the_epochs(tmp_path, capsys, chosen):
+    """Also in policy.json, so that predict.py prints it."""
+    logits = make_logits_file(videos=400, quality=3.0, protocol=f"8 segments, {chosen}")
+    logits.save(tmp_path / "logits.pt")
+    words = ["--logits", tmp_path / "logits.pt"]
+    run(wise_team_net_logit, *words)
+    run(team_net_wise_all_acc, *words, "--max-drop", 10, "--guarantee", 0.9)
+    promised = load_policy(tmp_path / "policy.json").promise
+    assert promised["kept_by"] == "thresholds"
+    note = f"note: --guarantee 0.9: {CHOSEN_HERE}"
+    says = [CHOSEN_HERE in promised["words"], note in capsys.readouterr().out]
+    assert says == [chosen == "selected on heldout"] * 2
 
 
 def test_one_recording_promises_nothing(tmp_path, capsys):
@@ -199,6 +232,11 @@ def test_one_recording_promises_nothing(tmp_path, capsys):
             "argument --max-exit-error: -1 is not a finite number",
         ),
         (["--max-disagreement", 3], "--max-disagreement is a promise"),
+        (["--max-drop", 100, "--guarantee", 0.9], "--max-drop 100: a promise is below 100 %"),
+        (
+            ["--max-exit-error", 250, "--guarantee", 0.9],
+            "-error 250: a promise is below 100 %",
+        ),
         (["--confidence", "gate"], "add --guarantee"),
     ],
 )
@@ -209,9 +247,28 @@ def test_wishes_without_sense_are_refused(tmp_path, capsys, words, message):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", [wise_team_net_logit, team_net_wise_all_acc])
+@pytest.mark.parametrize("route", [False, True])
+def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, capsys, script, route):
+    arrays = scores(groups=20)
+    if route:
+        arrays["logits"] = np.stack([arrays["logits"]] * 2, 1)
+    path = save(tmp_path / "scores.npz", arrays)
+    (tmp_path / "scores").write_text("a file in the place of the folder")
+    words = ["--route", "time"] if route else []
+    with pytest.raises(SystemExit) as stop:
+        run(script, "--logits", path, *words)
+    assert stop.value.code == 2
+    assert f"cannot read or write {tmp_path}/scores" in capsys.readouterr().err
+
+
 GOOD = scores(groups=20)
 NOT_FINITE = GOOD["logits"].copy()
 NOT_FINITE[7, 1, 0] = np.nan
+MASKED = GOOD["logits"].astype(np.float64)
+MASKED[5, 2, 1] = np.finfo(np.float64).min  # infinite in float32
+ALMOST = GOOD["logits"].copy()
+ALMOST[6, 1, 3] = -3e38  # its sums are infinite
 
 
 @pytest.mark.parametrize(
@@ -223,6 +280,10 @@ NOT_FINITE[7, 1, 0] = np.nan
         ({"labels": np.zeros(60, int)}, "one class only: every label is 0"),
         ({"labels": GOOD["labels"] + 9}, "there are 4 classes"),
         ({"logits": NOT_FINITE}, "'a00007' are not finite"),
+        ({"logits": MASKED}, "'a00005' are not finite numbers up to 1e.30"),
+        ({"logits": ALMOST}, "'a00006' are not finite numbers up to 1e.30"),
+        ({"logits": np.stack([MASKED] * 2, 1)}, "'a00005' are not finite numbers up to 1e.30"),
+        ({"logits": np.stack([ALMOST, -ALMOST], 1)}, "segments of 'a00006' are not finite"),
         ({"logits": GOOD["logits"][:, :, :1]}, "one class only"),
         ({"logits": GOOD["logits"][:, :1]}, "one exit only"),
         ({"groups": GOOD["groups"][:-1]}, "groups do not match"),

@@ -36,7 +36,7 @@ from study import over_time as tables
 from tests.calls import call, refused
 from tests.coviar_videos import pictures, write_video
 from tests.over_time import ROUTES, T, policy_of
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.probe import features_of, new_stream
 from training.trained import load_trained
 
@@ -122,6 +122,51 @@ def test_scripts_make_the_policy_that_predict_takes(study, toy_data, capsys, tmp
     assert not (run / "policy.json").exists()
     plain = run_of(folder, "team_net") / "logits.pt"
     assert "--route" in refused(capsys, team_net_wise_all_acc, "--logits", plain)
+
+
+def test_thresholds_are_chosen_on_as_many_views_as_are_reported(
+    study, toy_options, toy_data, capsys, tmp_path
+):
+    """And predict.py, which takes one view, says so."""
+    backbone = run_of(study[0], "team_net") / "best.pt"
+    words = ["--pretrained", backbone, "--checkpoint_dir", tmp_path, "--method", "team_net"]
+    words += ["--per-segment", "--views", 0, "--clips", 2, "--crops", 3]
+    call(save_logits, *toy_options, *words)
+    run = run_of(tmp_path, "team_net")
+    parts = LogitsFile.load(run / "logits.pt").parts
+    assert {name: len(part.logits) for name, part in parts.items()} == {
+        **{"train": 1, "heldout": 6, "test": 6}
+    }
+    words = ["--logits", run / "logits.pt", "--route", "time"]
+    call(wise_team_net_logit, *words)
+    call(team_net_wise_all_acc, *words)
+    policy = run / "over_time/policy.json"
+    video = next(iter(sorted(toy_data.glob("*/*.mp4"))))
+    capsys.readouterr()
+    call(predict, video, "--checkpoint", backbone, "--policy", policy)
+    assert "note: the policy was made on the mean of 6 views" in capsys.readouterr().err
+
+
+def test_logits_that_cannot_be_saved_are_refused_by_name(study, toy_options, capsys, tmp_path):
+    """Weights and options before the views are computed, what they do not tell afterwards."""
+    backbone = run_of(study[0], "team_net") / "best.pt"
+    words = ["--method", "team_net", "--per-segment", "--checkpoint_dir", tmp_path]
+
+    def refuse(path, *more):
+        return refused(capsys, save_logits, *toy_options, *words, "--pretrained", path, *more)
+
+    message = refuse(backbone, "--views", 0, "--parts", "train_views")
+    assert "--parts train_views: there is nothing to save" in message
+    content = load_checkpoint(backbone)
+    for name, value, expected in (
+        ("nan", torch.nan, "nan.pt: the weights mv.classifier.bias are not finite"),
+        ("huge", 3e38, "the network of {path}: part 'train': logits of"),
+    ):
+        content["model"]["mv.classifier.bias"][0] = value
+        path = tmp_path / f"{name}.pt"
+        save_checkpoint(path, content)
+        assert expected.format(path=path) in refuse(path, "--views", 0)
+        assert (tmp_path / "toy/views").exists() == (name == "huge")
 
 
 def test_a_clip_in_memory_is_decided_as_the_file(study, toy_data, tmp_path):

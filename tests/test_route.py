@@ -106,6 +106,38 @@ def outside_arrays(segments=3, exits=2, number=60, classes=4, seed=0):
     return {"logits": logits, "labels": labels, "names": names, "gmacs": np.linspace(1, 5, exits)}
 
 
+@pytest.mark.parametrize("wish", [[], ["--guarantee", 0.9]])
+def test_a_route_with_more_points_than_thresholds_can_be_combined(tmp_path, capsys, wish):
+    np.savez(tmp_path / "scores.npz", **outside_arrays(segments=14))
+    words = ["--logits", tmp_path / "scores.npz", "--route", "time", "--max-drop", 5, *wish]
+    call(team_net_wise_all_acc, *words)
+    assert "note: no rule per_exit: 13 exits are too many" in capsys.readouterr().out
+    assert len(load_policy(tmp_path / "scores/over_time/policy.json").thresholds) == 13
+    message = refused(capsys, team_net_wise_all_acc, *words, "--policy-rule", "per_exit")
+    assert "--policy-rule per_exit: 13 exits are too many" in message
+
+
+@pytest.mark.parametrize("words", [["time"], ["depth_then_time"], ["exit1@1", "exit2@2", "full@3"]])
+def test_outside_exits_of_any_name_are_numbered_on_a_route(tmp_path, capsys, words):
+    arrays = outside_arrays(segments=4, exits=3)
+    own = np.array(["layer3", "layer2", "out"])
+    np.savez(tmp_path / "named.npz", **arrays, exit_names=own)
+    np.savez(tmp_path / "plain.npz", **arrays)
+    made = {}
+    for name in ("named", "plain"):
+        options = ["--logits", tmp_path / f"{name}.npz", "--route", *words]
+        for script in (wise_team_net_logit, team_net_wise_all_acc):
+            call(script, *options)
+        note = "note: on a route exit1 is layer3, exit2 is layer2, full is out"
+        assert (note in capsys.readouterr().out) == (name == "named")
+        made[name] = load_policy(tmp_path / name / "over_time/policy.json")
+    assert made["named"].thresholds == made["plain"].thresholds
+    assert made["named"].route == made["plain"].route
+    options = ["--logits", tmp_path / "named.npz", "--route", "layer2@1"]
+    message = refused(capsys, team_net_wise_all_acc, *options)
+    assert "one of exit1, exit2, full" in message
+
+
 def test_outside_logits_may_have_segments(tmp_path, capsys):
     arrays = outside_arrays()
     np.savez(tmp_path / "scores.npz", **arrays)

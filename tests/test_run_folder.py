@@ -4,6 +4,11 @@ import json
 
 import pytest
 
+from early_exit.logits import LOGITS_NAME
+from early_exit.policy import POLICY_NAME
+from early_exit.wise_file import WISE_NAME
+from study.columns import RUN_COLUMNS
+from study.policies import ROUTE_FOLDER
 from training.provenance import environment
 from training.run_folder import RunFolder
 
@@ -66,6 +71,21 @@ def test_overwrite_clears_the_run(folder):
     open_folder(folder, lr=0.2, overwrite=True)
     assert folder.result is None
     assert json.loads((folder.path / "args.json").read_text())["lr"] == 0.2
+
+
+def test_overwrite_clears_what_was_made_of_the_run_and_nothing_else(folder):
+    open_folder(folder)
+    names = {LOGITS_NAME, WISE_NAME, POLICY_NAME, *RUN_COLUMNS, "notes.txt"}
+    places = (folder.path, folder.path / ROUTE_FOLDER)
+    for place in places:
+        place.mkdir(exist_ok=True)
+        for name in names:
+            (place / name).write_text("old")
+    open_folder(folder, resume=True)
+    assert all((place / name).is_file() for place in places for name in names)
+    open_folder(folder, overwrite=True)
+    left = {path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*.*")}
+    assert left == {"args.json", "env.json", "notes.txt", "over_time/notes.txt"}
 
 
 def test_leftovers_of_killed_writers_go(folder):

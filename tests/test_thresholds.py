@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from early_exit import calibrate, wise, wise_file
 from early_exit.calibrate import Goal
 from early_exit.confidence import confidence
 from early_exit.logits import LogitsFile
+from early_exit.paths import pareto_path
 from early_exit.policy import decide, load_policy
 from early_exit.thresholds import (
     DEFAULT_THRESHOLDS,
@@ -190,6 +192,28 @@ def test_per_exit_thresholds_are_the_best_of_their_grid(goal, points, monkeypatc
         assert not any(better(goal, outcome, chosen) for outcome in outcomes)
     else:
         assert chosen[0] == max(top1 for top1, _ in outcomes)
+
+
+@pytest.mark.parametrize("exits", [5, 7, 9, 12])
+def test_many_exits_have_a_coarser_grid_that_fits_into_memory(exits):
+    sure, correct = random_clips(points=exits + 1, seed=exits, ties=False)
+    costs = np.arange(1.0, exits + 2)
+    goal = Goal(min_top1_pct=100 * correct[:, -1].mean() - 2)
+    chosen = {}
+    tracemalloc.start()
+    for rule in calibrate.RULES:
+        thresholds = calibrate.calibrate(sure, correct, costs, goal, rule).thresholds
+        chosen[rule] = slow_result(sure, correct, costs, thresholds)
+    path = pareto_path(sure, correct, costs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not better(goal, rounded(*chosen["common"]), rounded(*chosen["per_exit"]))
+    assert path.shape[1] == exits and len(path) > 1
+    # Some ten tables of MOST_CELLS floats live at once.
+    assert peak < 10 * 8 * calibrate.MOST_CELLS
+    assert calibrate.levels_of(5, 20) == 20 and calibrate.levels_of(12, 20) == 2
+    with pytest.raises(ValueError, match="13 exits are too many for a threshold each"):
+        calibrate.levels_of(13, 20)
 
 
 def test_goals_out_of_reach():

@@ -82,7 +82,9 @@ def test_windows_are_those_of_the_reencoded_file(film):
             assert torch.equal(array, timeline.resize(cropped, 32))
 
 
-@pytest.mark.parametrize(("every", "seconds"), [(1, 1), (0.5, 1.3), (1.7, 0.6), (9, 9)])
+@pytest.mark.parametrize(
+    ("every", "seconds"), [(1, 1), (0.5, 1.3), (1.7, 0.6), (9, 9), (3, 0.5), (2, 0.5)]
+)
 def test_a_stream_gives_what_the_file_gives(film, every, seconds):
     index = coviar.source_index.read_source_index(film, SIZE)
     windows = timeline._file_windows(index, index.seconds, every, seconds, 3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic_logits import make_logits_file
 
+import team_net_wise_all_acc
 from early_exit import wise
 from early_exit.calibrate import Goal, calibrate
 from early_exit.expected import expected_right
@@ -16,6 +17,7 @@ from study.columns import RUN_COLUMNS
 from study.policies import make_policy, make_promise
 from study.run_tables import RunTables, write_rows
 from study.timings import COLUMNS, Times, load_times, network_of
+from tests.calls import refused
 
 POINTS = ["exit1", "exit2", "exit3", "full"]
 DECODE, NETWORK = np.array([8.0, 8.0, 8.0, 8.0]), np.array([1.0, 3.0, 2.5, 20.0])
@@ -85,6 +87,17 @@ def test_a_table_that_says_nothing_of_this_network_is_refused(
     path = write_table(tmp_path / "times.csv", logits, changes, drop)
     with pytest.raises(ValueError, match=message):
         load_times(path, logits)
+
+
+def test_outside_logits_have_no_times(logits, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = np.array([f"v{n}" for n in range(30)])
+    scores = rng.standard_normal((30, 4, 3)).astype(np.float32)
+    np.savez(tmp_path / "scores.npz", logits=scores, labels=np.arange(30) % 3, names=names)
+    words = ["--logits", tmp_path / "scores.npz"]
+    words += ["--timings", write_table(tmp_path / "times.csv", logits)]
+    message = refused(capsys, team_net_wise_all_acc, *words)
+    assert "times.csv has times of this repository's networks" in message
 
 
 def test_tables_hold_the_mean_times_of_where_clips_leave(logits, tmp_path):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from coviar.files import NO_ROOM
 from models import precision
 from models.points import EVIDENCE, ROUTES
 from training.recipes import METHODS
@@ -28,10 +29,17 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Bad options and files end a script with one line and exit code 2."""
+    """Bad options and files, and folders that cannot be used, end a script with one line and exit
+    code 2. A full disk does not: what a script does about it is its own matter."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        if error.filename is not None and error.errno not in NO_ROOM:
+            parser.error(f"cannot read or write {error.filename}: {error.strerror}")
+        if not isinstance(error, FileNotFoundError):
+            raise
         parser.error(str(error))
 
 
@@ -137,7 +145,7 @@ def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101")
     group.add_argument(
         "--no-flip", action="store_true", help="for classes that differ by left and right"
     )
-    group.add_argument("--clips", type=positive_int, default=1, help="test clips per video")
+    group.add_argument("--clips", type=positive_int, default=1, help="per held-out and test video")
     group.add_argument("--crops", type=int, choices=(1, 3, 5), default=1, help="crops per clip")
     group.add_argument(
         "--on-bad-video",

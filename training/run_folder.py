@@ -20,6 +20,11 @@ FREE_ON_RESUME = {
 }
 LISTS = ("train_list", "test_list", "unlabelled")  # compared by content, not by path
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
+# What other scripts make of the run, in its folder and in its folder over_time.
+MADE_OF_RUN = (
+    *("logits.pt", "wise.json", "policy.json"),
+    *("exits.csv", "policies.csv", "trade_off.csv"),
+)
 
 
 class RunFolder:
@@ -88,14 +93,18 @@ class RunFolder:
     def start(self) -> None:
         """Lock the folder; record options and environment of a new run.
 
-        --overwrite removes the old run first, so check all options before. Raises LockedError when
-        another process uses the folder.
+        --overwrite removes the old run and all that was made of it first, so check all options
+        before. Raises LockedError when another process uses the folder.
         """
         distributed.on_main(self._start)
 
     def _start(self) -> None:
         self._lock = RunLock(self.path)
         self.check()
+        if self.options["overwrite"]:
+            for name in MADE_OF_RUN:
+                for folder in (self.path, self.path / "over_time"):
+                    (folder / name).unlink(missing_ok=True)
         for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
             if self.options["overwrite"]:
                 (self.path / name).unlink(missing_ok=True)

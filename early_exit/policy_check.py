@@ -1,0 +1,47 @@
+"""Whether a policy was made for the network that it is to steer."""
+
+from __future__ import annotations
+
+from early_exit.outside import OUTSIDE
+from early_exit.policy import Policy
+from models import STREAMS
+from models.over_time import check_network
+from models.points import exits_of
+from training.trained import Trained
+
+
+def check_policy(policy: Policy, trained: Trained, exits_digest: str) -> None:
+    """Raise ValueError where it was made on another network.
+
+    exits_digest: `weights_digest` of the heads as they were loaded.
+    """
+    made = policy.provenance
+    is_outside = made.get("method") == OUTSIDE and not made.get("backbone_digest")
+    outputs = len(policy.exits) + len(STREAMS)
+    if is_outside or (not policy.route and len(policy.weights[0]) != outputs):
+        raise ValueError(
+            f"the policy was calibrated on logits of another network ({made.get('data', '?')}), not"
+            f" on {trained.path}: calibrate one for it with team_net_wise_all_acc.py"
+        )
+    if policy.route:
+        check_network(trained.net, policy.route)
+    missing = set(policy.exits) - set(trained.net.exits)
+    if missing and not policy.route:
+        raise ValueError(
+            f"the policy uses exits {policy.exits}, but {trained.path} has"
+            f" {trained.net.exits or 'none'}: calibrate one for it with team_net_wise_all_acc.py"
+        )
+    digest = made.get("backbone_digest") or trained.digest
+    if digest != trained.digest:
+        raise ValueError(
+            f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
+            f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
+        )
+    uses_exits = not policy.route or exits_of(policy.route)
+    digest = made.get("exits_digest") or exits_digest
+    if uses_exits and digest != exits_digest:
+        raise ValueError(
+            f"the policy was calibrated on exits with the digest {digest}, {trained.path} holds"
+            f" exits with the digest {exits_digest}: run save_logits.py, wise_team_net_logit.py and"
+            " team_net_wise_all_acc.py again"
+        )
