@@ -7,14 +7,12 @@ from early_exit.policy import Policy
 from models import STREAMS
 from models.over_time import check_network
 from models.points import exits_of
+from training.checkpoint import weights_digest
 from training.trained import Trained
 
 
-def check_policy(policy: Policy, trained: Trained, exits_digest: str) -> None:
-    """Raise ValueError where it was made on another network.
-
-    exits_digest: `weights_digest` of the heads as they were loaded.
-    """
+def check_policy(policy: Policy, trained: Trained) -> None:
+    """Raise ValueError where it was made on another network, another backbone or other exits."""
     made = policy.provenance
     is_outside = made.get("method") == OUTSIDE and not made.get("backbone_digest")
     outputs = len(policy.exits) + len(STREAMS)
@@ -37,11 +35,12 @@ def check_policy(policy: Policy, trained: Trained, exits_digest: str) -> None:
             f"the policy was calibrated on the backbone with the digest {digest}, {trained.path}"
             f" stands on {trained.digest}: calibrate one for it with team_net_wise_all_acc.py"
         )
-    uses_exits = not policy.route or exits_of(policy.route)
-    digest = made.get("exits_digest") or exits_digest
-    if uses_exits and digest != exits_digest:
+    if not made.get("exits_digest") or (policy.route and not exits_of(policy.route)):
+        return
+    digest = weights_digest(trained.net.heads.state_dict())
+    if digest != made["exits_digest"]:
         raise ValueError(
-            f"the policy was calibrated on exits with the digest {digest}, {trained.path} holds"
-            f" exits with the digest {exits_digest}: run save_logits.py, wise_team_net_logit.py and"
-            " team_net_wise_all_acc.py again"
+            f"the policy was calibrated on exits with the digest {made['exits_digest']},"
+            f" {trained.path} holds exits with the digest {digest}: run save_logits.py,"
+            " wise_team_net_logit.py and team_net_wise_all_acc.py again"
         )

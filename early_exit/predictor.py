@@ -31,7 +31,6 @@ from models.graphs import make_graphs
 from models.inference import prepare_for_inference
 from models.over_time import early_exit_over_time, one_segment
 from models.team_net_ic import Decisions
-from training.checkpoint import weights_digest
 from training.trained import Trained, load_trained
 
 # Graphs take a second or two to make, and save some 10 ms a video.
@@ -61,9 +60,8 @@ class Predictor:
         read_ahead: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.exits_digest = weights_digest(trained.net.heads.state_dict())  # before they are fused
         if policy is not None:
-            check_policy(policy, trained, self.exits_digest)
+            check_policy(policy, trained)
         self.trained, self.as_is, self.clock = trained, as_is, clock
         self.fit, self.read_ahead, self.precision = fit, read_ahead, precision
         self.device = torch.device(device)
@@ -98,7 +96,7 @@ class Predictor:
 
     def with_policy(self, policy: Policy, read_ahead: int = 0) -> Predictor:
         """The same prepared network under another policy."""
-        check_policy(policy, self.trained, self.exits_digest)
+        check_policy(policy, self.trained)
         other = copy.copy(self)
         other.read_ahead = read_ahead
         other._decide_by(policy)
