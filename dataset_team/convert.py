@@ -13,7 +13,8 @@ from dataset_team.official_lists import Entry
 def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[Entry]:
     """The rows of a list as entries; each video is found below `data_root` by the end of its path.
 
-    The class is the video's folder. Labels are the list's. With `renumber` they number the class
+    A row that begins with # is a comment, unless the path of a video begins so. The class is the
+    video's folder. Labels are the list's. With `renumber` they number the class
     folders in name order, so they are the same for every list. Raises ListError, naming the rows
     whose video is found never or several times.
     """
@@ -35,8 +36,11 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
                 found = exact
                 break
             parents.pop(0)
-        if row.mark and not found:
-            continue
+        if row.mark:
+            whole = f"/{row.name}".casefold()
+            found = {n: path for n, path in found.items() if f"/{n}".casefold().endswith(whole)}
+            if not found:
+                continue
         if len(found) != 1 or not (path := next(iter(found.values()))).parent.name:
             reason = f"{len(found)} videos of this name" if found else "no video of this name"
             problems.append(f"{list_path}:{row.line}: {row.path}: {reason} in a class folder")

@@ -240,6 +240,17 @@ def test_convert_finds_videos_of_another_machine(root, tmp_path, capsys):
     assert [record.label for record in read_list(out, root)] == [1, 2]  # after "7"
 
 
+def test_convert_leaves_comments_out(root, tmp_path, capsys):
+    (root / "#C").mkdir()
+    for name in ("A/#x.mp4", "#C/x.mp4", "#C/y.mp4"):
+        (root / name).write_bytes(name.encode())
+    comments = "# A/x.mp4 A 0\n#A/x.mp4 A 0\n# x.mp4 0\n#/home/me/x 120 0\n#n 7 0\n# note\n"
+    names = "#C/x.mp4 C 1\n#x 120 0\n#y 1.avi 0\n/home/me/#C/y.mp4 1\n"
+    out = tmp_path / "new.txt"
+    run(capsys, "convert", write(tmp_path, comments + names), out, "--data-root", root)
+    assert [r.name for r in read_list(out, root)] == ["#C/x", "A/#x", "A/#y 1", "#C/y"]
+
+
 def test_every_row_has_its_line(root):
     rows = list(read_rows(write(root, "\r\n# no\nA/x.mp4 A 0\n\nA/x.mp4 A b c\n")))
     assert rows[0].line == 3 and ":5: expected" in str(rows[1])
