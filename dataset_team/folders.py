@@ -53,7 +53,7 @@ def read_videos(folder: Path) -> tuple[list[ClassVideo], list[str]]:
         if len(path.parts) < 2:
             left_out.append(f"{name}: lies in no class folder")
             continue
-        taken = finder.find(name)
+        taken = finder.find(without_extension(name))
         if Path(taken) != folder / path:
             left_out.append(f"{name}: {taken} has the same name and is taken")
             continue

@@ -27,8 +27,8 @@ from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
-from dataset_team.list_file import ListError
-from dataset_team.records import MAX_PROBLEMS_SHOWN, Seen, read_list, shorten
+from dataset_team.list_file import ListError, without_extension
+from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, Seen, read_list, shorten
 
 
 def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
@@ -146,7 +146,11 @@ def _make_official_lists(args: argparse.Namespace) -> dict:
     result = {}
     for part, entries in official_lists.READERS[args.command](args.splits).items():
         path = Path(args.out) / f"{args.command}_{part}.txt"
-        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
+        listed = [
+            entry
+            for entry in entries
+            if finder is None or finder.find(without_extension(entry.name))
+        ]
         write_list(path, listed)
         result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
         print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
@@ -175,9 +179,17 @@ def _make_pools(args: argparse.Namespace) -> dict:
     result = {}
     for number, pool in enumerate(split_heldout(records, 0.5, args.seed, copies), 1):
         path = args.out / f"{args.list.stem}_pool{number}.txt"
-        write_list(path, pool)
+        write_list(path, map(_as_entry, pool))
         result[str(path)] = len(pool)
     return result
+
+
+def _as_entry(record: Record) -> official_lists.Entry:
+    """A name that ends as if it had an extension keeps its own."""
+    name = record.name
+    if without_extension(name) != name:
+        name += Path(record.path).suffix
+    return official_lists.Entry(name, record.class_name, record.label)
 
 
 def _make_folder_lists(args: argparse.Namespace) -> dict:

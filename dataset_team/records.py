@@ -101,7 +101,7 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
             problems.append(str(row))
             continue
         listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
-        found = _find_listed(finder, row.path) or listed
+        found = _find_listed(finder, row.name) or listed
         if not row.mark or os.path.exists(found):
             paths.append(Path(found))
     if problems:
@@ -109,12 +109,12 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
     return paths
 
 
-def _find_listed(finder: VideoFinder, path: str) -> str | None:
+def _find_listed(finder: VideoFinder, name: str) -> str | None:
     try:
-        if os.path.isabs(path):
-            folder, name = os.path.split(path)
-            return VideoFinder(folder).find(name)
-        return finder.find(path)
+        if os.path.isabs(name):
+            folder, stem = os.path.split(name)
+            return VideoFinder(folder).find(stem)
+        return finder.find(name)
     except OSError:
         return None
 

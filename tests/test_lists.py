@@ -13,7 +13,7 @@ import pytest
 from dataset_team.groups import film_of, group_of
 from dataset_team.heldout import split_heldout
 from dataset_team.list_file import ListError
-from dataset_team.records import Record, read_list
+from dataset_team.records import Record, read_list, read_paths
 from dataset_team.registry import class_names
 
 REPO = Path(__file__).resolve().parent.parent
@@ -50,6 +50,28 @@ def test_the_reencoded_file_comes_first(tmp_path):
     root = data_root(tmp_path, "A/x.avi", "A/x.mp4", "A/y.avi", "A/x.json")
     records = read_list(write(tmp_path / "l.txt", "A/x.avi A 0\nA/y.mp4 A 0\n"), root)
     assert [Path(record.path).name for record in records] == ["x.mp4", "y.avi"]
+
+
+def test_an_extension_within_a_name_is_part_of_it(tmp_path):
+    """As a converter writes x.mov.mp4; the same in every list that is made and read."""
+    names = ["a.mp4", "a.mov.mp4", "IMG.MOV.mp4", "b.avi"]
+    root = data_root(tmp_path, *(f"{c}/{name}" for c in "AB" for name in names))
+    for number, path in enumerate(sorted(root.glob("*/*"))):
+        path.write_bytes(b"%d" % number)
+
+    def found(list_path):
+        return [Path(r.path).relative_to(root).as_posix() for r in read_list(list_path, root)]
+
+    text = "".join(f"A/{name} A 0\n" for name in names)
+    own = write(tmp_path / "own.txt", text)
+    assert found(own) == [f"A/{name}" for name in names]
+    assert read_paths(own, root) == [root / "A" / name for name in names]
+    assert "no video A/b.mov.*" in errors_of(write(tmp_path / "l.txt", "A/b.mov.mp4 A 0\n"), root)
+    make_lists("convert", own, tmp_path / "converted.txt", "--data-root", root)
+    assert found(tmp_path / "converted.txt") == found(own)
+    make_lists("pools", own, tmp_path, "--data-root", root)
+    pools = [found(tmp_path / f"own_pool{number}.txt") for number in (1, 2)]
+    assert sorted(pools[0] + pools[1]) == sorted(found(own)) and all(pools)
 
 
 def test_names_of_hmdb51(tmp_path):
