@@ -200,6 +200,20 @@ def test_arguments_that_make_no_sense(inputs, tmp_path, capsys, arguments, words
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["v.mp4", "again.mp4", "other"])
+def test_an_output_is_never_an_input(tmp_path, capsys, source):
+    write_video(tmp_path / "v.mp4", pictures(2))
+    (tmp_path / "again.mp4").symlink_to(tmp_path / "v.mp4")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/v.mp4").symlink_to(tmp_path / "v.mp4")
+    before = files(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / source, tmp_path)
+    assert stop.value.code == 2 and "is a video of IN" in capsys.readouterr().err
+    assert files(tmp_path) == before
+    assert run(tmp_path / source, tmp_path / "out") == 0
+
+
 def test_an_empty_folder_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, tmp_path.parent / "out")
