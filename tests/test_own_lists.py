@@ -11,7 +11,7 @@ from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
 from dataset_team.lists import get_args_parser, main
-from dataset_team.records import list_digest, read_list, read_paths
+from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
 
@@ -154,7 +154,20 @@ def test_a_digest_is_of_what_a_list_says(root):
         for text in ("A/x.mp4 A 0\n", "# new\n\n./A\\x.avi,A,0\r\n", f"{root}/A/x.mp4 A 0")
     }
     assert len(digests) == 1
+    for comment in ("#note", "# note", "#note 1", "#A/x.mp4 A 0", "#", "# A/gone.mp4 A 0"):
+        assert list_digest(write(root, f"{comment}\nA/x.mp4 A 0\n{comment}\n"), root) in digests
+    (root / "#z.mp4").write_bytes(b"")
+    assert list_digest(write(root, "A/x.mp4 A 0\n#z.mp4 A 0\n"), root) not in digests
     assert list_digest(write(root, "A/x.mp4 A 1\n"), root) not in digests
+
+
+@pytest.mark.parametrize("line", ["flat.mp4 3", "flat.mp4 120 3", "flat.mp4", "A/x.mp4 walking 3"])
+def test_rows_without_a_class_are_read_alike(root, line):
+    (root / "flat.mp4").write_bytes(b"flat")
+    listed = write(root, f"{line}\n")
+    (record,) = read_unlabelled(listed, root)
+    assert [str(path) for path in read_paths(listed, root)] == [record.path]
+    assert len(list_digest(listed, root)) == 16
 
 
 def run(capsys, *args):
