@@ -234,6 +234,26 @@ def test_folders_groups_of_a_file(own, tmp_path, capsys):
     assert "lacks 18 videos" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("A/x.mp4,day1\nA/y.mp4,day1\nA/x.mp4,day2\n", "row 3 says that A/x.mp4 is of 'day2'"),
+        ("A/x.mp4;day1\n\nA\\y.avi;day1\nA/y;day2\n", "row 4 says that A/y is of 'day2'"),
+        ("A/x.mp4,\nA/y.mp4,day1\n", "row 1 lacks a column"),
+        ("A/x.mp4,day1\nA/y.mp4\n", "row 2 lacks a column"),
+        ("A/x.mp4,day1\n,day1\nA/y.mp4,day1\n", "row 2 lacks a column"),
+    ],
+)
+def test_recordings_of_a_file_that_contradict(tmp_path, rows, message):
+    clips = [folders.ClassVideo(f"A/{name}.mp4", "", "A", 1.0) for name in "xy"]
+    (tmp_path / "g.csv").write_text(rows)
+    with pytest.raises(ListError, match="g.csv: ") as caught:
+        folders.groups_by_csv(clips, tmp_path / "g.csv")
+    assert message in str(caught.value)
+    (tmp_path / "g.csv").write_text("video,recording\nA/x.mp4,d\n,\nA/y.mp4,e\nA/x,d\n")
+    assert folders.groups_by_csv(clips, tmp_path / "g.csv") == {"A/x.mp4": "d", "A/y.mp4": "e"}
+
+
 def test_small_classes_are_warned_of():
     clips = [folders.ClassVideo(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
     clips.append(folders.ClassVideo("B/0.mp4", "", "B", 60.0))
