@@ -22,6 +22,8 @@ def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
     be an input.
     """
     others = Counter()
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"OUT ({target}) is a file; name a folder")
     if source.is_dir():
         here, there = source.resolve(), target.resolve()
         if here == there or here in there.parents:

@@ -28,7 +28,7 @@ from dataset_team.finder import VideoFinder
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
-from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, Seen, read_list, shorten
+from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, read_list, shorten
 
 
 def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
@@ -161,14 +161,9 @@ def _convert(args: argparse.Namespace) -> dict:
     if not args.data_root.is_dir():
         raise ListError(f"--data-root {args.data_root}: no such folder")
     entries = convert(args.list, args.data_root, args.renumber)
-    seen = Seen(None)
-    for line, entry in enumerate(entries, 1):
-        try:
-            seen.check(entry.name, entry.class_name, entry.label, line)
-        except ListError as error:
-            raise ListError(f"{args.list}: {error}") from error
     write_list(args.out, entries)
-    return {"list": str(args.out), "videos": len(entries), "classes": len(seen.label_of)}
+    classes = {entry.class_name for entry in entries}
+    return {"list": str(args.out), "videos": len(entries), "classes": len(classes)}
 
 
 def _make_pools(args: argparse.Namespace) -> dict:
@@ -176,8 +171,12 @@ def _make_pools(args: argparse.Namespace) -> dict:
     records = read_list(args.list, args.data_root)
     name_of = {record.path: record.name for record in records}
     copies = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
+    try:
+        pools = split_heldout(records, 0.5, args.seed, copies)
+    except ListError as error:
+        raise ListError(f"{args.list}: {error}") from error
     result = {}
-    for number, pool in enumerate(split_heldout(records, 0.5, args.seed, copies), 1):
+    for number, pool in enumerate(pools, 1):
         path = args.out / f"{args.list.stem}_pool{number}.txt"
         write_list(path, map(_as_entry, pool))
         result[str(path)] = len(pool)

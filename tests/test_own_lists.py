@@ -273,6 +273,22 @@ def test_convert_finds_videos_of_another_machine(root, tmp_path, capsys):
     assert [record.label for record in read_list(out, root)] == [1, 2]  # after "7"
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("# note\n\nA/x 1\n\nx.mp4 1\n", "list.txt:5: A/x.mp4 is listed twice, first in line 3"),
+        ("A/x 1\n\nB b/z,1.mp4\t1\n", "list.txt:3: class 'B b' with label 1"),
+        ("# A/x 1\n\n", "list.txt: no videos in this list"),
+        ("", "list.txt: no videos in this list"),
+    ],
+)
+def test_convert_names_lines_of_the_list(root, tmp_path, capsys, text, message):
+    out = tmp_path / "new.txt"
+    with pytest.raises(SystemExit) as stop:
+        run(capsys, "convert", write(tmp_path, text), out, "--data-root", root)
+    assert stop.value.code == 2 and message in capsys.readouterr().err and not out.exists()
+
+
 def test_convert_leaves_comments_out(root, tmp_path, capsys):
     (root / "#C").mkdir()
     for name in ("A/#x.mp4", "#C/x.mp4", "#C/y.mp4"):

@@ -11,6 +11,7 @@ from dataset_team.dataset import VideoDataset
 from dataset_team.finder import alike
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files, real_file
+from dataset_team.list_file import ListError
 from dataset_team.records import read_list, read_unlabelled
 from dataset_team.registry import DATASETS, class_names
 from training import distributed
@@ -132,9 +133,12 @@ def _open_splits(
             "--heldout 0 leaves nothing to choose models on; --select-on last chooses nothing"
         )
     if settings.select_on != "test" and settings.heldout:
-        train_records, heldout_records = split_heldout(
-            train_records, settings.heldout, copies=copies
-        )
+        try:
+            train_records, heldout_records = split_heldout(
+                train_records, settings.heldout, copies=copies
+            )
+        except ListError as error:
+            raise ListError(f"{settings.train_list}: {error}, or use --select-on test") from error
 
     common = {
         "num_segments": num_segments,
