@@ -16,6 +16,8 @@ _OUTPUTS = (1, 2)  # the descriptors of stdout and stderr
 def run(main: Callable, parser: argparse.ArgumentParser) -> None:
     """Call main(arguments, parser) and exit with the code it returns."""
     with quiet_pipe():
+        if sys.stdout.errors == "strict":  # the name of a file need not be text
+            sys.stdout.reconfigure(errors="backslashreplace")
         sys.exit(main(parser.parse_args(), parser))
 
 

@@ -114,14 +114,16 @@ class Converter:
 
     def _make_graph(self, frame, colours, shape) -> Graph:
         value_range, matrix = colours
-        width, height = self.size
-        inner = list(self.size)
+        # Filters pad and crop to even sizes only, where two pixels share a colour.
+        even = tuple(side + side % 2 for side in self.size)
         steps = [("bwdif", "mode=send_frame:deint=interlaced")] if self.deinterlace else []
         steps += _TURNS[display_matrix(frame)]
-        if self.fit == "pad":
-            inner = _inside(self.size, shape)
-        elif self.fit == "crop":
-            inner = _around(self.size, shape)
+        if self.fit == "stretch":
+            inner = self.size
+        elif self.fit == "pad":
+            inner = _inside(even, shape)
+        else:
+            inner = _around(even, shape)
         steps.append(
             (
                 "scale",
@@ -131,9 +133,11 @@ class Converter:
         )
         steps.append(("format", "yuv420p"))
         if self.fit == "pad":
-            steps.append(("pad", f"{width}:{height}:(ow-iw)/2:(oh-ih)/2:black"))
+            steps.append(("pad", f"{even[0]}:{even[1]}:(ow-iw)/2:(oh-ih)/2:black"))
         elif self.fit == "crop":
-            steps.append(("crop", f"{width}:{height}"))
+            steps.append(("crop", f"{even[0]}:{even[1]}"))
+        if self.fit != "stretch" and even != self.size:
+            steps.append(("crop", f"{self.size[0]}:{self.size[1]}:0:0:exact=1"))
         graph = Graph()
         last = graph.add_buffer(
             width=frame.width,

@@ -11,6 +11,7 @@ _ASF_OBJECTS = tuple(
 _MATROSKA, _CONTENT_ENCODINGS, _CONTENT_ENCRYPTION = b"\x1a\x45\xdf\xa3", b"\x6d\x80", b"\x50\x35"
 _PROGRAM, _VIDEO_PACKET = b"\0\0\1\xba", b"\0\0\1\xe0"
 _PACKET = 188  # bytes of a transport stream's packet
+_SYNCS = 5  # packets whose first byte must be right
 
 
 def is_encrypted(path: str, head: bytes) -> bool:
@@ -24,7 +25,8 @@ def is_encrypted(path: str, head: bytes) -> bool:
         place = head.find(_VIDEO_PACKET)
         scrambling = head[place + 6 : place + 7].hex()[:1]
         return place >= 0 and scrambling in ("9", "a", "b")
-    if head[:1] == b"G" and head[_PACKET : _PACKET + 1] == b"G":
+    syncs = head[: _SYNCS * _PACKET : _PACKET]  # a GIF begins like the first of them
+    if len(syncs) > 2 and not syncs.strip(b"G"):
         starts = range(0, len(head) - 3, _PACKET)
         return 2 * sum(head[i + 3] >> 6 > 0 for i in starts) > len(starts)
     return any(object_id in head for object_id in _ASF_OBJECTS)

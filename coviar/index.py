@@ -250,6 +250,8 @@ def _common_layer(path: str, headers: list) -> mpeg4.VideoLayer:
     first = layers[0]
     if any(layer[:2] != first[:2] for layer in layers):
         raise ValueError(f"{path}: the picture size changes within the stream; {REMEDY}")
+    if any(layer.time_bits != first.time_bits for layer in layers):
+        raise ValueError(f"{path}: the time resolution changes within the stream; {REMEDY}")
     if not 0 < first.width * first.height <= MAX_PIXELS:
         raise ValueError(
             f"{path}: a picture size of {first.width}x{first.height} is beyond what is read "

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from coviar.files import whole_file
 from coviar.index import VideoIndex, read_index
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def read_indexes(paths: Sequence, cache_path: str | os.PathLike | None = None) -> list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -17,9 +18,12 @@ def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
     """({output path: input path}, Contents.others, {input path: why it is left out}).
 
     Of files that differ in their suffix only, the one with the suffix `prefer` is taken; without
-    such a one all are left out. Raises ValueError if there is nothing to do.
+    such a one all are left out. Raises ValueError if there is nothing to do, or if an output would
+    be an input.
     """
     others = Counter()
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"OUT ({target}) is a file; name a folder")
     if source.is_dir():
         here, there = source.resolve(), target.resolve()
         if here == there or here in there.parents:
@@ -44,7 +48,20 @@ def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
             clashes.update(dict.fromkeys(map(str, paths), reason))
         else:
             outputs[output] = (preferred if len(paths) > 1 else paths)[0]
+    inputs = {_real_file(path) for path in videos.values()}
+    for output in outputs:
+        if output.exists() and _real_file(output) in inputs:
+            raise ValueError(f"OUT ({target}): {output} is a video of IN; name another folder")
     return outputs, others, clashes
+
+
+def _real_file(path: Path) -> tuple | None:
+    """The same for every name of a file; None where a link leads nowhere."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_settings(target: Path, settings: dict) -> None:

@@ -225,11 +225,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             "fit": args.fit,
         }
         check_settings(args.target, settings)
+        todo = {output: path for output, path in outputs.items() if not output.exists()}
+        count = len(outputs) + len(clashes)
+        report = {"settings": settings, "videos": count, "failed": dict(clashes)}
+        write_report(args.target, report)
     except ValueError as error:
         parser.error(str(error))
-    todo = {output: path for output, path in outputs.items() if not output.exists()}
-    report = {"settings": settings, "videos": len(outputs) + len(clashes), "failed": dict(clashes)}
-    write_report(args.target, report)
+    except OSError as error:
+        parser.error(f"{error}; name an OUT that can be written")
 
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
     notes = {}

@@ -105,11 +105,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             if not 0 <= position < length:
                 raise IndexError(f"--positions {position} is not in 0..{length - 1} of GOP {gop}")
         figure = draw_gop(args.video, gop, positions)
+        out = args.out or Path(Path(args.video).stem + ".png")
+        with whole_file(out) as temporary:
+            figure.savefig(temporary, format="png")
     except (OSError, ValueError, IndexError) as error:
         parser.error(str(error))
-    out = args.out or Path(Path(args.video).stem + ".png")
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png")
     print(f"{args.video}: GOP {gop}, positions {positions} -> {out}")
     return 0
 

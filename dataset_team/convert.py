@@ -8,20 +8,22 @@ from pathlib import Path
 from coviar.folder import list_folder
 from dataset_team.list_file import ListError, read_rows, without_extension
 from dataset_team.official_lists import Entry
+from dataset_team.records import Seen, shorten
 
 
 def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[Entry]:
     """The rows of a list as entries; each video is found below `data_root` by the end of its path.
 
-    The class is the video's folder. Labels are the list's. With `renumber` they number the class
+    A row that begins with # is a comment, unless the path of a video begins so. The class is the
+    video's folder. Labels are the list's. With `renumber` they number the class
     folders in name order, so they are the same for every list. Raises ListError, naming the rows
-    whose video is found never or several times.
+    whose video is found never or several times, or which contradict earlier ones.
     """
     by_stem = defaultdict(list)
     for path in list_folder(data_root).videos:
         by_stem[without_extension(path.name).casefold()].append(path)
     folders = sorted({p.parent.name for paths in by_stem.values() for p in paths if p.parent.name})
-    entries, problems = [], []
+    entries, problems, seen = [], [], Seen(None)
     for row in read_rows(list_path, needs_class=False):
         if isinstance(row, ListError):
             problems.append(str(row))
@@ -35,8 +37,11 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
                 found = exact
                 break
             parents.pop(0)
-        if row.mark and not found:
-            continue
+        if row.mark:
+            whole = f"/{row.name}".casefold()
+            found = {n: path for n, path in found.items() if f"/{n}".casefold().endswith(whole)}
+            if not found:
+                continue
         if len(found) != 1 or not (path := next(iter(found.values()))).parent.name:
             reason = f"{len(found)} videos of this name" if found else "no video of this name"
             problems.append(f"{list_path}:{row.line}: {row.path}: {reason} in a class folder")
@@ -46,7 +51,14 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
             problems.append(f"{list_path}:{row.line}: has no label; --renumber gives one")
             continue
         label = folders.index(folder) if renumber else row.label
+        try:
+            seen.check(path.as_posix(), folder, label, row.line)
+        except ListError as error:
+            problems.append(f"{list_path}:{row.line}: {error}")
+            continue
         entries.append(Entry(path.as_posix(), folder, label))
     if problems:
-        raise ListError("\n".join(problems[:10]))
+        raise ListError(shorten(problems))
+    if not entries:
+        raise ListError(f"{list_path}: no videos in this list")
     return entries

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from coviar import VideoIndex, load_clip, read_index, read_indexes
-from coviar.source_index import SourceIndex, read_source_index
+from coviar.source_index import CannotSeek, SourceIndex, read_source_index
 from dataset_team.photometric import change_light
 from dataset_team.records import Record, shorten
 from dataset_team.sampling import segment_positions
@@ -95,7 +95,7 @@ class VideoDataset(torch.utils.data.Dataset):
         self.independent_crops = independent_crops
         self.photometric = photometric
         self.on_the_fly = on_the_fly
-        self.records, self.skipped = list(records), {}
+        self.records, self.skipped, self._streamed = list(records), {}, {}
         try:
             self.indexes = self._read_indexes(index_cache)
         except (OSError, ValueError):  # it names the first bad video: find the others too
@@ -165,13 +165,22 @@ class VideoDataset(torch.utils.data.Dataset):
         views = self._training_view if self.train else self._test_view
         record = self.records[number]
         try:
-            modalities = views(record, self.indexes[number], view)
+            try:
+                modalities = views(record, self.indexes[number], view)
+            except CannotSeek:
+                modalities = views(record, self._streamed_index(number), view)
         except ValueError as error:
             raise ValueError(
                 f"{error}\nTake {record.name} out of the list; python -m coviar.check finds such "
                 "videos beforehand"
             ) from error
         return Sample(*modalities, record.label, number)
+
+    def _streamed_index(self, number: int) -> SourceIndex:
+        """Not kept as the video's index: a view must not depend on those before it."""
+        if number not in self._streamed:
+            self._streamed[number] = read_source_index(self.records[number].path, stream=True)
+        return self._streamed[number]
 
     def _training_view(self, record: Record, index: Index, view: int) -> Modalities:
         rng = random.Random(f"{self.data_seed}/{view}/{record.name}")

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 
 from coviar.files import VIDEO_SUFFIXES
-from dataset_team.list_file import without_extension
 
 Names = dict[str, str]  # what is looked for: the entry of the folder
 
@@ -14,7 +13,7 @@ Names = dict[str, str]  # what is looked for: the entry of the folder
 class VideoFinder:
     """Finds videos under a folder by name, "Class/video", and reads each folder once.
 
-    The extension does not matter. Where there is no exact match, letter case and blank or
+    Their extension does not matter. Where there is no exact match, letter case and blank or
     underscore do not matter either: UCF-101's HandStandPushups is HandstandPushups on disk.
     """
 
@@ -23,8 +22,9 @@ class VideoFinder:
         self._folders: dict[str, dict[bool, tuple[Names, Names]]] = {}
 
     def find(self, name: str) -> str | None:
-        """The path of a video, with or without extension in its name; None if there is none."""
-        *parents, stem = without_extension(name).split("/")
+        """The path of a video by its name without extension, as a Record has it; None if there is
+        none."""
+        *parents, stem = name.split("/")
         folder = self.root
         for parent in parents:
             folder = self._entry(folder, parent, is_video=False)

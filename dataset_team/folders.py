@@ -53,7 +53,7 @@ def read_videos(folder: Path) -> tuple[list[ClassVideo], list[str]]:
         if len(path.parts) < 2:
             left_out.append(f"{name}: lies in no class folder")
             continue
-        taken = finder.find(name)
+        taken = finder.find(without_extension(name))
         if Path(taken) != folder / path:
             left_out.append(f"{name}: {taken} has the same name and is taken")
             continue
@@ -105,15 +105,23 @@ def groups_by_csv(videos: Sequence[ClassVideo], path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"--group-csv {path} cannot be read: {error}") from error
     separator = ";" if ";" in text.split("\n")[0] else ","
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
-    bad = [number for number, row in enumerate(rows, 1) if len(row) < 2]
-    if bad:
-        raise ListError(
-            f"--group-csv {path}: row {bad[0]} lacks a column; two are needed, video and recording"
-        )
-    group_of = {
-        without_extension(row[0].strip().replace("\\", "/")): row[1].strip() for row in rows
-    }
+    group_of: dict[str, str] = {}
+    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1):
+        if not "".join(row).strip():
+            continue
+        video, group = [*(cell.strip() for cell in row), ""][:2]
+        if not video or not group:
+            raise ListError(
+                f"--group-csv {path}: row {number} lacks a column; two are needed, video and"
+                " recording"
+            )
+        name = without_extension(video.replace("\\", "/"))
+        known = group_of.setdefault(name, group)
+        if known != group:
+            raise ListError(
+                f"--group-csv {path}: row {number} says that {video} is of {group!r}, an earlier"
+                f" row {known!r}; leave one of them out"
+            )
     missing = [video.name for video in videos if without_extension(video.name) not in group_of]
     if missing:
         raise ListError(f"--group-csv {path} lacks {len(missing)} videos, first {missing[0]}")

@@ -27,7 +27,7 @@ def split_heldout(
     only one group, or whose groups all hold other classes too.
     """
     if not 0 < fraction < 1:
-        raise ListError(f"held-out fraction must be between 0 and 1, found {fraction}")
+        raise ValueError(f"held-out fraction must be between 0 and 1, found {fraction}")
     classes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     group_named = {}
     for record in records:
@@ -61,15 +61,15 @@ def _pick_heldout(
     for class_name, groups in classes.items():
         if len(groups) < 2:
             raise ListError(
-                f"class {class_name!r} has one group only: holding it out would leave nothing to "
-                "train on; add videos of another recording or use --select-on test"
+                f"class {class_name!r} has one group only, and both sides need one; add videos of"
+                " another recording"
             )
         rng = random.Random(f"{seed}/{class_name}")
         picked = _pick_groups(groups, fraction, rng, kept)
         if not picked:
             raise ListError(
                 f"class {class_name!r} has only groups with clips of other classes too, and these"
-                " are not held out; add videos of another recording or use --select-on test"
+                " are not held out; add videos of another recording"
             )
         heldout.update(picked)
     return heldout

@@ -27,8 +27,8 @@ from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
-from dataset_team.list_file import ListError
-from dataset_team.records import MAX_PROBLEMS_SHOWN, Seen, read_list, shorten
+from dataset_team.list_file import ListError, without_extension
+from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, read_list, shorten
 
 
 def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
@@ -146,7 +146,11 @@ def _make_official_lists(args: argparse.Namespace) -> dict:
     result = {}
     for part, entries in official_lists.READERS[args.command](args.splits).items():
         path = Path(args.out) / f"{args.command}_{part}.txt"
-        listed = [entry for entry in entries if finder is None or finder.find(entry.name)]
+        listed = [
+            entry
+            for entry in entries
+            if finder is None or finder.find(without_extension(entry.name))
+        ]
         write_list(path, listed)
         result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
         print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
@@ -157,14 +161,9 @@ def _convert(args: argparse.Namespace) -> dict:
     if not args.data_root.is_dir():
         raise ListError(f"--data-root {args.data_root}: no such folder")
     entries = convert(args.list, args.data_root, args.renumber)
-    seen = Seen(None)
-    for line, entry in enumerate(entries, 1):
-        try:
-            seen.check(entry.name, entry.class_name, entry.label, line)
-        except ListError as error:
-            raise ListError(f"{args.list}: {error}") from error
     write_list(args.out, entries)
-    return {"list": str(args.out), "videos": len(entries), "classes": len(seen.label_of)}
+    classes = {entry.class_name for entry in entries}
+    return {"list": str(args.out), "videos": len(entries), "classes": len(classes)}
 
 
 def _make_pools(args: argparse.Namespace) -> dict:
@@ -172,12 +171,24 @@ def _make_pools(args: argparse.Namespace) -> dict:
     records = read_list(args.list, args.data_root)
     name_of = {record.path: record.name for record in records}
     copies = [[name_of[path] for path in paths] for paths in equal_files(name_of)]
+    try:
+        pools = split_heldout(records, 0.5, args.seed, copies)
+    except ListError as error:
+        raise ListError(f"{args.list}: {error}") from error
     result = {}
-    for number, pool in enumerate(split_heldout(records, 0.5, args.seed, copies), 1):
+    for number, pool in enumerate(pools, 1):
         path = args.out / f"{args.list.stem}_pool{number}.txt"
-        write_list(path, pool)
+        write_list(path, map(_as_entry, pool))
         result[str(path)] = len(pool)
     return result
+
+
+def _as_entry(record: Record) -> official_lists.Entry:
+    """A name that ends as if it had an extension keeps its own."""
+    name = record.name
+    if without_extension(name) != name:
+        name += Path(record.path).suffix
+    return official_lists.Entry(name, record.class_name, record.label)
 
 
 def _make_folder_lists(args: argparse.Namespace) -> dict:

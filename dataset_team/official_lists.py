@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -108,18 +109,17 @@ def kinetic400(folder: str | os.PathLike) -> Lists:
 def _kinetics_rows(path: Path) -> list[tuple[str, str, str]]:
     """(class name, video name, "file:line") of each row."""
     rows = []
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            try:
-                start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
-                rows.append((row["label"], f"{row['youtube_id']}_{start:06}_{end:06}", where))
-            except (KeyError, TypeError, ValueError):
-                raise SplitFileError(
-                    f"{where}: expected the columns label, youtube_id, time_start, time_end, "
-                    f"found {row}"
-                ) from None
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        try:
+            start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
+            rows.append((row["label"], f"{row['youtube_id']}_{start:06}_{end:06}", where))
+        except (KeyError, TypeError, ValueError):
+            raise SplitFileError(
+                f"{where}: expected the columns label, youtube_id, time_start, time_end, "
+                f"found {row}"
+            ) from None
     return rows
 
 
@@ -129,9 +129,21 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SplitFileError(
+            f"{path}:{line}: is not UTF-8 text (byte {content[error.start]:#x}); download the"
+            " official file again, or save it as UTF-8"
+        ) from error
+
+
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """("file:line", text) of the lines that are not blank."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 

@@ -96,12 +96,12 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
     """
     finder = VideoFinder(data_root)
     paths, problems = [], []
-    for row in read_rows(list_path):
+    for row in read_rows(list_path, needs_class=False):
         if isinstance(row, ListError):
             problems.append(str(row))
             continue
         listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
-        found = _find_listed(finder, row.path) or listed
+        found = _find_listed(finder, row.name) or listed
         if not row.mark or os.path.exists(found):
             paths.append(Path(found))
     if problems:
@@ -109,12 +109,12 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
     return paths
 
 
-def _find_listed(finder: VideoFinder, path: str) -> str | None:
+def _find_listed(finder: VideoFinder, name: str) -> str | None:
     try:
-        if os.path.isabs(path):
-            folder, name = os.path.split(path)
-            return VideoFinder(folder).find(name)
-        return finder.find(path)
+        if os.path.isabs(name):
+            folder, stem = os.path.split(name)
+            return VideoFinder(folder).find(stem)
+        return finder.find(name)
     except OSError:
         return None
 
@@ -143,16 +143,17 @@ def read_class_names(list_path: str | os.PathLike, num_classes: int) -> list[str
 def list_digest(list_path: str | os.PathLike, data_root: str | os.PathLike) -> str:
     """16 hex digits that depend on a list's videos, classes, labels and their order.
 
-    Its path, separators and comments do not matter. Raises ListError, naming the line.
+    Its path, separators and comments do not matter. Rows need no class. Raises ListError, naming
+    the line.
     """
-    digest = hashlib.sha256()
-    for row in read_rows(list_path):
+    digest, finder = hashlib.sha256(), VideoFinder(data_root)
+    for row in read_rows(list_path, needs_class=False):
         if isinstance(row, ListError):
             raise row
-        if row.mark == "# ":
-            continue
         try:
             name = relative_name(row.name, data_root)
+            if row.mark and _find_listed(finder, name) is None:
+                continue
         except ListError as error:
             raise ListError(f"{list_path}:{row.line}: {error}") from error
         digest.update(f"{name}\t{row.class_name}\t{row.label}\n".encode("utf-8", "surrogateescape"))

@@ -25,7 +25,7 @@ def pictures(count, size=SIZE, seed=0, speed=(3, 1), cut_at=None):
         yield (moved + rng.integers(0, 6, moved.shape)).astype(np.uint8)
 
 
-def write_video(path, frames, codec="mpeg4", container="m4v", gop=12, **options):
+def write_video(path, frames, codec="mpeg4", container="m4v", gop=12, rate=25, **options):
     """Encode RGB pictures; container: a format of FFmpeg's ("m4v" is the raw stream).
 
     options: the encoder's own, such as bf="2" (B-frames) or flags="+qpel".
@@ -37,7 +37,7 @@ def write_video(path, frames, codec="mpeg4", container="m4v", gop=12, **options)
         stream = None
         for t, frame in enumerate(frames):
             if stream is None:
-                stream = output.add_stream(codec, rate=25, options=options)
+                stream = output.add_stream(codec, rate=rate, options=options)
                 stream.height, stream.width = frame.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.gop_size = gop

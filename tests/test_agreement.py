@@ -83,6 +83,31 @@ def test_classes_without_a_training_video_are_named(data, capsys):
     assert f"1 class(es) have no training video: {gone} (" in capsys.readouterr().out
 
 
+def test_a_class_of_one_recording_cannot_be_held_out(data):
+    folder, train, _ = data
+    one = train[0].split()[1]
+    write(folder / "train.txt", [row for row in train[1:] if row.split()[1] != one] + train[:1])
+    with pytest.raises(ValueError, match="train.txt: class .* one group only.*--select-on test"):
+        open_data(folder, select_on="heldout")
+
+
+@pytest.mark.parametrize("change", [str.lower, "Other_{}".format, lambda _: "Other"])
+def test_a_label_has_one_class_in_both_lists(data, change):
+    folder, _, test = data
+    gone = test[0].split()[1]
+    rows = [
+        (video, change(c) if c == gone else c, label) for video, c, label in map(str.split, test)
+    ]
+    write(folder / "test.txt", map(" ".join, rows))
+    if change is str.lower:  # a spelling of the same class
+        open_data(folder)
+    else:
+        with pytest.raises(
+            ValueError, match=f"test.txt: label .* the training list it is '{gone}'"
+        ):
+            open_data(folder)
+
+
 def run(module, options, *more):
     parser = module.get_args_parser()
     module.main(parser.parse_args([*options, *map(str, more)]), parser)

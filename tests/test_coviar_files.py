@@ -228,6 +228,29 @@ def test_fits(tmp_path):
     assert first_picture(reencode_in_memory(path, SIZE, fit="crop").content).min() > 180
 
 
+@pytest.mark.parametrize("size", [(97, 64), (96, 65), (97, 65), (41, 33), (64, 96)])
+@pytest.mark.parametrize("shape", [(64, 128), (160, 32)])
+def test_fits_of_any_size(tmp_path, size, shape):
+    frames = (np.full((*shape[::-1], 3), 200, np.uint8) for _ in range(3))
+    path = write_video(tmp_path / "v.mp4", frames, codec="libx264", container="mp4")
+    is_narrow = shape[0] * size[1] < size[0] * shape[1]
+    for fit in ("pad", "crop"):
+        encoded = reencode_in_memory(path, size, fit=fit)
+        index = coviar.read_index("v.mp4", encoded.content)
+        assert (encoded.count, index.width, index.height) == (3, *size)
+        picture = coviar.load_clip("v.mp4", [(0, 2)], index=index).iframe[0]
+        bright = (picture > 180).all(axis=-1)
+        across = bright[size[1] // 2] if is_narrow else bright[:, size[0] // 2]
+        along = bright[:, size[0] // 2] if is_narrow else bright[size[1] // 2]
+        assert along.all()
+        if fit == "crop":
+            assert bright.all()
+        else:
+            ratio = shape[0] / shape[1]
+            expected = size[1] * ratio if is_narrow else size[0] / ratio
+            assert abs(across.sum() - expected) <= 5 and not across[[0, -1]].any()
+
+
 def test_a_huge_file_of_another_codec_is_not_read(whole, tmp_path):
     path = tmp_path / "film.mp4"
     data = (whole / "h264.mp4").read_bytes()

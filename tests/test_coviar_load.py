@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import coviar
-from coviar import motion
+from coviar import check, motion
+from coviar.reencode import reencode_in_memory
 from coviar.threads import in_threads
-from tests.coviar_videos import load_slowly, pictures, write_video
+from tests.coviar_videos import SIZE, load_slowly, pictures, write_video
+from tests.test_coviar_whole import remux
 
 CONTAINERS = {"m4v": "m4v", "avi": "avi", "mp4": "mp4", "mkv": "matroska"}
 
@@ -252,6 +254,30 @@ def test_streams_whose_motion_cannot_be_followed(tmp_path, container, options, w
     path = write_video(tmp_path / "v.mp4", pictures(8), container=container, **options)
     with pytest.raises(ValueError, match=f"v.mp4: the stream has {words}.*coviar.reencode"):
         coviar.read_index(path)
+
+
+@pytest.mark.parametrize("container", ["m4v", "avi"])
+@pytest.mark.parametrize("rates", [(25, 50), (50, 25), (25, 30, 50)])
+def test_a_time_resolution_that_changes_is_named(tmp_path, container, rates):
+    parts = [write_video(tmp_path / f"{rate}.m4v", pictures(8), rate=rate) for rate in rates]
+    path = tmp_path / "v.m4v"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if container == "avi":
+        remux(path, tmp_path / "v.avi")
+        path = tmp_path / "v.avi"
+    with pytest.raises(ValueError, match="the time resolution changes .*coviar.reencode"):
+        coviar.read_index(path)
+    found = check.check(path)
+    assert (found.state, found.frames) == ("convert", 8 * len(rates))
+    assert reencode_in_memory(path, SIZE).count == 8 * len(rates)
+
+
+def test_rates_of_one_width_are_one_stream(tmp_path):
+    parts = [write_video(tmp_path / f"{rate}.m4v", pictures(8), rate=rate) for rate in (25, 30)]
+    path = tmp_path / "both.m4v"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert coviar.read_index(path).gop_lengths == (8, 8)
+    assert_loads_exactly(path)
 
 
 def test_global_motion_is_named(video, tmp_path):

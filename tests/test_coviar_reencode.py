@@ -187,6 +187,8 @@ def test_inputs_of_one_output_name_are_left_out_or_chosen(inputs, tmp_path, caps
         (["{in}/nowhere", "{out}"], "does not exist"),
         (["{in}", "{in}"], "must not be inside"),
         (["{in}", "{in}/out"], "must not be inside"),
+        (["{in}", "{file}"], "file) is a file; name a folder"),
+        (["{in}", "{file}/out"], "name an OUT that can be written"),
         (["{in}", "{out}", "--size", "340"], "WIDTHxHEIGHT"),
         (["{in}", "{out}", "--size", "8x8"], "outside 16..4096"),
         (["{in}", "{out}", "--q", "0"], "1..31"),
@@ -194,10 +196,26 @@ def test_inputs_of_one_output_name_are_left_out_or_chosen(inputs, tmp_path, caps
     ],
 )
 def test_arguments_that_make_no_sense(inputs, tmp_path, capsys, arguments, words):
+    (tmp_path / "file").write_text("")
+    paths = {"in": inputs, "out": tmp_path / "out", "file": tmp_path / "file"}
     with pytest.raises(SystemExit) as stop:
-        run(*(text.format(**{"in": inputs, "out": tmp_path / "out"}) for text in arguments))
+        run(*(text.format(**paths) for text in arguments))
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["v.mp4", "again.mp4", "other"])
+def test_an_output_is_never_an_input(tmp_path, capsys, source):
+    write_video(tmp_path / "v.mp4", pictures(2))
+    (tmp_path / "again.mp4").symlink_to(tmp_path / "v.mp4")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/v.mp4").symlink_to(tmp_path / "v.mp4")
+    before = files(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / source, tmp_path)
+    assert stop.value.code == 2 and "is a video of IN" in capsys.readouterr().err
+    assert files(tmp_path) == before
+    assert run(tmp_path / source, tmp_path / "out") == 0
 
 
 def test_an_empty_folder_is_an_error(tmp_path, capsys):

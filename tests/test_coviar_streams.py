@@ -3,13 +3,15 @@
 import struct
 
 import av
+import numpy as np
 import pytest
 
 import coviar
 from coviar import check, reencode
+from coviar.encryption import is_encrypted
 from coviar.reencode import reencode_in_memory
 from tests.coviar_videos import SIZE, pictures, write_video
-from tests.test_coviar_files import ffmpeg, first_picture
+from tests.test_coviar_files import ffmpeg, first_picture, write_gif
 
 COUNT = 5
 
@@ -162,6 +164,17 @@ ENCRYPTED = {
     "v.wmv": (["-c:v", "wmv2"], insert_asf_object),
     "v.vob": (["-c:v", "mpeg2video"], scramble_program),
 }
+
+
+def test_a_gif_is_no_transport_stream(tmp_path):
+    """A byte of 256 is G where a transport stream's second packet would begin."""
+    write_gif(tmp_path / "v.gif", [np.zeros((*SIZE[::-1], 3), np.uint8)] * COUNT)
+    content = bytearray((tmp_path / "v.gif").read_bytes())
+    assert content[10] & 0x80  # a palette is there
+    content[188], content[191:768:188] = ord("G"), b"\xc0" * 4
+    (tmp_path / "v.gif").write_bytes(content)
+    assert not is_encrypted(str(tmp_path / "v.gif"), bytes(content))
+    assert reencode_in_memory(tmp_path / "v.gif", SIZE).count == COUNT
 
 
 @pytest.mark.parametrize("name", ENCRYPTED)

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
 import numpy as np
 import pytest
+from conftest import REPO
 
 import coviar
 from coviar import check, visualize
@@ -89,6 +93,25 @@ def test_visualize_writes_a_picture(server, videos, tmp_path):
     assert picture[..., :3].std() > 0.1  # not blank
     done = server.call(*command, "--gop", 9)
     assert done.returncode == 2 and "--gop 9 is not in 0..1" in done.stderr
+
+
+def test_visualize_says_what_cannot_be_written(videos, tmp_path):
+    (tmp_path / "file").write_text("")
+    parser = visualize.get_args_parser()
+    words = [str(videos / "Class/good.mp4"), "--out", str(tmp_path / "file/x.png")]
+    with pytest.raises(SystemExit) as stop:
+        visualize.main(parser.parse_args(words), parser)
+    assert stop.value.code == 2
+
+
+def test_names_that_are_no_text_are_printed(videos, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    shutil.copy(os.fsencode(videos / "Class/good.mp4"), name)
+    command = [sys.executable, "-m", "coviar.check", name]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert r"caf\udce9.mp4" in done.stdout and "result: {" in done.stdout
 
 
 def test_flow_colours_by_hand():

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from coviar.reencode import GOP, QUANTISER, SIZE, reencode
+from coviar.source_index import read_source_index
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import Record
 from tests.coviar_videos import pictures, write_video
+from tests.test_coviar_whole import remux
 
 FILES = {
     "h264.mkv": ("libx264", "matroska", {"bf": "2"}),
@@ -40,6 +42,23 @@ def test_views_are_those_of_the_copies(both, options):
             one, other = original[number, view], copies[number, view]
             assert one[3:] == other[3:]
             assert all(torch.equal(*pair) for pair in zip(one[:3], other[:3]))
+
+
+def test_interlaced_pictures_in_the_middle(tmp_path):
+    parts = []
+    for name, options in (("plain", {}), ("fields", {"flags": "+ildct+ilme"})):
+        frames = pictures(36, (160, 112), seed=len(parts))
+        parts += [write_video(tmp_path / name, frames, "mpeg2video", "mpeg2video", **options)]
+    (tmp_path / "both.m2v").write_bytes(b"".join(part.read_bytes() for part in parts))
+    path = tmp_path / "both.mkv"
+    remux(tmp_path / "both.m2v", path, step=48000)  # 40 ms
+    assert read_source_index(path).streamed is None
+    reencode(path, tmp_path / "both.mp4", SIZE, GOP, QUANTISER)
+    common = {"num_segments": 2, "crop_size": 32, "train": True}
+    found = VideoDataset([Record("A/v", str(path), "A", 0, None)], on_the_fly=True, **common)
+    copy = VideoDataset([Record("A/v", str(tmp_path / "both.mp4"), "A", 0, None)], **common)
+    for view in range(4):
+        assert all(torch.equal(*pair) for pair in zip(found[0, view][:3], copy[0, view][:3]))
 
 
 def test_bad_originals_are_all_named(both, tmp_path):

@@ -11,7 +11,7 @@ from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
 from dataset_team.lists import get_args_parser, main
-from dataset_team.records import list_digest, read_list, read_paths
+from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
 
@@ -154,7 +154,20 @@ def test_a_digest_is_of_what_a_list_says(root):
         for text in ("A/x.mp4 A 0\n", "# new\n\n./A\\x.avi,A,0\r\n", f"{root}/A/x.mp4 A 0")
     }
     assert len(digests) == 1
+    for comment in ("#note", "# note", "#note 1", "#A/x.mp4 A 0", "#", "# A/gone.mp4 A 0"):
+        assert list_digest(write(root, f"{comment}\nA/x.mp4 A 0\n{comment}\n"), root) in digests
+    (root / "#z.mp4").write_bytes(b"")
+    assert list_digest(write(root, "A/x.mp4 A 0\n#z.mp4 A 0\n"), root) not in digests
     assert list_digest(write(root, "A/x.mp4 A 1\n"), root) not in digests
+
+
+@pytest.mark.parametrize("line", ["flat.mp4 3", "flat.mp4 120 3", "flat.mp4", "A/x.mp4 walking 3"])
+def test_rows_without_a_class_are_read_alike(root, line):
+    (root / "flat.mp4").write_bytes(b"flat")
+    listed = write(root, f"{line}\n")
+    (record,) = read_unlabelled(listed, root)
+    assert [str(path) for path in read_paths(listed, root)] == [record.path]
+    assert len(list_digest(listed, root)) == 16
 
 
 def run(capsys, *args):
@@ -221,6 +234,26 @@ def test_folders_groups_of_a_file(own, tmp_path, capsys):
     assert "lacks 18 videos" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("A/x.mp4,day1\nA/y.mp4,day1\nA/x.mp4,day2\n", "row 3 says that A/x.mp4 is of 'day2'"),
+        ("A/x.mp4;day1\n\nA\\y.avi;day1\nA/y;day2\n", "row 4 says that A/y is of 'day2'"),
+        ("A/x.mp4,\nA/y.mp4,day1\n", "row 1 lacks a column"),
+        ("A/x.mp4,day1\nA/y.mp4\n", "row 2 lacks a column"),
+        ("A/x.mp4,day1\n,day1\nA/y.mp4,day1\n", "row 2 lacks a column"),
+    ],
+)
+def test_recordings_of_a_file_that_contradict(tmp_path, rows, message):
+    clips = [folders.ClassVideo(f"A/{name}.mp4", "", "A", 1.0) for name in "xy"]
+    (tmp_path / "g.csv").write_text(rows)
+    with pytest.raises(ListError, match="g.csv: ") as caught:
+        folders.groups_by_csv(clips, tmp_path / "g.csv")
+    assert message in str(caught.value)
+    (tmp_path / "g.csv").write_text("video,recording\nA/x.mp4,d\n,\nA/y.mp4,e\nA/x,d\n")
+    assert folders.groups_by_csv(clips, tmp_path / "g.csv") == {"A/x.mp4": "d", "A/y.mp4": "e"}
+
+
 def test_small_classes_are_warned_of():
     clips = [folders.ClassVideo(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
     clips.append(folders.ClassVideo("B/0.mp4", "", "B", 60.0))
@@ -238,6 +271,33 @@ def test_convert_finds_videos_of_another_machine(root, tmp_path, capsys):
     assert found == [("A/x", "A", 1), ("B b/my clip", "B b", 2)]
     run(capsys, "convert", out, out, "--data-root", root, "--renumber")
     assert [record.label for record in read_list(out, root)] == [1, 2]  # after "7"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("# note\n\nA/x 1\n\nx.mp4 1\n", "list.txt:5: A/x.mp4 is listed twice, first in line 3"),
+        ("A/x 1\n\nB b/z,1.mp4\t1\n", "list.txt:3: class 'B b' with label 1"),
+        ("# A/x 1\n\n", "list.txt: no videos in this list"),
+        ("", "list.txt: no videos in this list"),
+    ],
+)
+def test_convert_names_lines_of_the_list(root, tmp_path, capsys, text, message):
+    out = tmp_path / "new.txt"
+    with pytest.raises(SystemExit) as stop:
+        run(capsys, "convert", write(tmp_path, text), out, "--data-root", root)
+    assert stop.value.code == 2 and message in capsys.readouterr().err and not out.exists()
+
+
+def test_convert_leaves_comments_out(root, tmp_path, capsys):
+    (root / "#C").mkdir()
+    for name in ("A/#x.mp4", "#C/x.mp4", "#C/y.mp4"):
+        (root / name).write_bytes(name.encode())
+    comments = "# A/x.mp4 A 0\n#A/x.mp4 A 0\n# x.mp4 0\n#/home/me/x 120 0\n#n 7 0\n# note\n"
+    names = "#C/x.mp4 C 1\n#x 120 0\n#y 1.avi 0\n/home/me/#C/y.mp4 1\n"
+    out = tmp_path / "new.txt"
+    run(capsys, "convert", write(tmp_path, comments + names), out, "--data-root", root)
+    assert [r.name for r in read_list(out, root)] == ["#C/x", "A/#x", "A/#y 1", "#C/y"]
 
 
 def test_every_row_has_its_line(root):

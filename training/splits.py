@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_team.dataset import VideoDataset
+from dataset_team.finder import alike
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files, real_file
+from dataset_team.list_file import ListError
 from dataset_team.records import read_list, read_unlabelled
 from dataset_team.registry import DATASETS, class_names
 from training import distributed
@@ -131,9 +133,12 @@ def _open_splits(
             "--heldout 0 leaves nothing to choose models on; --select-on last chooses nothing"
         )
     if settings.select_on != "test" and settings.heldout:
-        train_records, heldout_records = split_heldout(
-            train_records, settings.heldout, copies=copies
-        )
+        try:
+            train_records, heldout_records = split_heldout(
+                train_records, settings.heldout, copies=copies
+            )
+        except ListError as error:
+            raise ListError(f"{settings.train_list}: {error}, or use --select-on test") from error
 
     common = {
         "num_segments": num_segments,
@@ -228,12 +233,19 @@ def _note_untrained_classes(train_records: list, test_records: list) -> None:
 
 def _check_labels_agree(train_records: list, test_records: list, test_list: Path) -> None:
     label_of = {record.class_name: record.label for record in train_records}
+    class_of = {record.label: record.class_name for record in train_records}
     for record in test_records:
         known = label_of.get(record.class_name, record.label)
         if known != record.label:
             raise ValueError(
                 f"{test_list}: class {record.class_name!r} has label {record.label}, in the"
                 f" training list it has {known}; make both lists from the same classes"
+            )
+        trained = class_of.get(record.label, record.class_name)
+        if alike(trained) != alike(record.class_name):
+            raise ValueError(
+                f"{test_list}: label {record.label} is class {record.class_name!r}, in the training"
+                f" list it is {trained!r}; make both lists from the same classes"
             )
 
 
