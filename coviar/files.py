@@ -20,6 +20,9 @@ VIDEO_SUFFIXES = (
     *(".tod", ".trp", ".ts", ".vob", ".vro", ".wtv", ".xvid", ".y4m"),
 )
 
+_NAME_BYTES = 255  # of the longest name of a file
+_RANDOM_BYTES = 8  # of tempfile's names
+
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk full, quota used up, file too large
 
 
@@ -55,14 +58,21 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 def half_written(path: Path) -> list[Path]:
     """What killed writers of `path`, whose name may hold wildcards, left beside it."""
-    return list(path.parent.glob(f".{path.stem}.*{path.suffix}"))
+    return list(path.parent.glob(f"{_prefix(path)}*{path.suffix}"))
 
 
 def _temporary(path: Path) -> Path:
-    # half_written knows the form of this name.
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     return Path(name)
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary name begins: as much of the stem as leaves room for the rest."""
+    stem = path.stem
+    while stem and len(os.fsencode(f".{stem}.{path.suffix}")) + _RANDOM_BYTES > _NAME_BYTES:
+        stem = stem[:-1]
+    return f".{stem}."
 
 
 def _umask() -> int:

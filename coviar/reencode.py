@@ -14,33 +14,23 @@ end; the rest is done.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 from tqdm import tqdm
 
 from coviar.command import run
 from coviar.container import open_video
 from coviar.convert import FITS, Converter
+from coviar.encoder import GOP, QUANTISER, SIZE, make_encoder, naming
 from coviar.files import VIDEO_SUFFIXES, whole_file
 from coviar.folder import describe
 from coviar.outputs import check_settings, plan, write_report
 from coviar.source import decode_source
-
-# What the field trains on, after CoViAR.
-SIZE = (340, 256)  # width, height
-GOP = 12
-QUANTISER = 1
-
-_LAMBDA_PER_Q = 118  # FF_QP2LAMBDA, the unit of FFmpeg's global_quality
-_MAX_TICKS = 65535  # MPEG-4 counts time in 16 bits
 
 
 class Encoded(NamedTuple):
@@ -176,35 +166,6 @@ def check_source(source: Path) -> tuple:
             converter.prepare(frame)
             count, width, height = count + 1, frame.width, frame.height
     return codec, count, width, height
-
-
-@contextlib.contextmanager
-def naming(source: Path):
-    """Errors that do not begin with the file's name get it."""
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{source}: cannot be converted: {error.strerror}") from error
-    except ValueError as error:
-        if str(error).startswith(f"{source}: "):
-            raise
-        raise ValueError(f"{source}: {error}") from error
-
-
-def make_encoder(rate: Fraction | None, size: tuple, gop: int, q: int) -> av.CodecContext:
-    """An encoder of what the loader reads; rate in pictures per second, None: 25."""
-    rate = Fraction(rate or 25).limit_denominator(1001)
-    if not 1 <= rate.numerator <= _MAX_TICKS:
-        rate = Fraction(25)
-    encoder = av.CodecContext.create("mpeg4", "w")
-    encoder.width, encoder.height = size
-    encoder.pix_fmt = "yuv420p"
-    encoder.framerate = rate
-    encoder.time_base = 1 / rate
-    encoder.gop_size = gop
-    encoder.thread_count = 1  # several threads would cut pictures into slices
-    encoder.options = {"bf": "0", "flags": "+qscale", "global_quality": str(q * _LAMBDA_PER_Q)}
-    return encoder
 
 
 def suffix(text: str) -> str:

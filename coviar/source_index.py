@@ -20,8 +20,8 @@ from coviar import mpeg4
 from coviar.complete import SALVAGE
 from coviar.container import open_video
 from coviar.convert import Converter
+from coviar.encoder import GOP, SIZE, naming
 from coviar.index import VideoIndex, read_index
-from coviar.reencode import GOP, SIZE, naming
 from coviar.source import check_whole, decode_source, is_blank
 
 # Decoding gives the same pictures wherever it starts: at any picture the container calls a key.

@@ -19,8 +19,8 @@ import numpy as np
 from coviar.complete import SALVAGE
 from coviar.container import open_video
 from coviar.convert import Converter
+from coviar.encoder import QUANTISER, make_encoder, naming
 from coviar.index import VideoIndex, read_index
-from coviar.reencode import QUANTISER, make_encoder, naming
 from coviar.source import decode_source
 from coviar.source_index import CannotSeek, SourceIndex
 from coviar.threads import num_threads

@@ -35,8 +35,8 @@ import numpy as np
 from tqdm import tqdm
 
 from coviar.command import run
+from coviar.encoder import GOP
 from coviar.files import whole_file
-from coviar.reencode import GOP
 
 # Class: (pattern, motion along the pattern's first axis, along its second axis). The axes are x and
 # y for patterns in the plane, angle and logarithm of the radius for the others. Even classes are

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from coviar.files import whole_file
+from coviar.files import half_written, whole_file
 from models.team_net import TeamNet
 from training.checkpoint import (
     CheckpointError,
@@ -36,6 +36,17 @@ def test_interrupted_write_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["last.pt"]
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".mp4", "é" * 125 + "b.mp4", "a" * 245 + ".json"])
+def test_the_longest_names_are_written_too(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(RuntimeError), whole_file(path) as temporary:
+        assert half_written(path) == [temporary] and temporary.suffix == path.suffix
+        raise RuntimeError
+    with whole_file(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_file(tmp_path):

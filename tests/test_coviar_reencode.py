@@ -204,6 +204,20 @@ def test_arguments_that_make_no_sense(inputs, tmp_path, capsys, arguments, words
     assert words in capsys.readouterr().err
 
 
+def test_modules_run_without_a_warning():
+    for module in ("reencode", "check", "visualize", "vectors"):
+        command = [
+            sys.executable,
+            "-W",
+            "error::RuntimeWarning",
+            "-m",
+            f"coviar.{module}",
+            "--help",
+        ]
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("source", ["v.mp4", "again.mp4", "other"])
 def test_an_output_is_never_an_input(tmp_path, capsys, source):
     write_video(tmp_path / "v.mp4", pictures(2))
