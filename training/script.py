@@ -25,7 +25,7 @@ from training.backbone import (
     test_result,
     train_backbone,
 )
-from training.checkpoint import BEST, CheckpointError
+from training.checkpoint import BEST, CheckpointError, load_backbone, weights_digest
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
@@ -89,6 +89,18 @@ def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method
     return RunFolder(
         run_path(args, method), given, {name: parser.get_default(name) for name in given}
     )
+
+
+def identify_backbone(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Path and digest of the backbone that exits train on; None where there is none now.
+
+    Raises ValueError as `find_backbone` does, and where the file is no backbone.
+    """
+    try:
+        path = find_backbone(args)
+    except FileNotFoundError:
+        return None, None
+    return str(path), weights_digest(load_backbone(path, args.num_segments).state_dict())
 
 
 def open_frozen(args: argparse.Namespace) -> Frozen:
@@ -189,6 +201,9 @@ def run_exits(
             raise ValueError(
                 f"--schedule {schedule}: with --heldout 0 there are no videos to rank streams on"
             )
+        args.backbone, args.backbone_digest = None, None
+        if not args.evaluate:
+            args.backbone, args.backbone_digest = identify_backbone(args)
         folder = run_folder(args, parser, method)
         result = None if args.evaluate else folder.finished()
         if result is None:
