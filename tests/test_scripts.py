@@ -216,6 +216,19 @@ def test_exits_do_not_train_on_half_a_backbone(run, toy, backbone, tmp_path):
     run(*command, "--pretrained", own / "best.pt")
 
 
+def test_exits_whose_logits_are_not_finite_have_no_top1(run, toy, backbone, tmp_path):
+    options, _ = toy
+    command = ["train_team_ce.py", *options, "--checkpoint_dir", tmp_path, "--views", 1]
+    command += ["--pretrained", backbone[1] / "best.pt", "--epochs", 1]
+    run(*command)
+    best = tmp_path / "toy/team_ce/split1_seed1/best.pt"
+    content = load_checkpoint(best)
+    content["heads"]["2.bias"] *= float("nan")
+    save_checkpoint(best, content)
+    message = run(*command, "--evaluate", fails=True)
+    assert f"{best} cannot be evaluated: the logits of exit 2" in message
+
+
 def test_options_that_contradict_the_backbone_are_refused(run, toy, classifiers):
     options, _ = toy
     message = run("train_i_frame.py", *options, "--num_segments", 3, "--overwrite", fails=True)

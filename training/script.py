@@ -146,7 +146,9 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             names = splits.class_names
             check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
             settings = pick(EvaluationSettings, args)
-            result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
+            with refusing_diverged(path, parser):
+                tested = test_result(model, splits, device, settings)
+            result = {"checkpoint": str(path), **tested}
         else:
             result = folder.finished()
         if result is None:
@@ -210,12 +212,22 @@ def run_exits(
             frozen = open_frozen(args)
         if args.evaluate:
             net = frozen.exits(folder.path / BEST)
-            result = {"run": str(folder.path), **test_exits(net, frozen)}
+            with refusing_diverged(folder.path / BEST, parser):
+                result = {"run": str(folder.path), **test_exits(net, frozen)}
     if result is None:
         with running(folder, parser) as stop:
             result = train_exits(pick(ExitRecipe, args), folder, frozen, teachers, stop)
             folder.finish(result)
     print_result(result)
+
+
+@contextlib.contextmanager
+def refusing_diverged(path: Path, parser: argparse.ArgumentParser) -> Iterator[None]:
+    """A checkpoint whose logits are not finite ends an evaluation with one line."""
+    try:
+        yield
+    except FloatingPointError as error:
+        parser.error(f"{path} cannot be evaluated: {error}; its training diverged, train it again")
 
 
 @contextlib.contextmanager
@@ -236,7 +248,14 @@ def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[Stop
                 f" {folder.path} (exit code {REQUEUE})\n",
             )
         except FloatingPointError as error:
-            parser.exit(1, f"{parser.prog}: error: {error}\n")
+            best = folder.path / BEST
+            kept = f"; {best} is of the best epoch before" if best.is_file() else ""
+            other = " or --precision fp32" if folder.options["precision"] == "bf16" else ""
+            parser.exit(
+                1,
+                f"{parser.prog}: error: {error}; start again with --overwrite and a lower --lr"
+                f"{other}{kept}\n",
+            )
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
