@@ -45,6 +45,7 @@ longer() { # NAME BACKBONE_FLAGS
 # The exits of $RUNS once more, with the backbone in fp32.
 fp32() {
     for run in "$RUNS"/ucf101_7/prog_kd/*_seed*; do
+        [ -f "$run/best.pt" ] || continue # its comparison will say so
         folder=$RUNS/fp32/ucf101_7/prog_kd/${run##*/}
         [ ! -f "$folder/logits.pt" ] || continue
         split=${run##*/}
