@@ -105,6 +105,15 @@ def test_multi_view_testing_counts_videos_not_views(run, toy, backbone):
     assert result["protocol"].startswith("2 clip x 3 crop")
 
 
+def test_options_are_named_as_they_are_written(run, toy, backbone):
+    options, _ = toy
+    command = ["train_team_net.py", *options, *SMALL, "--epochs", 2, "--resume"]
+    run(*command, "--is_train")  # the default, so it is no other option
+    message = run(*command, "--num_segments", 3, "--is_shift", "--ema", 0.1, fails=True)
+    for flag in ("--num_segments: was 2", "--is_shift: was", "--ema: was 0.5"):
+        assert flag in message
+
+
 def test_used_run_folder_is_not_overwritten(run, toy, backbone):
     options, _ = toy
     message = run("train_team_net.py", *options, *SMALL, "--epochs", 2, fails=True)

@@ -84,11 +84,11 @@ def check_data(args: argparse.Namespace) -> None:
 
 
 def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
-    """The run's folder, with the options and their defaults."""
+    """The run's folder, with the options, their defaults and how they are written."""
     given = vars(args)
-    return RunFolder(
-        run_path(args, method), given, {name: parser.get_default(name) for name in given}
-    )
+    defaults = {name: parser.get_default(name) for name in given}
+    flags = {action.dest: action.option_strings[-1] for action in parser._actions}
+    return RunFolder(run_path(args, method), given, defaults, flags)
 
 
 def identify_backbone(args: argparse.Namespace) -> tuple[str | None, str | None]:
