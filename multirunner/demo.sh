@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 export PYTHON="${PYTHON:-python3}"
 DATA=${DATA:-data/toy}
 RUNS=${RUNS:-runs/demo}
+# shellcheck source=multirunner/own_jobs.sh
+. multirunner/own_jobs.sh
 
 jobs() {
     sh multirunner/create_all_jobs.sh --data toy --splits split1 --seeds 1 --data-root "$DATA" \
@@ -21,11 +23,11 @@ jobs() {
 }
 case ${1-} in
     --jobs) jobs; exit ;;
-    --dry-run) ;;
-    *) [ -f "$DATA/test.txt" ] || "$PYTHON" -m dataset_team.toy "$DATA" ;;
 esac
-jobs | sh -s -- "$@"
-[ "${1-}" != --dry-run ] || exit 0
+made=$(jobs)
+[ -f "$DATA/test.txt" ] || is_dry_run || "$PYTHON" -m dataset_team.toy "$DATA"
+run_made "$@"
+! is_dry_run || exit 0
 
 set -- # three test videos of different classes
 for line in 1 30 60; do

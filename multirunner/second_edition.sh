@@ -21,6 +21,9 @@ set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
 SETS=${SETS:-ucf101_13 jhmdb_21} SPLITS=${SPLITS:-split1 split2 split3} BACKBONES=${BACKBONES:-1 2 3}
+# shellcheck source=multirunner/own_jobs.sh
+. multirunner/own_jobs.sh
+need_plain DATA RUNS RESULTS WEIGHTS
 WEIGHTS=${WEIGHTS:+ --weights-dir $WEIGHTS}
 export PYTHON
 RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze iframe.stem iframe.layer1 iframe.layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
@@ -95,15 +98,15 @@ jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
 
 # The streams of one backbone: its folder is streams/, its seed the backbone's.
 streams() {
-    jobs_of --init imagenet --backbone-flags "$RECIPE$WEIGHTS" |
-        sed "s,/team_net/,/streams/,; s,_seed1/result,_seed$backbone/result,; s,--random_seed 1 ,--random_seed $backbone ,; /^# stage: bank/,\$d"
+    filtered "s,/team_net/,/streams/,; s,_seed1/result,_seed$backbone/result,; s,--random_seed 1 ,--random_seed $backbone ,; /^# stage: bank/,\$d" \
+        jobs_of --init imagenet --backbone-flags "$RECIPE$WEIGHTS"
 }
 
 exits() {
-    jobs_of --backbone "$(runs_of)/{data}/streams/{split}_seed$backbone/best.pt" \
+    filtered '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//' \
+        jobs_of --backbone "$(runs_of)/{data}/streams/{split}_seed$backbone/best.pt" \
         --frozen-flags '--views 4 --select-on last --per-segment' --exit-flags '--exits 1 2 3 4 --ic-pool mean' \
-        --wise-flags '--fit-on train_views' --policy-flags '--max-drop 1 --guarantee 0.9' |
-        sed '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//'
+        --wise-flags '--fit-on train_views' --policy-flags '--max-drop 1 --guarantee 0.9'
 }
 
 data_of() { # LIST: train, or train_pool1 where a network learns from half of it
@@ -152,7 +155,7 @@ rows() {
 # every group has clips of other classes too. The rows are copied when all are there.
 pools() {
     runs=$RUNS/pools/$split/backbone$backbone rows=$RESULTS/few_labels/$set/$split/backbone$backbone
-    streams | sed "1,/job.sh\$/d; s,$(runs_of),$runs,g; s,_train.txt,_train_pool1.txt,; s,--select-on last,& --heldout 0,"
+    filtered "1,/job.sh\$/d; s,$(runs_of),$runs,g; s,_train.txt,_train_pool1.txt,; s,--select-on last,& --heldout 0," streams
     echo "job - python -m study.few_labels $(data_of train_pool1)" \
         "--unlabelled $DATA/$set/${set}_${split}_train_pool2.txt" \
         "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
@@ -172,12 +175,12 @@ unit() { # jobs_of_unit FOLDER_OF_ROWS
         # shellcheck disable=SC2016 # both are variables of the job file
         echo 'failed_before=$failed'
         # shellcheck disable=SC2016
-        "$1" | sed '/^job [^ ]*recordings.csv /s/^/[ "$failed" -gt "$failed_before" ] || /'
+        filtered '/^job [^ ]*recordings.csv /s/^/[ "$failed" -gt "$failed_before" ] || /' "$1"
     fi
 }
 
 jobs_of_unit() {
-    streams | sed '1,/job.sh$/d'
+    filtered '1,/job.sh$/d' streams
     [ "$backbone" != 1 ] || probes
     exits
     rows
@@ -243,15 +246,13 @@ tables() {
 }
 
 case ${1-} in
-    --prepare) prepare ;;
-    --tables)
-        shift
-        tables | sh -s -- "$@"
-        ;;
-    --jobs) jobs backbones all ;;
-    --pools)
-        shift
-        jobs pools missing | sh -s -- "$@"
-        ;;
-    *) jobs backbones missing | sh -s -- "$@" ;;
+    --prepare)
+        [ $# -eq 1 ] || { echo "$0: --prepare takes no other option" >&2; exit 2; }
+        prepare
+        exit ;;
+    --jobs) jobs backbones all; exit ;;
+    --tables) shift && made=$(tables) ;;
+    --pools) shift && made=$(jobs pools missing) ;;
+    *) made=$(jobs backbones missing) ;;
 esac
+run_made "$@"

@@ -22,15 +22,16 @@ jobs() {
 }
 case ${1-} in
     --jobs) jobs; exit ;;
-    --dry-run) ;;
-    *)
-        : "${VIDEOS:?name the folder of the AVI files: VIDEOS=path sh $0}"
-        "$PYTHON" -m coviar.reencode "$VIDEOS" "$DATA"
-        cp "$VIDEOS"/ucf101_7_split*.txt "$DATA" ;;
 esac
-[ "${1-}" != --prepare ] || exit 0
-jobs | sh -s -- "$@"
-[ "${1-}" != --dry-run ] || exit 0
+made=$(jobs)
+if ! is_dry_run; then
+    : "${VIDEOS:?name the folder of the AVI files: VIDEOS=path sh $0}"
+    "$PYTHON" -m coviar.reencode "$VIDEOS" "$DATA"
+    cp "$VIDEOS"/ucf101_7_split*.txt "$DATA"
+fi
+[ "$options" != --prepare ] || exit 0
+run_made "$@"
+! is_dry_run || exit 0
 
 mkdir -p "$RESULTS/logs"
 for split in $SPLITS; do

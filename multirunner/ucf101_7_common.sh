@@ -1,5 +1,8 @@
 # shellcheck shell=sh
-# What ucf101_7.sh and ucf101_7_questions.sh share; they source it.
+# What the scripts ucf101_7*.sh share; they source it.
+
+# shellcheck source=multirunner/own_jobs.sh
+. multirunner/own_jobs.sh
 
 export PYTHON="${PYTHON:-python3}"
 DATA=${DATA:-data/ucf101_7}

@@ -17,6 +17,7 @@ RUNS=${RUNS:-runs/mobilenet}
 RESULTS=${RESULTS:-results/ucf101_7_mobilenet}
 # shellcheck source=multirunner/ucf101_7_common.sh
 . multirunner/ucf101_7_common.sh
+need_plain DATA RUNS RESULTS WEIGHTS
 WEIGHTS=${WEIGHTS:+--weights-dir $WEIGHTS}
 SIZE='--num_segments 8 --crop-size 132'  # 3 GMACs a video
 # Held-out videos are for WISE and thresholds: epochs are fixed.
@@ -29,15 +30,15 @@ jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
 }
 
 # The run folder of streams alone is streams/, where create_all_jobs.sh says team_net/.
+# shellcheck disable=SC2016 # $d is sed's
 alone() {
-    jobs_of --init imagenet --backbone-flags "$RECIPE --epochs 12 --warmup 1 --fusion sum --freeze iframe.stem iframe.layer1 iframe.layer2${WEIGHTS:+ $WEIGHTS}" |
-        sed 's,/team_net/,/streams/,; /^# stage: bank/,$d'
+    filtered 's,/team_net/,/streams/,; /^# stage: bank/,$d' jobs_of --init imagenet \
+        --backbone-flags "$RECIPE --epochs 12 --warmup 1 --fusion sum --freeze iframe.stem iframe.layer1 iframe.layer2${WEIGHTS:+ $WEIGHTS}"
 }
 
 joined() {
-    jobs_of --init "$RUNS/{data}/streams/{split}_seed1/best.pt" \
-        --backbone-flags "$RECIPE --epochs 4 --fusion neutral-team --depth-lr-scale 0.5 --stream-loss 1" |
-        sed '1,/job.sh$/d'
+    filtered '1,/job.sh$/d' jobs_of --init "$RUNS/{data}/streams/{split}_seed1/best.pt" \
+        --backbone-flags "$RECIPE --epochs 4 --fusion neutral-team --depth-lr-scale 0.5 --stream-loss 1"
 }
 
 probes() {
@@ -55,10 +56,11 @@ jobs() {
     joined
 }
 
+# shellcheck disable=SC2016
 of_all_videos() {
     RUNS=$RUNS/all RECIPE="$RECIPE --heldout 0"
     alone
-    joined | sed '/^# stage: bank/,$d'
+    filtered '/^# stage: bank/,$d' joined
 }
 
 case ${1-} in
@@ -67,5 +69,7 @@ case ${1-} in
     *) part="jobs" ;;
 esac
 for split in $SPLITS; do
-    (SPLITS=$split && $part) | sh -s -- "$@"
+    made=$(SPLITS=$split; $part)
+    attempt run_made "$@"
 done
+[ "$failed" -eq 0 ]

@@ -12,36 +12,47 @@ set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=multirunner/ucf101_7_common.sh
 . multirunner/ucf101_7_common.sh
+need_plain RUNS
+for word; do
+    case $word in
+        --dry-run | --keep-going) ;;
+        *) echo "usage: sh $0 [--dry-run] [--keep-going]" >&2; exit 2 ;;
+    esac
+done
 BACKBONE="$RUNS/{data}/team_net/{split}_seed1/best.pt"
-words=$* # for the job files; no blanks in them
 last='--select-on last' bank="--cache-dir $RUNS/ucf101_7/views"
 
-# The jobs of a job file up to the logits: WISE is fitted where it is compared.
-# shellcheck disable=SC2086 # $words are several words
-run() { sed '/^# stage: wise/,$d' | sh -s -- $words; }
+# Run the jobs of a job file up to the logits: WISE is fitted where it is compared.
+run() { # OPTIONS_OF_CREATE_JOBS...
+    # shellcheck disable=SC2016 # $d is sed's
+    made=$(filtered '/^# stage: wise/,$d' create_jobs "$@")
+    # shellcheck disable=SC2086 # two words at most
+    attempt run_made $options
+}
 
 # Exits on the study's backbones.
 exits() { # NAME METHODS FROZEN_FLAGS
-    create_jobs "$RUNS/$1" --backbone "$BACKBONE" --methods "$2" --frozen-flags "--views 10 $3" | run
+    run "$RUNS/$1" --backbone "$BACKBONE" --methods "$2" --frozen-flags "--views 10 $3"
 }
 
 # Backbones trained on from the study's for 16 epochs, and exits on them.
 longer() { # NAME BACKBONE_FLAGS
-    create_jobs "$RUNS/$1" --init "$BACKBONE" --methods 'team_ce prog_kd' \
+    run "$RUNS/$1" --init "$BACKBONE" --methods 'team_ce prog_kd' \
         --frozen-flags "--views 10 $last" \
-        --backbone-flags "--lr 0.005 --epochs 16 --warmup 1 $backbone_flags${2:+ $2}" | run
+        --backbone-flags "--lr 0.005 --epochs 16 --warmup 1 $backbone_flags${2:+ $2}"
 }
 
 # The exits of $RUNS once more, with the backbone in fp32.
 fp32() {
     for run in "$RUNS"/ucf101_7/prog_kd/*_seed*; do
+        [ -f "$run/best.pt" ] || continue # its comparison will say so
         folder=$RUNS/fp32/ucf101_7/prog_kd/${run##*/}
         [ ! -f "$folder/logits.pt" ] || continue
         split=${run##*/}
         seed=${split##*_seed} split=${split%_seed*}
         mkdir -p "$folder"
         cp "$run/best.pt" "$folder"
-        "$PYTHON" save_logits.py --data-name ucf101_7 --data-root "$DATA" \
+        attempt "$PYTHON" save_logits.py --data-name ucf101_7 --data-root "$DATA" \
             --train-list "$DATA/ucf101_7_${split}_train.txt" \
             --test-list "$DATA/ucf101_7_${split}_test.txt" --split "$split" \
             --checkpoint_dir "$RUNS/fp32" --precision fp32 --method prog_kd --views 0 \
@@ -53,7 +64,7 @@ fp32() {
 compare() { # NAME WORDS...
     name=$1
     shift
-    "$PYTHON" -m study.compare "$@" --resample group --out "$RESULTS/comparisons/$name.csv"
+    attempt "$PYTHON" -m study.compare "$@" --resample group --out "$RESULTS/comparisons/$name.csv"
 }
 
 # The published budget of PKD (40 epochs, lr .01, batches of 64) for all; PKD itself is in $RUNS.
@@ -63,7 +74,7 @@ exits chosen 'team_ce prog_kd' "$bank"
 exits independent-crops 'team_ce prog_kd' "$last --independent-crops"
 longer longer ''
 longer mixup '--mixup 0.4'
-case " $words " in *' --dry-run '*) exit ;; esac
+! is_dry_run || exit 0
 fp32
 
 main=$RUNS/ucf101_7 equal=$RUNS/equal/ucf101_7
@@ -103,10 +114,11 @@ recipes() { # FOLDER_OF_RUNS NAME WORDS...
     views=$1/views out=$RESULTS/$2.csv
     shift 2
     # shellcheck disable=SC2086
-    "$PYTHON" -m benchmarks.recipes "$views" --splits $SPLITS --out "$out" "$@"
+    attempt "$PYTHON" -m benchmarks.recipes "$views" --splits $SPLITS --out "$out" "$@"
 }
 recipes "$main" recipes
 for other in longer mixup; do
     recipes "$RUNS/$other/ucf101_7" "recipes_$other" \
         --recipes CE PKD 'iframe alone' 'mv alone' 'residual alone' fused 'labels + fused'
 done
+[ "$failed" -eq 0 ]

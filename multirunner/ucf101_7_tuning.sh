@@ -14,6 +14,7 @@ RUNS=${RUNS:-runs/tuning}
 RESULTS=${RESULTS:-results/ucf101_7_mobilenet}
 # shellcheck source=multirunner/ucf101_7_common.sh
 . multirunner/ucf101_7_common.sh
+need_plain DATA RUNS RESULTS WEIGHTS
 RECIPE='--lr 0.005 --batch-size 16 --wd 5e-4 --lr-schedule cosine --nesterov --classifier-lr-scale 1 1 --train-segments 3 --eval-freq 8 --select-on last'
 ALONE="--epochs 8 --warmup 1 --fusion sum${WEIGHTS:+ --weights-dir $WEIGHTS}"
 JOINED='--epochs 3 --depth-lr-scale 0.5'
@@ -51,14 +52,16 @@ jobs() {
     echo '. multirunner/job.sh'
     variants | while read -r name init flags; do
         [ "$init" = imagenet ] || init="$RUNS/$init/{data}/streams/{split}_seed1/best.pt"
-        create_jobs "$RUNS/$name" --init "$init" --backbone-flags "$RECIPE $flags" \
+        # shellcheck disable=SC2016 # $d is sed's
+        filtered '1,/^# stage: backbone/d; /^# stage: bank/,$d; /--fusion sum/s,/team_net/,/streams/,' \
+            create_jobs "$RUNS/$name" --init "$init" --backbone-flags "$RECIPE $flags" \
             --network '--arch mobilenet_v2 --motion-arch mobilenet_v2 --num_segments 4 --crop-size 96 --dropout 0.5' \
-            --all-flags "--precision auto${FLAGS:+ $FLAGS}" |
-            sed '1,/^# stage: backbone/d; /^# stage: bank/,$d; /--fusion sum/s,/team_net/,/streams/,'
+            --all-flags "--precision auto${FLAGS:+ $FLAGS}"
     done
     echo "job - python -m study.variants $RUNS --out $RESULTS/tuning.csv"
 }
 case ${1-} in
     --jobs) jobs; exit ;;
 esac
-jobs | sh -s -- "$@"
+made=$(jobs)
+run_made "$@"

@@ -43,9 +43,9 @@ from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS, TIMES
 from study.run_tables import write_rows
 from training.options import make_parser, refusing
 from training.provenance import print_result
+from training.recipes import BACKBONES
 
 MAX_THRESHOLDS = 41
-BACKBONES = ("pretrain", "streams", "team_net", "i_frame_probe")
 # By output of a backbone, its field in result.json.
 TOP1_FIELDS = {name: f"test_{name}_pct" for name in BACKBONE_OUTPUTS} | {"fused": "test_top1_pct"}
 # The files of a finished run of exits, in the order in which they are made, with their scripts.
@@ -81,7 +81,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
     left_out, seen = {}, {}
     for folder in find_runs(roots):
         try:
-            if folder.parent.name in BACKBONES:
+            if folder.parent.name in (*BACKBONES, "i_frame_probe"):
                 run = backbone_rows(folder)
             else:
                 run = exit_run_rows(folder)

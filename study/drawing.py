@@ -58,10 +58,16 @@ HATCHES = ("", "////", "....", "xxxx", "||||", "----")
 styled = matplotlib.rc_context(RC)
 
 
-def marks(names: Sequence[str]) -> dict[str, dict]:
-    """Colour, marker and dashes of each name, by its place; raises ValueError above 6 names."""
+def marks(names: Sequence[str], study: str = "the figure") -> dict[str, dict]:
+    """Colour, marker and dashes of each name, by its place.
+
+    Raises ValueError, naming the study, above 6 names.
+    """
     if len(names) > len(COLOURS):
-        raise ValueError(f"a figure has marks for {len(COLOURS)} methods, not {len(names)}")
+        raise ValueError(
+            f"{study} has {len(names)} methods ({', '.join(names)}), and figures have marks for"
+            f" {len(COLOURS)}: name the folders of fewer methods to python -m study.collect"
+        )
     return {
         name: {"color": colour, "marker": marker, "linestyle": dashes}
         for name, colour, marker, dashes in zip(names, COLOURS, MARKERS, DASHES)

@@ -53,7 +53,7 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
 
     peers: published points (results/peers.csv), drawn where they are of the study's data set.
     """
-    looks = marks(study.methods)
+    looks = marks(study.methods, study.name)
     figure, axes = new_figure(TWO_COLUMNS, 2.8, 1, 3, sharex=True, sharey=True)
     shown = where(peers, data=study.data) if peers is not None else pd.DataFrame()
     curves, keys = mean_curves(study), []
@@ -96,7 +96,8 @@ def published(peers: pd.DataFrame, studies: Sequence[Study] = ()) -> Figure:
     data_sets = list(dict.fromkeys(peers["data"]))
     figure, axes = new_figure(TWO_COLUMNS, 2.6, 1, len(data_sets))
     ours = [study for study in studies if study.data in data_sets]
-    looks = marks(list(dict.fromkeys(name for study in ours for name in study.methods)))
+    methods = list(dict.fromkeys(name for study in ours for name in study.methods))
+    looks = marks(methods, " and ".join(study.name for study in ours))
     for axis, data in zip(axes[0], data_sets):
         for study in (study for study in ours if study.data == data):
             curves = where(mean_curves(study), combination="wise")
@@ -122,7 +123,7 @@ def published(peers: pd.DataFrame, studies: Sequence[Study] = ()) -> Figure:
 @drawing.styled
 def accuracy_per_exit(study: Study) -> Figure:
     """Top-1 when every video is decided at one exit, mean and spread, a panel per combination."""
-    looks = marks(study.methods)
+    looks = marks(study.methods, study.name)
     figure, axes = new_figure(TWO_COLUMNS, 2.5, 1, 3, sharey=True)
     table = mean_std(study.exits, ["method", "combination", "exit"], "top1_pct")
     for axis, (combination, name) in zip(axes[0], COMBINATION_LABELS.items()):
@@ -152,7 +153,7 @@ def gains(study: Study) -> Figure:
     wise = combination_gains(study, "wise", "vanilla")
     by_method = {
         label(name): (where(wise, method=name), {"facecolor": look["color"], "hatch": hatch})
-        for (name, look), hatch in zip(marks(study.methods).items(), drawing.HATCHES)
+        for (name, look), hatch in zip(marks(study.methods, study.name).items(), drawing.HATCHES)
     }
     panels = {"PKD over CE": by_combination, "WISE over vanilla": by_method}
     for axis, (title, groups) in zip(axes[0], panels.items()):
@@ -179,7 +180,7 @@ def latency(study: Study, timings: pd.DataFrame) -> Figure:
     """
     ms = timings.set_index("exit")["latency_ms"]
     load = ms.get("load", 0.0)
-    looks = marks(study.methods)
+    looks = marks(study.methods, study.name)
     figure, axes = new_figure(ONE_COLUMN, 3.1, 1, 1)
     axis = axes[0, 0]
     for method, look in looks.items():

@@ -323,8 +323,8 @@ def test_one_run_of_one_method_can_be_drawn(study):
 
 
 def test_too_many_methods_for_the_palette():
-    with pytest.raises(ValueError, match="marks for 6 methods, not 7"):
-        drawing.marks([str(number) for number in range(7)])
+    with pytest.raises(ValueError, match="mine has 7 methods .0, 1, .*marks for 6: name the"):
+        drawing.marks([str(number) for number in range(7)], "mine")
 
 
 def test_saved_as_picture_and_for_print(study, tmp_path):

@@ -233,7 +233,35 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_clips(server, tiny_toy, 
     code, output = server.run(*command)
     assert code == 1 and "Traceback" not in output, output
     assert "in epoch 0 at step 1; clips ['" in output
-    assert "The last checkpoint is intact" in output
+    assert "start again with --overwrite and a lower --lr" in output
+    assert not (tmp_path / RUN / BEST).exists() and BEST not in output
+
+
+def test_what_an_epoch_before_left_is_named(server, halfway):
+    """Not a checkpoint that is not there."""
+    command, folder = halfway
+    shutil.copy(folder / LAST, folder / BEST)
+    checkpoint = load_checkpoint(folder / LAST)
+    name = next(key for key in checkpoint["model"] if key.endswith("classifier.weight"))
+    checkpoint["model"][name] *= float("inf")
+    save_last(folder, checkpoint)
+    code, output = server.run(*command)
+    assert code == 1 and "Traceback" not in output, output
+    assert f"{folder / BEST} is of the best epoch before" in output
+
+
+@pytest.mark.parametrize("where", ["gradient", "logits"])
+def test_a_training_that_diverged_is_no_success(server, tiny_toy, tmp_path, where):
+    """Its last step, whose weights no later loss shows: a gradient that overflows while the loss
+    is finite, or weights that do."""
+    options = ["--batch-size", 1000, "--epochs", 1, "--dropout", 0, "--checkpoint_dir", tmp_path]
+    options += ["--classifier-lr-scale", 1, 1]
+    options += {"gradient": ["--stream-loss", 1e38], "logits": ["--lr", 1e60]}[where]
+    code, output = server.run(SCRIPT, *tiny_toy, *options)
+    assert code == 1 and "Traceback" not in output, output
+    said = {"gradient": "the norm of the gradient is", "logits": "the logits of the network are"}
+    assert said[where] in output and "start again with --overwrite and a lower --lr" in output
+    assert not (tmp_path / RUN / "result.json").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(server, tiny_toy, tmp_path):

@@ -319,9 +319,11 @@ def test_a_run_tree_that_has_moved(study, ask, videos, refused, tmp_path, monkey
     run = tree / "team_ce/split1_seed1"
     content = load_checkpoint(run / "best.pt")
     save_checkpoint(run / "best.pt", {**content, "backbone": "gone/best.pt"})
-    code, _, _ = ask(videos[0], "--checkpoint", run / "best.pt")
-    assert code == 0
-    backbone = tree / "team_net/split1_seed1/best.pt"
+    place = tree / "team_net"
+    for name in ("streams", "pretrain", "team_net"):  # all that hold backbones
+        place = place.rename(tree / name)
+        assert ask(videos[0], "--checkpoint", run / "best.pt")[0] == 0
+    backbone = place / "split1_seed1/best.pt"
     other = load_checkpoint(backbone)
     other["model"]["iframe.classifier.bias"] += 1
     save_checkpoint(backbone, other)

@@ -14,8 +14,9 @@ import wise_team_net_logit
 from early_exit.logits import LogitsFile
 from models import PUBLISHED_NETWORK
 from tests.calls import call
-from training.checkpoint import load_checkpoint, save_last
+from training.checkpoint import load_checkpoint, save_checkpoint, save_last
 from training.resolve import resolve_recipe
+from training.run_folder import RunFolder
 
 SMALL = ["--arch", "resnet18", "--num_segments", "2", "--crop-size", "32", "--batch-size", "8"]
 SMALL += ["--ema", "0.5", "--label-smoothing", "0.1", "--mixup", "0.4"]
@@ -104,6 +105,15 @@ def test_multi_view_testing_counts_videos_not_views(run, toy, backbone):
     assert result["protocol"].startswith("2 clip x 3 crop")
 
 
+def test_options_are_named_as_they_are_written(run, toy, backbone):
+    options, _ = toy
+    command = ["train_team_net.py", *options, *SMALL, "--epochs", 2, "--resume"]
+    run(*command, "--is_train")  # the default, so it is no other option
+    message = run(*command, "--num_segments", 3, "--is_shift", "--ema", 0.1, fails=True)
+    for flag in ("--num_segments: was 2", "--is_shift: was", "--ema: was 0.5"):
+        assert flag in message
+
+
 def test_used_run_folder_is_not_overwritten(run, toy, backbone):
     options, _ = toy
     message = run("train_team_net.py", *options, *SMALL, "--epochs", 2, fails=True)
@@ -168,6 +178,64 @@ def test_exits_refuse_another_backbone(run, toy, classifiers, tmp_path):
     path = ["--pretrained", tmp_path / "toy/team_net/split1_seed2/best.pt"]
     message = run("train_team_ce.py", *options, "--evaluate", *path, fails=True)
     assert "name the right one with --pretrained" in message
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_exits_do_not_go_on_with_another_backbone(run, toy, backbone, tmp_path, is_finished):
+    """Whether they would train on, or report a result that is of the backbone before."""
+    options, _ = toy
+    best = tmp_path / "toy/team_net/split1_seed1/best.pt"
+    content = load_checkpoint(backbone[1] / "best.pt")
+    save_checkpoint(best, content)
+    command = ["train_team_ce.py", *options, "--checkpoint_dir", tmp_path]
+    command += ["--epochs", 1, "--views", 1]
+    run(*command)
+    folder = tmp_path / "toy/team_ce/split1_seed1"
+    if not is_finished:
+        (folder / "result.json").unlink()
+    content["model"]["mv.classifier.bias"] += 1
+    save_checkpoint(best, content)
+    message = run(*command, "--resume", fails=True)
+    assert f"the backbone {best} has other weights now" in message and "--overwrite" in message
+    shutil.copy(backbone[1] / "best.pt", best)
+    if is_finished:
+        best.unlink()  # its result is as it was
+    run(*command, "--resume")
+
+
+def test_a_run_that_does_not_record_its_backbone_goes_on_with_a_note(toy, tmp_path, capsys):
+    options = {"resume": True, "overwrite": False}
+    folder = RunFolder(tmp_path, {**options, "backbone": "b.pt", "backbone_digest": "0"})
+    (tmp_path / "args.json").write_text(json.dumps({"resume": False, "overwrite": False}))
+    folder.check()
+    assert "does not record its backbone" in capsys.readouterr().out
+
+
+def test_exits_do_not_train_on_half_a_backbone(run, toy, backbone, tmp_path):
+    options, _ = toy
+    own = tmp_path / "toy/team_net/split1_seed1"
+    shutil.copytree(backbone[1], own)
+    (own / "result.json").unlink()
+    command = ["train_team_ce.py", *options, "--checkpoint_dir", tmp_path]
+    command += ["--epochs", 1, "--views", 0]
+    for seed in (1, 2):  # its own backbone, and one of another seed
+        message = run(*command, "--random_seed", seed, fails=True)
+        assert f"the run {own} of the backbone is not finished" in message
+        assert f"--pretrained {own / 'best.pt'}" in message
+    run(*command, "--pretrained", own / "best.pt")
+
+
+def test_exits_whose_logits_are_not_finite_have_no_top1(run, toy, backbone, tmp_path):
+    options, _ = toy
+    command = ["train_team_ce.py", *options, "--checkpoint_dir", tmp_path, "--views", 1]
+    command += ["--pretrained", backbone[1] / "best.pt", "--epochs", 1]
+    run(*command)
+    best = tmp_path / "toy/team_ce/split1_seed1/best.pt"
+    content = load_checkpoint(best)
+    content["heads"]["2.bias"] *= float("nan")
+    save_checkpoint(best, content)
+    message = run(*command, "--evaluate", fails=True)
+    assert f"{best} cannot be evaluated: the logits of exit 2" in message
 
 
 def test_options_that_contradict_the_backbone_are_refused(run, toy, classifiers):

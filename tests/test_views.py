@@ -317,6 +317,19 @@ def test_prune_removes_what_no_backbone_uses(frozen_toy, tmp_path, capsys):
     assert prune("--checkpoint_dir", runs)["removed_mb"] == 0
 
 
+@pytest.mark.parametrize("method", ["team_net", "streams", "pretrain"])
+def test_prune_keeps_the_banks_of_a_run_tree_that_has_moved(frozen_toy, tmp_path, method):
+    options, best = frozen_toy
+    before = tmp_path / f"before/toy/{method}/split1_seed1/best.pt"
+    before.parent.mkdir(parents=True)
+    shutil.copy(best, before)
+    few = ["--views", 1, "--parts", "test", "--checkpoint_dir", tmp_path / "before"]
+    fill(options, *few, "--pretrained", before)
+    (tmp_path / "before").rename(tmp_path / "after")
+    result = prune("--checkpoint_dir", tmp_path / "after")
+    assert result["removed_mb"] == 0 < result["kept_mb"]
+
+
 def test_prune_leaves_what_it_cannot_judge_or_did_not_make(frozen_toy, tmp_path, capsys):
     options, best = frozen_toy
     backbone = tmp_path / "backbone.pt"

@@ -18,6 +18,7 @@ from models.team_net import TeamNet
 from training import distributed
 from training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from training.engine import (
+    check_logits,
     clip_loss,
     cosine_lr,
     make_ema,
@@ -241,7 +242,10 @@ def select_best(
 def evaluate(
     model: TeamNet, dataset: VideoDataset, device: torch.device, settings: EvaluationSettings
 ) -> dict[str, float]:
-    """top1_pct per output; the logits of several test views of a video are averaged."""
+    """top1_pct per output; the logits of several test views of a video are averaged.
+
+    Raises FloatingPointError, naming a video, when the logits are not finite.
+    """
     network, logits = prepare_for_inference(model, settings.precision), 0
     rows = distributed.own_rows(len(dataset), settings.batch_size)
     for view in range(dataset.num_test_views if len(rows) else 0):
@@ -257,6 +261,7 @@ def evaluate(
         logits = logits + features.streams
     own = (logits, features.labels) if len(rows) else ()
     logits, labels = distributed.gather_rows(own, torch.from_numpy(rows), len(dataset))
+    check_logits("the network", logits, [record.name for record in dataset.records])
     by_output = dict(zip(BACKBONE_OUTPUTS, (logits.sum(1), *logits.unbind(1))))
     return {
         output: 100 * (scores.argmax(1) == labels).float().mean().item()

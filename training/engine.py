@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -136,8 +136,8 @@ def train_one_epoch(
     network: state.model, alone or in DistributedDataParallel. loader: its batch sampler is a
     TrainBatches. frozen: of `keep_frozen`. Returns the mean loss and top1_pct of the whole epoch on
     augmented clips, and clips_per_s and data_wait_share of the steps run here. The label of a mixed
-    clip is the one with the larger share. Raises FloatingPointError, naming the clips, when the
-    loss is not finite.
+    clip is the one with the larger share. Raises FloatingPointError when the loss is not finite,
+    naming the clips, or the gradient is not, before any weight is changed by it.
     """
     network.train()
     for module in frozen:
@@ -171,7 +171,10 @@ def train_one_epoch(
             progress.clips += share.count
             progress.loss += loss.item() * share.count
             progress.correct += correct * share.count / len(share.rows)
-        nn.utils.clip_grad_norm_(state.model.parameters(), GRADIENT_CLIP)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), GRADIENT_CLIP)
+        if not torch.isfinite(norm):  # in all processes alike
+            where = f"in epoch {progress.epoch} at step {step}"
+            raise FloatingPointError(f"the norm of the gradient is {norm.item()} {where}")
         state.optimizer.step()
         if state.ema is not None:
             state.ema.update_parameters(state.model)
@@ -210,8 +213,17 @@ def check_finite(
     if is_bad:
         names = [dataset.records[row].name for row in batch.indices.tolist()]
         raise FloatingPointError(
-            f"loss is {loss.item()} in epoch {epoch} at step {step}; clips {names}. The last"
-            " checkpoint is intact: try a lower --lr, or fp32"
+            f"loss is {loss.item()} in epoch {epoch} at step {step}; clips {names}"
         )
     if bad_anywhere:
         raise SystemExit(1)
+
+
+def check_logits(what: str, logits: torch.Tensor, names: Sequence[str]) -> None:
+    """Raise FloatingPointError for logits (n, ...) of which some video's are not finite."""
+    bad = (~torch.isfinite(logits)).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise FloatingPointError(
+            f"the logits of {what} are not finite for {len(bad)} of {len(names)} videos, for"
+            f" example {names[bad[0]]}"
+        )

@@ -24,7 +24,7 @@ from training.checkpoint import (
     save_last,
 )
 from training.distillation import Schedule, exit_loss
-from training.engine import set_lr, step_lr
+from training.engine import check_logits, set_lr, step_lr
 from training.features import Features
 from training.frozen import Frozen
 from training.loading import epoch_order
@@ -169,8 +169,7 @@ def train_heads_one_epoch(
         if not torch.isfinite(losses).all():
             names = [features.names[row] for row in rows.tolist()]
             raise FloatingPointError(
-                f"losses {losses.tolist()} in epoch {epoch} with clips {names}; the last"
-                " checkpoint is intact: try a lower --lr"
+                f"losses {losses.tolist()} in epoch {epoch} with clips {names}"
             )
         optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
@@ -191,12 +190,16 @@ def segment_weights(clips: int, num_segments: int, generator: torch.Generator) -
 
 @torch.no_grad()
 def score_exits(net: TeamNetIC, features: Features) -> dict[str, dict]:
-    """Per exit: top1_pct and mean cross entropy of its logits against the labels."""
+    """Per exit: top1_pct and mean cross entropy of its logits against the labels.
+
+    Raises FloatingPointError, naming a video, when the logits are not finite.
+    """
     device = next(net.heads.parameters()).device
     labels = features.labels.to(device)
     scores = {}
     logits = net.heads_from(features.exit_inputs(device))
     for k, exit_logits in zip(net.exits, logits):
+        check_logits(f"exit {k}", exit_logits, features.names)
         scores[str(k)] = {
             "top1_pct": 100 * (exit_logits.argmax(1) == labels).float().mean().item(),
             "loss": torch.nn.functional.cross_entropy(exit_logits, labels).item(),

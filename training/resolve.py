@@ -159,7 +159,8 @@ def find_backbone(args: argparse.Namespace) -> Path:
     """The backbone the exits stand on: --pretrained, else the run of the same data and split.
 
     A run of the same seed is preferred; a single run of another seed serves all seeds (the paper
-    has one backbone per split). Raises FileNotFoundError when there is none, or no single one.
+    has one backbone per split). Raises FileNotFoundError when there is none, or no single one, and
+    ValueError when its run is not finished.
     """
     if args.pretrained:
         path = Path(args.pretrained)
@@ -167,13 +168,21 @@ def find_backbone(args: argparse.Namespace) -> Path:
             raise FileNotFoundError(f"--pretrained {path} is no file")
         return path
     own = run_path(args, "team_net") / "best.pt"
-    if own.is_file():
-        return own
     others = sorted(own.parent.parent.glob(f"{args.split}_seed*/best.pt"))
-    if len(others) == 1:
-        return others[0]
-    found = f"more than one: {', '.join(map(str, others))}" if others else "none"
-    raise FileNotFoundError(
-        f"a trained backbone is needed; looked for {own} and for one of another seed, found"
-        f" {found}. Train one with train_team_net.py, or name one with --pretrained FILE"
-    )
+    if own.is_file():
+        path = own
+    elif len(others) == 1:
+        (path,) = others
+    else:
+        found = f"more than one: {', '.join(map(str, others))}" if others else "none"
+        raise FileNotFoundError(
+            f"a trained backbone is needed; looked for {own} and for one of another seed, found"
+            f" {found}. Train one with train_team_net.py, or name one with --pretrained FILE"
+        )
+    run = path.parent
+    if (run / "args.json").is_file() and not (run / "result.json").is_file():
+        raise ValueError(
+            f"the run {run} of the backbone is not finished: go on with it (--resume), or name its"
+            f" best so far with --pretrained {path}"
+        )
+    return path

@@ -16,7 +16,7 @@ from training.provenance import environment
 FREE_ON_RESUME = {
     *("resume", "overwrite", "tensorboard", "workers", "gpus"),
     *("checkpoint_dir", "data_root", "index_dir", "cache_dir", "save_steps", "precision_asked"),
-    "weights_dir",
+    *("weights_dir", "backbone", "is_train"),
 }
 LISTS = ("train_list", "test_list", "unlabelled")  # compared by content, not by path
 CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
@@ -33,9 +33,16 @@ class RunFolder:
     All processes call its methods; only the main one reads and writes the disk.
     """
 
-    def __init__(self, path: Path, options: Mapping, defaults: Mapping = MappingProxyType({})):
-        """options: of this start, with `resume` and `overwrite`. defaults: of each option."""
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path,
+        options: Mapping,
+        defaults: Mapping = MappingProxyType({}),
+        flags: Mapping[str, str] = MappingProxyType({}),
+    ):
+        """options: of this start, with `resume` and `overwrite`. defaults: of each option. flags:
+        how an option is written where it is not --its-name."""
+        self.path, self.flags = Path(path), flags
         self.options, self.defaults = _plain(options), _plain(defaults)
         self._tensorboard = None
         self._lock: RunLock | None = None
@@ -49,8 +56,8 @@ class RunFolder:
     def check(self) -> None:
         """Raise ValueError if starting would lose a run or mix two runs.
 
-        Two cases: the folder holds a run and neither --resume nor --overwrite is given; or --resume
-        is given and the options differ from those of the run.
+        The folder holds a run and neither --resume nor --overwrite is given; or --resume is given
+        and the options differ from those of the run, or the weights of the backbone do.
         """
         recorded = self.path / "args.json"
         if not recorded.is_file() or self.options["overwrite"]:
@@ -62,17 +69,19 @@ class RunFolder:
             )
         # An option that the run's version did not have counts as its default.
         before = {**self.defaults, **json.loads(recorded.read_text())}
+        self._check_backbone(before)
         lists, lists_before = self.options.get("lists"), before.get("lists")
-        free = {*FREE_ON_RESUME, "lists", *(LISTS if lists and lists == lists_before else ())}
+        same_lists = LISTS if lists and lists == lists_before else ()
+        free = {*FREE_ON_RESUME, "backbone_digest", "lists", *same_lists}
         if lists and not lists_before:
             print(f"note: {self.path} does not record what its lists held; that is not checked")
         changed = [
-            f"--{key.replace('_', '-')}: was {before.get(key)}, now {self.options.get(key)}"
+            f"{self._flag(key)}: was {before.get(key)}, now {self.options.get(key)}"
             for key in sorted(before.keys() | self.options.keys())
             if key not in free and not _same(before.get(key), self.options.get(key))
         ]
         changed += [
-            f"--{key.replace('_', '-')} {self.options[key]}: other videos, classes or labels in it"
+            f"{self._flag(key)} {self.options[key]}: other videos, classes or labels in it"
             for key in LISTS
             if lists and lists_before and lists.get(key) != lists_before.get(key)
         ]
@@ -83,6 +92,22 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} was started with other options ({'; '.join(changed)});"
                 " use those, or another --checkpoint_dir, or --overwrite"
+            )
+
+    def _flag(self, key: str) -> str:
+        return self.flags.get(key, f"--{key.replace('_', '-')}")
+
+    def _check_backbone(self, before: Mapping) -> None:
+        """Raise ValueError if the exits of this run have begun on other weights."""
+        digest = self.options.get("backbone_digest")
+        if digest is None:
+            return
+        if before.get("backbone_digest") is None:
+            print(f"note: {self.path} does not record its backbone; that is not checked")
+        elif before["backbone_digest"] != digest:
+            raise ValueError(
+                f"the backbone {self.options['backbone']} has other weights now than when the run"
+                f" {self.path} began; --overwrite starts again, another --checkpoint_dir keeps both"
             )
 
     def finished(self) -> dict | None:

@@ -25,7 +25,7 @@ from training.backbone import (
     test_result,
     train_backbone,
 )
-from training.checkpoint import BEST, CheckpointError
+from training.checkpoint import BEST, CheckpointError, load_backbone, weights_digest
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
@@ -84,11 +84,23 @@ def check_data(args: argparse.Namespace) -> None:
 
 
 def run_folder(args: argparse.Namespace, parser: argparse.ArgumentParser, method: str) -> RunFolder:
-    """The run's folder, with the options and their defaults."""
+    """The run's folder, with the options, their defaults and how they are written."""
     given = vars(args)
-    return RunFolder(
-        run_path(args, method), given, {name: parser.get_default(name) for name in given}
-    )
+    defaults = {name: parser.get_default(name) for name in given}
+    flags = {action.dest: action.option_strings[-1] for action in parser._actions}
+    return RunFolder(run_path(args, method), given, defaults, flags)
+
+
+def identify_backbone(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Path and digest of the backbone that exits train on; None where there is none now.
+
+    Raises ValueError as `find_backbone` does, and where the file is no backbone.
+    """
+    try:
+        path = find_backbone(args)
+    except FileNotFoundError:
+        return None, None
+    return str(path), weights_digest(load_backbone(path, args.num_segments).state_dict())
 
 
 def open_frozen(args: argparse.Namespace) -> Frozen:
@@ -134,7 +146,9 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             names = splits.class_names
             check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
             settings = pick(EvaluationSettings, args)
-            result = {"checkpoint": str(path), **test_result(model, splits, device, settings)}
+            with refusing_diverged(path, parser):
+                tested = test_result(model, splits, device, settings)
+            result = {"checkpoint": str(path), **tested}
         else:
             result = folder.finished()
         if result is None:
@@ -189,18 +203,31 @@ def run_exits(
             raise ValueError(
                 f"--schedule {schedule}: with --heldout 0 there are no videos to rank streams on"
             )
+        args.backbone, args.backbone_digest = None, None
+        if not args.evaluate:
+            args.backbone, args.backbone_digest = identify_backbone(args)
         folder = run_folder(args, parser, method)
         result = None if args.evaluate else folder.finished()
         if result is None:
             frozen = open_frozen(args)
         if args.evaluate:
             net = frozen.exits(folder.path / BEST)
-            result = {"run": str(folder.path), **test_exits(net, frozen)}
+            with refusing_diverged(folder.path / BEST, parser):
+                result = {"run": str(folder.path), **test_exits(net, frozen)}
     if result is None:
         with running(folder, parser) as stop:
             result = train_exits(pick(ExitRecipe, args), folder, frozen, teachers, stop)
             folder.finish(result)
     print_result(result)
+
+
+@contextlib.contextmanager
+def refusing_diverged(path: Path, parser: argparse.ArgumentParser) -> Iterator[None]:
+    """A checkpoint whose logits are not finite ends an evaluation with one line."""
+    try:
+        yield
+    except FloatingPointError as error:
+        parser.error(f"{path} cannot be evaluated: {error}; its training diverged, train it again")
 
 
 @contextlib.contextmanager
@@ -221,7 +248,14 @@ def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[Stop
                 f" {folder.path} (exit code {REQUEUE})\n",
             )
         except FloatingPointError as error:
-            parser.exit(1, f"{parser.prog}: error: {error}\n")
+            best = folder.path / BEST
+            kept = f"; {best} is of the best epoch before" if best.is_file() else ""
+            other = " or --precision fp32" if folder.options["precision"] == "bf16" else ""
+            parser.exit(
+                1,
+                f"{parser.prog}: error: {error}; start again with --overwrite and a lower --lr"
+                f"{other}{kept}\n",
+            )
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

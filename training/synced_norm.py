@@ -22,14 +22,15 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
             count = values.new_tensor([values.numel() / values.shape[1]])
-            sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-            *sums, count = SumOverProcesses.apply(sums).split([len(self.weight)] * 2 + [1])
-            mean, square = (part / count for part in sums)
-            variance = square - mean.square()
+            sums = torch.cat([values.sum((0, 2, 3)), count])
+            total, count = SumOverProcesses.apply(sums).split([len(self.weight), 1])
+            mean = total / count
+            # From the mean: E[x^2] - E[x]^2 loses all digits where the mean is large.
+            centred = values - mean[:, None, None]
+            variance = SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
             self._follow(mean, variance * count / (count - 1))
             scale = self.weight * (variance + self.eps).rsqrt()
-            shift = self.bias - mean * scale
-            return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+            return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:

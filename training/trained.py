@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from models.official import from_official, is_official
 from models.team_net import TeamNet
 from models.team_net_ic import CONCAT, TeamNetIC
 from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
+from training.recipes import BACKBONES
 
 
 @dataclass
@@ -35,7 +37,8 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
     """The network of a run folder, of its best.pt, or of a published TEAM-Net (+ IC) file.
 
     Exits come with the path and the digest of their backbone. It is looked for there and in the
-    run tree around (../../team_net/<split>_seed*/best.pt); `pretrained` names another place.
+    run tree around (../../<one of BACKBONES>/<split>_seed*/best.pt); `pretrained` names another
+    place.
     Raises FileNotFoundError, and ValueError when a file is unreadable or the digests differ.
     """
     path = Path(path)
@@ -88,8 +91,9 @@ def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[
     else:
         run = file.resolve().parent
         split = run.name.rsplit("_seed", 1)[0]
-        beside = run.parent.parent.glob(f"team_net/{split}_seed*/{BEST}")
-        candidates = [Path(content["backbone"]), *sorted(beside)]
+        tree = run.parent.parent
+        beside = [sorted(tree.glob(f"{name}/{split}_seed*/{BEST}")) for name in BACKBONES]
+        candidates = [Path(content["backbone"]), *itertools.chain(*beside)]
     looked = []
     for candidate in candidates:
         try:

@@ -25,6 +25,7 @@ from training.checkpoint import load_backbone, weights_digest
 from training.frozen import VIEW_PARTS
 from training.options import refusing
 from training.provenance import print_result
+from training.recipes import BACKBONES
 from training.script import check_data, open_frozen
 
 COMMAND = "python -m training.views"
@@ -123,13 +124,14 @@ def fill(args: argparse.Namespace) -> dict:
 def prune(checkpoint_dir: Path, cache_dir: Path | None, dry_run: bool) -> dict:
     """Remove the banks that no present backbone can use; prints what it removes and keeps.
 
-    A backbone is known by its weights: those of every team_net run under --checkpoint_dir, and
+    A backbone is known by its weights: those of every run of BACKBONES under --checkpoint_dir, and
     those in the file that the bank was made from, wherever it is.
     """
     roots = {folder.parent for folder in checkpoint_dir.glob("*/views/*")}
     roots |= {cache_dir} if cache_dir else set()
     banks = {folder: about for root in sorted(roots) for folder, about in read_banks(root).items()}
-    files = dict.fromkeys(checkpoint_dir.resolve().glob("*/team_net/*/best.pt"))
+    runs = checkpoint_dir.resolve()
+    files = dict.fromkeys(file for name in BACKBONES for file in runs.glob(f"*/{name}/*/best.pt"))
     for about in filter(None, banks.values()):
         files[Path(about["backbone_file"])] = about["identity"]["config"]["num_segments"]
     backbones = _backbone_digests(files) if banks else {}
