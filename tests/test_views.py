@@ -136,6 +136,29 @@ def test_bank_computes_once_and_reads_what_it_wrote(tmp_path, network, video):
     assert not torch.equal(again[0].streams, again[1].streams)
 
 
+@pytest.mark.parametrize("damage", ["text", "cut", "another"])
+def test_a_damaged_view_is_named_and_computed_anew(tmp_path, network, video, capsys, damage):
+    views = make_views(network, FakeDataset(video), tmp_path)
+    before = views[0]
+    file = views.folder / "view_0000.pt"
+    if damage == "another":
+        save_checkpoint(file, {"other": 1})
+    else:
+        file.write_bytes({"text": b"x", "cut": file.read_bytes()[:-50]}[damage])
+    again = make_views(network, FakeDataset(video), tmp_path)[0]
+    assert torch.equal(again.streams, before.streams)
+    said = capsys.readouterr().err
+    assert "computing it anew" in said and str(file) in said
+    assert load_checkpoint(file)["names"] == before.names
+
+
+def test_a_full_disk_is_an_error_without_traceback(server, frozen_toy, tmp_path):
+    command = ["-m", "training.views", *frozen_toy[0], "--views", 1, "--cache-dir", tmp_path]
+    code, output = server.run(*command, limit=2000)
+    assert code == 1 and "Traceback" not in output, output
+    assert "make room, then give the same command again" in output
+
+
 def test_squeezes_are_halved_and_rounded_as_promised(tmp_path, network, video):
     half, full = (
         make_views(network, FakeDataset(video), tmp_path, dtype=dtype)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from coviar.files import write_json
 from dataset_team.dataset import VideoDataset
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
-from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, weights_digest
 from training.features import Features, compute_view
 
 # Raise this when the code computes other features for the same weights and videos. It is part of
@@ -88,11 +89,22 @@ class Views:
             return self._compute(view)
         if view not in self._kept:
             self.fill([view])
-            features = Features(**load_checkpoint(self._file(view)))
+            features = self._read(view)
             if (len(self._kept) + 1) * len(self.dataset) * self._bytes_per_video() > KEPT_BYTES:
                 return features
             self._kept[view] = features
         return self._kept[view]
+
+    def _read(self, view: int) -> Features:
+        """A view of the bank; a damaged file is named and computed anew."""
+        try:
+            return Features(**load_checkpoint(self._file(view)))
+        except (CheckpointError, TypeError) as error:
+            words = f"warning: {self._file(view)} is damaged ({error}); computing it anew"
+            print(words, file=sys.stderr, flush=True)
+            self._file(view).unlink(missing_ok=True)
+            self.fill([view])
+            return Features(**load_checkpoint(self._file(view)))
 
     def missing(self, count: int) -> list[int]:
         """The views of 0..count-1 that the bank lacks."""

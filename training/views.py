@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from coviar.command import quiet_pipe
-from coviar.files import half_written
+from coviar.files import NO_ROOM, half_written
 from training import options, train_options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone, weights_digest
@@ -200,8 +200,14 @@ def main() -> None:
         return
     parser = get_fill_parser()
     args = parser.parse_args()
-    with refusing(parser):
-        result = fill(args)
+    try:
+        with refusing(parser):
+            result = fill(args)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        reason = f"{error.strerror}; make room, then give the same command again"
+        parser.exit(1, f"{parser.prog}: error: {reason}\n")
     print_result(result)
 
 
