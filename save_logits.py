@@ -29,7 +29,6 @@ from models.over_time import check_depths
 from models.team_net_ic import TeamNetIC
 from training import distributed
 from training.bank import Views, fill_share
-from training.checkpoint import BEST, weights_digest
 from training.features import Features
 from training.frozen import Frozen
 from training.options import (
@@ -45,6 +44,7 @@ from training.recipes import METHODS
 from training.resolve import run_path
 from training.script import check_data, open_frozen
 from training.splits import Splits
+from training.tensor_file import BEST, weights_digest
 from training.train_options import add_frozen_options
 
 # The names, in the file, of the bank's parts.

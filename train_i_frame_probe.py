@@ -18,7 +18,7 @@ from pathlib import Path
 
 from coviar.command import run
 from models.weights import load_imagenet
-from training.checkpoint import BEST, save_checkpoint
+from training.checkpoint import save_checkpoint
 from training.options import (
     add_data_options,
     add_device_options,
@@ -42,6 +42,7 @@ from training.provenance import print_result
 from training.resolve import choose_device, resolve_precision
 from training.script import check_data, pick, run_folder, running
 from training.splits import DataSettings, open_splits
+from training.tensor_file import BEST
 
 METHOD = "i_frame_probe"
 

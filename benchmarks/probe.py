@@ -14,8 +14,8 @@ from early_exit.prediction import Prediction
 from early_exit.wise import FULL
 from models.graphs import make_graphs
 from models.inference import prepare_stream
-from training.checkpoint import BEST
 from training.probe import features_of, new_stream, probe_gmacs
+from training.tensor_file import BEST
 
 
 class Probe:

@@ -28,7 +28,7 @@ import torch
 
 from early_exit.part import PARTS, LogitsError, Part, checked_part, is_list_of_strings
 from early_exit.wise import num_exits, output_names
-from training.tensor_file import load_tensors, save_tensors
+from training.tensor_file import BEST, load_tensors, save_tensors, weights_digest
 
 LOGITS_NAME = "logits.pt"
 # What scripts and tables must know about the origin of the logits.
@@ -172,11 +172,7 @@ def _plain_part(part: Part) -> dict:
 
 
 def _check_exits(digest: str | None, folder: Path) -> None:
-    if digest is None:
-        return
-    from training.checkpoint import BEST, weights_digest  # takes torchvision's seconds
-
-    if not (folder / BEST).is_file():
+    if digest is None or not (folder / BEST).is_file():
         return
     heads = load_tensors(folder / BEST).get("heads")
     if heads is not None and weights_digest(heads) != digest:

@@ -7,7 +7,7 @@ from early_exit.policy import Policy
 from models import STREAMS
 from models.over_time import check_network
 from models.points import exits_of
-from training.checkpoint import weights_digest
+from training.tensor_file import weights_digest
 from training.trained import Trained
 
 

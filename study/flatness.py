@@ -37,7 +37,6 @@ from study.run_tables import read_rows, write_rows
 from study.stream_loss import StreamLoss, choose_videos
 from study.tables import to_markdown
 from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
-from training.checkpoint import weights_digest
 from training.loading import Batch, ViewSampler, make_loader, to_device
 from training.options import (
     add_data_options,
@@ -51,6 +50,7 @@ from training.provenance import command_line, print_result
 from training.resolve import choose_device
 from training.script import check_data, pick
 from training.splits import DataSettings, open_splits
+from training.tensor_file import weights_digest
 
 PART_DATASETS = {"train": "train_as_tested", "heldout": "heldout"}
 _KEY = ["data", "split", "seed", "part", "stream"]

@@ -14,9 +14,9 @@ from training.checkpoint import (
     load_last,
     save_checkpoint,
     save_last,
-    weights_digest,
 )
 from training.state import TrainingState
+from training.tensor_file import weights_digest
 
 
 def test_round_trip(tmp_path):

@@ -14,9 +14,10 @@ from conftest import REPO
 
 from early_exit.logits import LogitsFile
 from training import distributed
-from training.checkpoint import BEST, LAST, load_checkpoint
+from training.checkpoint import load_checkpoint
 from training.loading import TrainBatches, epoch_order
 from training.synced_norm import use_synced_norm
+from training.tensor_file import BEST, LAST
 
 SCRIPT = "train_team_net.py"
 RUN = "toy/team_net/split1_seed1"

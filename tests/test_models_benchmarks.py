@@ -18,7 +18,8 @@ from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 from tests.coviar_videos import pictures, write_video
 from tests.synthetic_logits import make_logits_file
-from training.checkpoint import save_checkpoint, weights_digest
+from training.checkpoint import save_checkpoint
+from training.tensor_file import weights_digest
 
 TINY = ["--arch", "resnet18", "--crop-size", "32", "--num_segments", "2", "--repeats", "2"]
 

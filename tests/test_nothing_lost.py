@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from training import tensor_file
-from training.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, load_last, save_last
+from training.checkpoint import load_checkpoint, load_last, save_last
 from training.stopping import REQUEUE, Stopped
+from training.tensor_file import BEST, LAST, PREVIOUS
 
 SCRIPT = "train_team_net.py"
 RUN = "toy/team_net/split1_seed1"

@@ -17,8 +17,9 @@ from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import views as command
 from training.bank import FrozenNetwork, Views
-from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.features import compute_view
+from training.tensor_file import weights_digest
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 SIZE = 32

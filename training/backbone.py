@@ -16,7 +16,7 @@ from models import BACKBONE_OUTPUTS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
-from training.checkpoint import BEST, load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import (
     check_logits,
     clip_loss,
@@ -36,6 +36,7 @@ from training.splits import Splits
 from training.state import TrainingState
 from training.stopping import Stopped, StopSignals
 from training.synced_norm import use_synced_norm
+from training.tensor_file import BEST
 from training.tuning import keep_frozen
 
 

@@ -22,8 +22,9 @@ from coviar.files import write_json
 from dataset_team.dataset import VideoDataset
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, weights_digest
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.features import Features, compute_view
+from training.tensor_file import weights_digest
 
 # Raise this when the code computes other features for the same weights and videos. It is part of
 # the digest, so banks of older code are not used.

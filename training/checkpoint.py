@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,9 +13,8 @@ import torch
 from coviar.files import whole_file
 from models.official import from_official, is_official
 from models.team_net import TeamNet
-from training.tensor_file import load_tensors, save_tensors, write_tensors
+from training.tensor_file import LAST, PREVIOUS, load_tensors, save_tensors, write_tensors
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 AGAIN = "--overwrite starts again"  # what a run can do whose checkpoint is of no use
 
 
@@ -80,16 +78,6 @@ def load_checkpoint(path: Path) -> dict:
         raise FileNotFoundError(f"no checkpoint at {path}") from None
     except ValueError as error:
         raise CheckpointError(f"{error}: not a checkpoint, or a damaged one") from error
-
-
-def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
-    """16 hex digits that change with any key, shape, dtype or bit of the weights."""
-    digest = hashlib.sha256()
-    for key in sorted(state_dict):
-        tensor = state_dict[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def load_backbone(path: Path, num_segments: int | None = None) -> TeamNet:

@@ -14,15 +14,7 @@ import torch
 
 from models.team_net_ic import CONCAT, MEAN, TeamNetIC
 from training.bank import Views
-from training.checkpoint import (
-    AGAIN,
-    BEST,
-    LAST,
-    load_last,
-    of_this_version,
-    save_checkpoint,
-    save_last,
-)
+from training.checkpoint import AGAIN, load_last, of_this_version, save_checkpoint, save_last
 from training.distillation import Schedule, exit_loss
 from training.engine import check_logits, set_lr, step_lr
 from training.features import Features
@@ -30,6 +22,7 @@ from training.frozen import Frozen
 from training.loading import epoch_order
 from training.run_folder import RunFolder
 from training.stopping import StopSignals
+from training.tensor_file import BEST, LAST
 
 ADAM_EPS = 1e-3  # PAPER: recipes
 # Between checkpoints: with a bank, an epoch takes less time than writing one. A killed run repeats

@@ -11,6 +11,7 @@ from coviar.files import half_written, whole_file, write_json
 from training import distributed
 from training.lock import RunLock
 from training.provenance import environment
+from training.tensor_file import BEST, LAST, PREVIOUS
 
 # Options that may differ when a run is resumed. None of them changes a result.
 FREE_ON_RESUME = {
@@ -19,7 +20,6 @@ FREE_ON_RESUME = {
     *("weights_dir", "backbone", "is_train"),
 }
 LISTS = ("train_list", "test_list", "unlabelled")  # compared by content, not by path
-CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # named by checkpoint.py, slow to import
 # What other scripts make of the run, in its folder and in its folder over_time.
 MADE_OF_RUN = (
     *("logits.pt", "wise.json", "policy.json"),
@@ -130,7 +130,7 @@ class RunFolder:
             for name in MADE_OF_RUN:
                 for folder in (self.path, self.path / "over_time"):
                     (folder / name).unlink(missing_ok=True)
-        for name in ("args.json", "env.json", "log.jsonl", "result.json", *CHECKPOINTS):
+        for name in ("args.json", "env.json", "log.jsonl", "result.json", LAST, PREVIOUS, BEST):
             if self.options["overwrite"]:
                 (self.path / name).unlink(missing_ok=True)
             for file in half_written(self.path / name):
@@ -172,7 +172,7 @@ class RunFolder:
         if not distributed.is_main():
             return
         write_json(self.path / "result.json", result)
-        (self.path / "previous.pt").unlink(missing_ok=True)
+        (self.path / PREVIOUS).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Unlock the folder."""

@@ -25,7 +25,7 @@ from training.backbone import (
     test_result,
     train_backbone,
 )
-from training.checkpoint import BEST, CheckpointError, load_backbone, weights_digest
+from training.checkpoint import CheckpointError, load_backbone
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
@@ -45,6 +45,7 @@ from training.resolve import (
 from training.run_folder import LISTS, RunFolder
 from training.splits import DataSettings, open_splits
 from training.stopping import REQUEUE, Stopped, StopSignals
+from training.tensor_file import BEST, weights_digest
 
 Settings = TypeVar("Settings")
 BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")

@@ -11,7 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.team_net import TeamNet
 from training import distributed
-from training.checkpoint import AGAIN, LAST, load_last, of_this_version, save_last
+from training.checkpoint import AGAIN, load_last, of_this_version, save_last
+from training.tensor_file import LAST
 
 
 @dataclass

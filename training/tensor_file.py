@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from coviar.files import whole_file
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"  # the checkpoints of a run
 
 
 def save_tensors(path: str | os.PathLike, content: dict) -> None:
@@ -59,3 +63,13 @@ def _check_sums(path: Path) -> None:
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"check sum of {damaged} is wrong")
+
+
+def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """16 hex digits that change with any key, shape, dtype or bit of the weights."""
+    digest = hashlib.sha256()
+    for key in sorted(state_dict):
+        tensor = state_dict[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -11,8 +11,9 @@ from models import PUBLISHED_NETWORK
 from models.official import from_official, is_official
 from models.team_net import TeamNet
 from models.team_net_ic import CONCAT, TeamNetIC
-from training.checkpoint import BEST, backbone_from, load_checkpoint, weights_digest
+from training.checkpoint import backbone_from, load_checkpoint
 from training.recipes import BACKBONES
+from training.tensor_file import BEST, weights_digest
 
 
 @dataclass

@@ -21,12 +21,13 @@ from coviar.command import quiet_pipe
 from coviar.files import NO_ROOM, half_written
 from training import options, train_options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
-from training.checkpoint import load_backbone, weights_digest
+from training.checkpoint import load_backbone
 from training.frozen import VIEW_PARTS
 from training.options import refusing
 from training.provenance import print_result
 from training.recipes import BACKBONES
 from training.script import check_data, open_frozen
+from training.tensor_file import weights_digest
 
 COMMAND = "python -m training.views"
 
