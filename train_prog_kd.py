@@ -28,13 +28,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    if all(stage.partition(":")[0].strip() == "labels" for stage in args.schedule.split(",")):
-        for option, is_given in (
-            ("--temperature", args.temperature != parser.get_default("temperature")),
-            ("--unlabelled", args.unlabelled is not None),
-        ):
-            if is_given:
-                parser.error(f"{option} has no effect: --schedule {args.schedule} has no teacher")
     run_exits(args, parser, method=args.method, schedule=args.schedule)
 
 

@@ -45,6 +45,10 @@ REQUIRED_META = (
 )
 
 
+class StaleLogits(LogitsError):
+    """Logits of exits that have been trained anew since."""
+
+
 @dataclass
 class LogitsFile:
     """One run's logits. `parts` takes NumPy arrays or CPU tensors and holds NumPy arrays.
@@ -136,7 +140,7 @@ class LogitsFile:
     def load(cls, path: str | os.PathLike) -> LogitsFile:
         """Read a file; raises FileNotFoundError, or LogitsError naming the file and its fault.
 
-        It is a fault, too, if the checkpoint beside it holds other exits than the logits are of.
+        Raises StaleLogits if the checkpoint beside it holds other exits than the logits are of.
         """
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}: no such logits file; save_logits.py writes them")
@@ -146,9 +150,9 @@ class LogitsFile:
             raise LogitsError(f"{path}: not a logits file of save_logits.py ({error})") from error
         try:
             found = cls._from_content(content)
-            _check_exits(found.meta.get("exits_digest"), Path(path).parent)
         except LogitsError as error:
             raise LogitsError(f"{path}: {error}") from error
+        _check_exits(found.meta.get("exits_digest"), Path(path))
         return found
 
     @classmethod
@@ -171,13 +175,14 @@ def _plain_part(part: Part) -> dict:
     return {"names": part.names, **tensors}
 
 
-def _check_exits(digest: str | None, folder: Path) -> None:
-    if digest is None or not (folder / BEST).is_file():
+def _check_exits(digest: str | None, path: Path) -> None:
+    best = path.parent / BEST
+    if digest is None or not best.is_file():
         return
-    heads = load_tensors(folder / BEST).get("heads")
+    heads = load_tensors(best).get("heads")
     if heads is not None and weights_digest(heads) != digest:
-        raise LogitsError(
-            f"these are logits of other exits than {folder / BEST} holds now (digest {digest}, not"
+        raise StaleLogits(
+            f"{path}: these are logits of other exits than {best} holds now (digest {digest}, not"
             f" {weights_digest(heads)}): run save_logits.py again"
         )
 

@@ -32,7 +32,7 @@ import numpy as np
 from coviar.command import run
 from dataset_team.identity import file_digest
 from early_exit import wise
-from early_exit.logits import LOGITS_NAME, LogitsFile
+from early_exit.logits import LOGITS_NAME, LogitsFile, StaleLogits
 from early_exit.part import LogitsError
 from early_exit.policy import POLICY_NAME, Policy, combined_logits, load_policy, policy_confidences
 from early_exit.thresholds import leave_at
@@ -136,6 +136,8 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
         raise NotFinished("no results on test videos: save their logits and run the rest again")
     try:
         logits = LogitsFile.load(folder / LOGITS_NAME)
+    except StaleLogits as error:
+        raise NotFinished(str(error)) from error
     except LogitsError as error:
         raise ValueError(f"{error}; save_logits.py writes it again") from error
     betas, provenance, *_ = load_weights(folder / WISE_NAME, logits.outputs)

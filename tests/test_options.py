@@ -328,8 +328,6 @@ def test_every_entry_is_of_an_option():
             "--select-on last --heldout 0 --schedule weakest:3,strongest",
             "with --heldout 0 there are no videos to rank",
         ),
-        ("train_prog_kd.py", "--schedule labels --T 2", "--temperature has no effect"),
-        ("train_prog_kd.py", "--schedule labels:9,labels --unlabelled a", "--unlabelled has no"),
         ("train_team_net.py", "--warmup 2", "--warmup goes with --lr-schedule cosine"),
         ("train_team_net.py", "--lr-schedule cosine --warmup 30", "does not fit into --epochs 30"),
         ("pretrain.py", "--nesterov --optimizer adamw", "--nesterov goes with --optimizer sgd"),
