@@ -118,15 +118,22 @@ def _read_lines(list_path: str | os.PathLike) -> list[str]:
             f"{list_path}: is no list file: it holds zero bytes, like a video or UTF-16 without "
             "its mark; save a list as UTF-8 text"
         )
+    remedy = "save the list as UTF-8 (in Excel: CSV UTF-8)"
+    return re.split(r"\r\n|\r|\n", decoded(content, encoding, list_path, remedy, ListError))
+
+
+def decoded(
+    content: bytes, encoding: str, path: str | os.PathLike, remedy: str, kind: type[ValueError]
+) -> str:
+    """The text of a file; raises `kind`, naming the line and the byte, where it is other text."""
     try:
-        text = content.decode(encoding)
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ListError(
-            f"{list_path}:{line}: is not {encoding.upper()} text (byte {content[error.start]:#x}); "
-            "save the list as UTF-8 (in Excel: CSV UTF-8)"
+        byte = content[error.start]
+        raise kind(
+            f"{path}:{line}: is not {encoding.upper()} text (byte {byte:#x}); {remedy}"
         ) from error
-    return re.split(r"\r\n|\r|\n", text)
 
 
 def _is_header(line: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset_team.list_file import decoded
+
 
 class Entry(NamedTuple):
     """One video of an official list; `name` has the file extension the list gives it."""
@@ -130,15 +132,8 @@ def _existing(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise SplitFileError(
-            f"{path}:{line}: is not UTF-8 text (byte {content[error.start]:#x}); download the"
-            " official file again, or save it as UTF-8"
-        ) from error
+    remedy = "download the official file again, or save it as UTF-8"
+    return decoded(path.read_bytes(), "utf-8", path, remedy, SplitFileError)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

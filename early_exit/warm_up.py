@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 import numpy as np
 
-from coviar.reencode import QUANTISER, make_encoder
+from coviar.encoder import QUANTISER, make_encoder
 
 
 def noise_video(size: tuple[int, int], gop: int) -> bytes:

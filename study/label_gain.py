@@ -25,7 +25,7 @@ from coviar.command import run
 from study import drawing
 from study.columns import BACKBONE
 from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS
-from study.paired import by_unit, over_backbones
+from study.paired import Units, over_backbones
 from study.run_tables import write_rows
 from study.summary import read_table
 from study.tables import to_markdown
@@ -102,8 +102,8 @@ def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
             both = first[key].join(second[key]["right"].rename("right_labels"))
             videos = both["num_videos"].to_numpy()
             shares.append([np.average(both[c], weights=videos) for c in ("right", "right_labels")])
-            gain = (both["right"] - both["right_labels"]).to_numpy()[None, :, None]
-            units.append(by_unit(gain, both.index, videos))
+            gain = (both["right"] - both["right_labels"]).to_numpy() * videos
+            units.append(Units(both.index.to_numpy(), gain[:, None], videos))
         found = over_backbones([split for _, split, _ in first], units)
         top1, labels = 100 * np.mean(shares, axis=0)
         yield {

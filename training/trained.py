@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from coviar.reencode import GOP, SIZE
+from coviar.encoder import GOP, SIZE
 from models import PUBLISHED_NETWORK
 from models.official import from_official, is_official
 from models.team_net import TeamNet
