@@ -8,18 +8,19 @@ BatchNorm are not perturbed.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 Weights = dict[str, torch.Tensor]
-# Gives the mean loss as a sum of parts, one for each batch.
-Loss = Callable[[Weights], Iterable[torch.Tensor]]
+Part = Callable[[Weights], torch.Tensor]
+# The mean loss is the sum of these parts, one for each batch.
+Loss = Sequence[Part]
 
 
 class MeanOfDraws(NamedTuple):
@@ -82,29 +83,36 @@ def moved(weights: Weights, direction: Weights, radius: float) -> Weights:
 @torch.no_grad()
 def mean_loss(loss: Loss, weights: Weights) -> float:
     """Raises ValueError where it is not finite."""
-    return _finite(sum(part.item() for part in loss(weights)))
+    return _finite(sum(part(weights).item() for part in loss))
 
 
 def gradient(loss: Loss, weights: Weights) -> tuple[float, Weights]:
     """The loss, and its gradient. Raises ValueError where the loss is not finite."""
-    leaves, values = _leaves(weights), []
+    leaves, total = _leaves(weights), 0.0
+    slopes = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for part in loss:
+        value = part(leaves)
+        total += value.item()
+        for name, slope in zip(leaves, torch.autograd.grad(value, list(leaves.values()))):
+            slopes[name] += slope
+    return _finite(total), slopes
 
-    def parts() -> Iterable[tuple[torch.Tensor, ...]]:
-        for part in loss(leaves):
-            values.append(part.item())
-            yield torch.autograd.grad(part, list(leaves.values()))
 
-    found = _sum(parts())
-    return _finite(sum(values)), dict(zip(weights, found))
+def hessian_vector(part: Part, weights: Weights, vector: Weights) -> Weights:
+    """The Hessian of a part of the loss times a vector: the derivative of its gradient along the
+    vector, in forward mode.
 
-
-def hessian_vector(part: torch.Tensor, leaves: Weights, vector: Weights) -> Weights:
-    """The Hessian of a part of the loss times a vector, by double backward. leaves: the weights
-    that the part was computed from."""
-    inputs = list(leaves.values())
-    slopes = torch.autograd.grad(part, inputs, create_graph=True)
-    along = sum((slope * vector[name]).sum() for name, slope in zip(leaves, slopes))
-    return dict(zip(leaves, torch.autograd.grad(along, inputs, materialize_grads=True)))
+    PyTorch raises NotImplementedError for layers that have none; see study.twice_differentiable.
+    """
+    leaves = _leaves(weights)
+    with forward_ad.dual_level():
+        along = {name: forward_ad.make_dual(w, vector[name]) for name, w in leaves.items()}
+        slopes = torch.autograd.grad(part(along), list(along.values()), materialize_grads=True)
+        changes = [forward_ad.unpack_dual(slope).tangent for slope in slopes]
+    return {
+        name: torch.zeros_like(weights[name]) if change is None else change.detach()
+        for name, change in zip(weights, changes)
+    }
 
 
 def random_losses(
@@ -146,16 +154,16 @@ def hessian_traces(
     costs as much as one vector for all parts and has less noise.
     """
     scales = {name: filter_norms(w) ** 2 / w[0].numel() for name, w in weights.items()}
-    plain, relative, leaves = [], [], _leaves(weights)
+    plain, relative = [], []
     for number in range(vectors):
         rng = _generator(seed, number)
         totals = [0.0, 0.0]
-        for part in loss(leaves):
+        for part in loss:
             signs = {
                 name: torch.randint(0, 2, w.shape, generator=rng).to(w) * 2 - 1
                 for name, w in weights.items()
             }
-            product = hessian_vector(part, leaves, signs)
+            product = hessian_vector(part, weights, signs)
             terms = {name: signs[name] * product[name] for name in weights}
             totals[0] += sum(term.sum().item() for term in terms.values())
             totals[1] += sum((scales[name] * terms[name]).sum().item() for name in weights)
@@ -166,10 +174,6 @@ def hessian_traces(
 
 def _leaves(weights: Weights) -> Weights:
     return {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-
-
-def _sum(parts: Iterable[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    return functools.reduce(lambda some, more: [x + y for x, y in zip(some, more)], parts)
 
 
 def _finite(value: float) -> float:

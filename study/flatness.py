@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from coviar.command import run
@@ -80,11 +81,11 @@ class Amounts:
         ]
 
 
-def measure(loss: StreamLoss, amounts: Amounts) -> Iterator[MeanOfDraws]:
+def measure(stream: StreamLoss, amounts: Amounts) -> Iterator[MeanOfDraws]:
     """The value of each of `amounts.rows()`. Raises ValueError where a radius is too large."""
-    weights, seed = loss.weights, amounts.draw_seed
+    loss, weights, seed = stream.parts, stream.weights, amounts.draw_seed
     here = curvature.mean_loss(loss, weights)
-    yield _exact(loss.top1_pct())
+    yield _exact(stream.top1_pct())
     yield _exact(here)
     for radius in amounts.radii:
         losses = curvature.random_losses(loss, weights, radius, amounts.directions, seed)
@@ -222,7 +223,8 @@ def add_rows(args: argparse.Namespace) -> list[str]:
         raise ValueError("--segments: with temporal shift a clip has the network's T segments")
     net.num_segments = args.segments or net.num_segments
     batches = load_batches(args, net, crop_size, checkpoint.get("class_names"))
-    net = net.to(batches[0].labels.device).eval().requires_grad_(False)
+    net.to(batches[0].labels.device, memory_format=torch.channels_last)
+    net.eval().requires_grad_(False)
     amounts = pick(Amounts, args)
     about = {
         **{"data": args.data_name, "split": args.split, "seed": args.random_seed},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from dataset_team.records import Record
 from models import STREAMS
 from models.team_net import TeamNet
 from study import curvature
+from study.twice_differentiable import make_twice_differentiable
 from training.loading import Batch
 
 
@@ -38,26 +41,30 @@ class StreamLogits(nn.Module):
 
 
 class StreamLoss:
-    """The mean cross entropy of one stream over batches, in parts, as study.curvature takes it."""
+    """The mean cross entropy of one stream over batches; `parts` are what study.curvature takes.
+
+    The network stays as it is: that of the loss is a copy.
+    """
 
     def __init__(self, net: TeamNet, name: str, batches: Sequence[Batch]):
-        self.module, self.batches = StreamLogits(net, name), batches
+        self.module = StreamLogits(make_twice_differentiable(copy.deepcopy(net)), name)
         self.prefix = f"net.{name}."
         self.weights = curvature.weights_of(getattr(net, name))
-        self.count = sum(len(batch.labels) for batch in batches)
+        self.batches, self.count = batches, sum(len(batch.labels) for batch in batches)
+        self.parts = [functools.partial(self.share, batch) for batch in batches]
 
-    def __call__(self, weights: curvature.Weights) -> Iterator[torch.Tensor]:
-        for logits, labels in self.logits(weights):
-            yield F.cross_entropy(logits, labels, reduction="sum") / self.count
+    def share(self, batch: Batch, weights: curvature.Weights) -> torch.Tensor:
+        """What a batch adds to the mean."""
+        logits = self.logits(batch, weights)
+        return F.cross_entropy(logits, batch.labels, reduction="sum") / self.count
 
-    def logits(self, weights: curvature.Weights) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def logits(self, batch: Batch, weights: curvature.Weights) -> torch.Tensor:
         placed = {self.prefix + name: weight for name, weight in weights.items()}
-        for batch in self.batches:
-            yield functional_call(self.module, placed, batch.inputs), batch.labels
+        return functional_call(self.module, placed, batch.inputs)
 
     @torch.no_grad()
     def top1_pct(self) -> float:
-        right = [x.argmax(1) == labels for x, labels in self.logits(self.weights)]
+        right = [self.logits(b, self.weights).argmax(1) == b.labels for b in self.batches]
         return 100 * torch.cat(right).double().mean().item()
 
 

@@ -1,5 +1,6 @@
 """Flatness: perturbations, traces and the worst case, against slow and exact references."""
 
+import functools
 import itertools
 import math
 
@@ -32,14 +33,15 @@ def problem():
     net[1].running_var.uniform_(0.5, 2)
     x, labels = torch.randn(7, 2, 5, 5).double(), torch.arange(7) % 4
 
-    def loss(weights):
-        for rows in (slice(0, 4), slice(4, 7)):
-            logits = functional_call(net, weights, x[rows])
-            yield F.cross_entropy(logits, labels[rows], reduction="sum") / 7
+    def of_rows(rows, weights):
+        logits = functional_call(net, weights, x[rows])
+        return F.cross_entropy(logits, labels[rows], reduction="sum") / 7
+
+    loss = [functools.partial(of_rows, rows) for rows in (slice(0, 4), slice(4, 7))]
 
     for _ in range(60):
         weights = {name: w.detach().requires_grad_() for name, w in net.named_parameters()}
-        sum(loss(weights)).backward()
+        sum(part(weights) for part in loss).backward()
         for name, parameter in net.named_parameters():
             parameter -= 0.5 * weights[name].grad
     return net, loss
@@ -51,7 +53,7 @@ def exact_hessian(loss, weights, number):
 
     def of_vector(vector):
         pieces = zip(weights.items(), vector.split(sizes))
-        return list(loss({name: piece.view_as(w) for (name, w), piece in pieces}))[number]
+        return loss[number]({name: piece.view_as(w) for (name, w), piece in pieces})
 
     return torch.autograd.functional.hessian(
         of_vector, torch.cat([w.flatten() for w in weights.values()])
@@ -61,10 +63,10 @@ def exact_hessian(loss, weights, number):
 def quadratic(curvatures):
     """1/2 sum of curvatures * (w - w0)^2, whose minimum is w0: Hessian and rises are known."""
 
-    def loss(weights):
-        yield sum((curvatures[k] * (w - MINIMUM[k]) ** 2).sum() / 2 for k, w in weights.items())
+    def part(weights):
+        return sum((curvatures[k] * (w - MINIMUM[k]) ** 2).sum() / 2 for k, w in weights.items())
 
-    return loss
+    return [part]
 
 
 MINIMUM = {"a": torch.tensor([[3.0, 4.0], [0.0, 2.0]]), "b": torch.tensor([[[[0.5]]]])}
@@ -115,9 +117,8 @@ def test_hessian_times_vector_is_exact(problem):
     net, loss = problem
     weights = curvature.weights_of(net)
     vector = curvature.random_direction(weights, SEED, 5)
-    leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
-    for number, part in enumerate(loss(leaves)):
-        product = curvature.hessian_vector(part, leaves, vector)
+    for number, part in enumerate(loss):
+        product = curvature.hessian_vector(part, weights, vector)
         v, found = (torch.cat([x.flatten() for x in both.values()]) for both in (vector, product))
         assert torch.allclose(exact_hessian(loss, weights, number) @ v, found, atol=1e-10)
 
@@ -140,10 +141,11 @@ def test_relative_trace_foretells_the_rise_of_a_small_random_perturbation(proble
 def test_rescaled_filters_are_as_flat():
     """a and b of one path, a * b * x: 10 a and b / 10 are the same network."""
 
-    def loss(weights):
+    def part(weights):
         logits = (weights["a"] * weights["b"]) * torch.tensor([[1.0, -1.0], [2.0, 0.5]])
-        yield F.cross_entropy(logits, torch.tensor([0, 1]))
+        return F.cross_entropy(logits, torch.tensor([0, 1]))
 
+    loss = [part]
     one = {"a": torch.full((1, 1), 0.7), "b": torch.full((1, 1), 1.3)}
     other = {"a": one["a"] * 10, "b": one["b"] / 10}
     traces = [curvature.hessian_traces(loss, w, 300, SEED) for w in (one, other)]
@@ -194,12 +196,12 @@ def test_worst_case_is_above_random_and_inside_the_radius(problem, monkeypatch):
 
     def watched(found):
         visited.append({name: w.detach() for name, w in found.items()})
-        return loss(found)
+        return sum(part(found) for part in loss)
 
     for radius in (0.05, 0.5):
         losses = curvature.random_losses(loss, weights, radius, 8, SEED)
         start = curvature.random_direction(weights, SEED, losses.index(max(losses)))
-        worst = curvature.worst_loss(watched, weights, radius, start, 3)
+        worst = curvature.worst_loss([watched], weights, radius, start, 3)
         assert worst >= max(losses)
         assert worst > curvature.mean_loss(loss, weights) + 1.5 * (
             max(losses) - curvature.mean_loss(loss, weights)
@@ -224,8 +226,6 @@ def test_gradient_against_finite_differences(problem):
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    def loss(weights):
-        yield weights["a"].exp().sum()
-
+    loss = [lambda weights: weights["a"].exp().sum()]
     with pytest.raises(ValueError, match="smaller radii"):
         curvature.random_losses(loss, {"a": torch.full((1, 1), 80.0)}, 1.0, 4, SEED)

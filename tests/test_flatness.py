@@ -6,12 +6,13 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from dataset_team import toy
 from dataset_team.records import Record
 from models import STREAMS
 from models.team_net import FUSIONS, TeamNet
-from study import flatness, stream_loss
+from study import curvature, flatness, stream_loss
 from tests.calls import call
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.loading import Batch
@@ -44,8 +45,8 @@ def test_loss_and_top1_are_those_of_the_streams_own_logits(fusion):
     for name in STREAMS:
         logits = getattr(output, name)
         loss = stream_loss.StreamLoss(net, name, batches)
-        with torch.no_grad():
-            assert sum(loss(loss.weights)) == pytest.approx(F.cross_entropy(logits, labels).item())
+        expected = F.cross_entropy(logits, labels).item()
+        assert curvature.mean_loss(loss.parts, loss.weights) == pytest.approx(expected)
         assert loss.top1_pct() == 20 * (logits.argmax(1) == labels).sum().item()
 
 
@@ -56,8 +57,8 @@ def test_only_the_streams_own_weights_are_moved(fusion):
     inputs, labels, batches = make_batches()
     loss = stream_loss.StreamLoss(net, "mv", batches)
     moved = {name: weight * 1.5 for name, weight in loss.weights.items()}
+    found = curvature.mean_loss(loss.parts, moved)
     with torch.no_grad():
-        found = sum(loss(moved)).item()
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
         for name, weight in moved.items():
             net.get_parameter(f"mv.{name}").copy_(weight)
@@ -67,6 +68,41 @@ def test_only_the_streams_own_weights_are_moved(fusion):
         assert found == pytest.approx(F.cross_entropy(net(*inputs).mv, labels).item(), rel=1e-5)
     weights = [name for name, value in net.mv.named_parameters() if value.dim() > 1]
     assert changed == {f"mv.{name}" for name in weights}, "no bias, BatchNorm, other stream, TEAM"
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf"]
+)
+def test_each_kind_of_network_has_its_curvature(arch):
+    """Loss and gradient as the network's own, and the Hessian as by double backward."""
+    torch.manual_seed(4)
+    net = TeamNet(3, 2, motion_arch=arch, fusion="sum").eval().requires_grad_(False)
+    for module in net.mv.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    net.mv.classifier.weight.normal_(0, 0.1)
+    inputs, labels = [torch.randn(2, 2, channels, 32, 32) for channels in (3, 2, 3)], [0, 2]
+    batch = Batch(tuple(inputs), torch.tensor(labels), torch.tensor(labels))
+    loss = stream_loss.StreamLoss(net, "mv", [batch])
+    leaves = {name: w.clone().requires_grad_() for name, w in loss.weights.items()}
+    placed = {f"mv.{name}": w for name, w in leaves.items()}
+    own = F.cross_entropy(functional_call(net, placed, batch.inputs).mv, batch.labels)
+    value, slope = curvature.gradient(loss.parts, loss.weights)
+    assert value == pytest.approx(own.item(), rel=1e-5)
+    check_equal(slope, torch.autograd.grad(own, list(leaves.values())))
+
+    direction = curvature.random_direction(loss.weights, 1, 0)
+    (part,) = loss.parts
+    slopes = torch.autograd.grad(part(leaves), list(leaves.values()), create_graph=True)
+    along = sum((s * direction[name]).sum() for name, s in zip(leaves, slopes))
+    product = curvature.hessian_vector(part, loss.weights, direction)
+    check_equal(product, torch.autograd.grad(along, list(leaves.values())))
+
+
+def check_equal(found, expected):
+    found, expected = (torch.cat([x.flatten() for x in xs]) for xs in (found.values(), expected))
+    assert (found - expected).norm() < 1e-4 * expected.norm() > 0
 
 
 def records(classes):
