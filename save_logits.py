@@ -35,6 +35,7 @@ from training.options import (
     add_data_options,
     add_device_options,
     add_location_options,
+    asking_for_room,
     folder_name,
     make_parser,
     refusing,
@@ -153,14 +154,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         check_finite(net, folder / BEST, frozen.path)
         counts = views_to_save(args, frozen.splits)
     distributed.start(frozen.device)
-    banks = {
-        part: frozen.views(part, per_segment=args.per_segment and part != "train")
-        for part in counts
-    }
-    fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
-    distributed.barrier()
-    if distributed.is_main():
-        with refusing(parser):
+    with asking_for_room(parser, "give the same command again"), refusing(parser):
+        banks = {
+            part: frozen.views(part, per_segment=args.per_segment and part != "train")
+            for part in counts
+        }
+        fill_share(banks, counts, distributed.rank() + 1, distributed.world_size())
+        distributed.barrier()
+        if distributed.is_main():
             save_parts(args, frozen, net, folder, counts, banks)
     distributed.stop()
 

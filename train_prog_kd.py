@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from coviar.command import run
-from training.options import folder_name
+from training.options import method_name
 from training.script import run_exits
 from training.train_options import exit_parser
 
@@ -22,7 +22,7 @@ from training.train_options import exit_parser
 def get_args_parser() -> argparse.ArgumentParser:
     parser = exit_parser(__doc__, "train_prog_kd", has_schedule=True)
     parser.add_argument(
-        "--method", type=folder_name, default="prog_kd", help="name of the run folder (prog_kd)"
+        "--method", type=method_name, default="prog_kd", help="name of the run folder (prog_kd)"
     )
     return parser
 

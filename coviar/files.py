@@ -84,3 +84,16 @@ def _umask() -> int:
 def write_json(path: str | os.PathLike, content: dict) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> dict:
+    """The object in a JSON file. Raises FileNotFoundError, and ValueError, with the remedy, where
+    it holds none."""
+    text = Path(path).read_bytes()
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it is not JSON ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged, it holds no JSON object; {remedy}")
+    return content

@@ -84,12 +84,12 @@ def _sharing_weights(module: nn.Module) -> nn.Module:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold each BatchNorm2d into the convolution directly before it, in place."""
+    """Fold each batch normalisation into the convolution directly before it, in place."""
     children = list(module.named_children())
     for (name, child), (norm_name, norm) in zip(children, children[1:]):
         holder, conv_name = (child, "net") if isinstance(child, TemporalShift) else (module, name)
         conv = getattr(holder, conv_name)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)):
             setattr(holder, conv_name, fuse_conv_bn_eval(conv, norm))
             setattr(module, norm_name, nn.Identity())
     for _, child in children:

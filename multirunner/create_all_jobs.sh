@@ -3,13 +3,14 @@
 #
 #     sh multirunner/create_all_jobs.sh > multirunner/all_jobs.sh
 #
-# Stages, in order: a backbone per split (seed 1), the bank of its views, exits per split, seed and
+# Stages, in order: a backbone per split, the bank of its views, exits per split, seed and
 # method, their logits, WISE weights, thresholds, and the tables of all runs. The recipes are those
 # in training/recipes.txt. Options, with their defaults:
 #
 #   --data NAMES             data sets                      (ucf101 hmdb51)
 #   --splits NAMES                                          (split1 split2 split3)
 #   --seeds NAMES            of the exits                   (1 736 4711)
+#   --backbone-seed N        of the backbones               (1)
 #   --methods NAMES          (team_ce prog_kd prog_kd_anti i_frame); also NAME:SCHEDULE, for example
 #                            mv_then_all:mv:10,fused: train_prog_kd.py with teachers of your own
 #   --data-root PATH         folder of the videos           (data/{data})
@@ -35,7 +36,7 @@ set -euf
 data='ucf101 hmdb51' splits='split1 split2 split3' seeds='1 736 4711'
 methods='team_ce prog_kd prog_kd_anti i_frame'
 data_root='data/{data}' lists='lists/{data}_{split}_{part}.txt' runs=runs results='results/{data}'
-init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' shards=1
+init=runs/kinetic400/pretrain/split1_seed1/best.pt backbone='' backbone_seed=1 shards=1
 recipes=$(dirname "$0")/../training/recipes.txt
 network='' all_flags='' backbone_flags='' frozen_flags='' exit_flags='' wise_flags='' policy_flags=''
 
@@ -77,6 +78,7 @@ while [ $# -gt 0 ]; do
         --data) data=$2 ;;
         --splits) splits=$2 ;;
         --seeds) seeds=$2 ;;
+        --backbone-seed) backbone_seed=$2 ;;
         --methods) methods=$2 ;;
         --data-root) data_root=$2 ;;
         --lists) lists=$2 ;;
@@ -96,15 +98,35 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-for seed in $seeds; do
-    case $seed in *[!0-9]*) die "--seeds $seed is not a whole number" ;; esac
+for seed in $seeds "$backbone_seed"; do
+    case $seed in
+        '' | *[!0-9]*) die "the seed '$seed' is not a whole number" ;;
+        0?*) die "the seed $seed begins with a 0: the folder's name has the number" ;;
+    esac
 done
 case $shards in '' | *[!0-9]* | 0*) die "--shards $shards is not a whole number above 0" ;; esac
+# Flags would win over what is written before them, and results would be where no job looks.
+for flag in $network $all_flags $backbone_flags $frozen_flags $exit_flags $wise_flags $policy_flags; do
+    case ${flag%%=*} in
+        --data-name) use='--data' ;;
+        --split) use='--splits' ;;
+        --method) use='--methods' ;;
+        --random_seed) use='--seeds or --backbone-seed' ;;
+        --checkpoint_dir) use='--runs' ;;
+        --pretrained) use='--init or --backbone' ;;
+        --data-root | --train-list | --test-list) use='--data-root or --lists' ;;
+        --shard) use='--shards' ;;
+        *) continue ;;
+    esac
+    die "$flag among the flags: the option for it is $use"
+done
 for method in $methods; do
     name=${method%%:*}
     case $method in
         *[!A-Za-z0-9_.,:-]*) die "--methods $method: no such method" ;;
         prog_kd:?*) ;;
+        team_net:* | streams:* | pretrain:* | views:* | i_frame_probe:*)
+            die "--methods $method: $name is what another script makes; take a new name" ;;
         *:?*) ! is_method "$name" || die "--methods $method: $name has its own teachers" ;;
         *)
             is_method "$method" ||
@@ -142,11 +164,11 @@ recipe() { # SCRIPT FLAGS
         train_prog_kd | train_prog_kd_anti) ;;
         *) schedule='' ;; # no option there
     esac
-    case " $2 " in *' --lr-schedule cosine '*) steps='' ;; esac
+    case " $2 " in *' --lr-schedule cosine '* | *' --lr-schedule=cosine '*) steps='' ;; esac
     for pair in "--lr $lr" "--batch-size $batch" "--epochs $epochs" ${steps:+"--lr-steps $steps"} \
         "--wd $wd" "--eval-freq 1" ${schedule:+"--schedule $schedule"}; do
         case " $2 " in
-            *" ${pair%% *} "*) ;;
+            *" ${pair%% *} "* | *" ${pair%% *}="*) ;;
             *) printf ' %s' "$pair" ;;
         esac
     done
@@ -190,7 +212,7 @@ exits() {
 logits() {
     printf 'job %s python save_logits.py%s --method %s%s --random_seed %s%s\n' \
         "$(folder "$method" "$seed" logits.pt)" "$(videos)" "$method" \
-        "${frozen_flags:+ $frozen_flags}" "$seed" \
+        "${network:+ $network}${frozen_flags:+ $frozen_flags}" "$seed" \
         "${backbone:+ --pretrained $(path "$backbone")}"
 }
 
@@ -217,14 +239,20 @@ cat <<END
 END
 if [ -z "$backbone" ]; then
     echo '# stage: backbone'
+    case " $network $backbone_flags " in
+        *' --fusion sum '* | *' --fusion=sum '*) kind=streams ;; # the folder that the script takes
+        *) kind=team_net ;;
+    esac
     for name in $data; do
         for split in $splits; do
-            printf 'job %s python train_team_net.py%s%s%s --random_seed 1%s --resume\n' \
-                "$(folder team_net 1 result.json)" "$(videos)" "${network:+ $network}" \
-                "$(recipe train_team_net "$backbone_flags")" \
+            printf 'job %s python train_team_net.py%s%s%s --random_seed %s%s --resume\n' \
+                "$(folder "$kind" "$backbone_seed" result.json)" "$(videos)" \
+                "${network:+ $network}" "$(recipe train_team_net "$backbone_flags")" "$backbone_seed" \
                 "${init:+ --pretrained $(path "$init")}"
         done
     done
+    # Scripts that are told no backbone look in team_net/.
+    [ "$kind" = team_net ] || backbone="$runs/{data}/$kind/{split}_seed$backbone_seed/best.pt"
 fi
 echo '# stage: bank' # a filled one takes no time
 for name in $data; do

@@ -23,7 +23,7 @@ job() { # RESULT COMMAND...
     result=$1
     shift
     [ "$1" != python ] || { shift; set -- "${PYTHON:-python3}" "$@"; }
-    if [ -e "$result" ]; then
+    if [ "$result" != - ] && [ -e "$result" ]; then
         printf '%s\n' "skipped, $result is there: $*"
         skipped=$((skipped + 1))
         return

@@ -168,7 +168,7 @@ export PARALLEL_SSH MULTIRUNNER_CONFIG checkout
 
 # shellcheck disable=SC2016 # the host expands it
 set_up='set -ea; eval "$MULTIRUNNER_CONFIG"; exec 2>&1; '
-on_hosts() { exec parallel --plain --env MULTIRUNNER_CONFIG,checkout "$@"; } # in a subshell
+on_hosts() { exec parallel --plain --env MULTIRUNNER_CONFIG,checkout "$@" 7>&-; } # in a subshell
 
 # Parallel passes Ctrl-C on. When it stops, the connections close, and its process on each host ends
 # the job: by SIGTERM, so that a training can save itself, and by SIGKILL ten seconds later.
@@ -208,6 +208,10 @@ done <"$work/.hosts"
 [ -s "$work/.usable" ] || die "none of the hosts in $hosts_file can be used"
 
 mkdir -p "$logs"
+if command -v flock >/dev/null; then # a second runner would remove the logs by which the first one counts
+    exec 7>"$joblog.lock"
+    flock -n 7 || die "another runner uses $joblog; wait for it, or name another --joblog"
+fi
 if [ -n "$resume" ] && [ -f "$logs/jobs" ]; then
     # Parallel knows done jobs by their numbers, so the numbers must mean the same jobs as before.
     cmp -s "$job_file" "$logs/jobs" ||

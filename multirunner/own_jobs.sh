@@ -14,6 +14,17 @@ filtered() { # SED_SCRIPT COMMAND...
     printf '%s\n' "$text" | sed "$filter"
 }
 
+# A job file whose stages come more than once, with all jobs of a stage below one heading: multirunner.sh
+# runs the jobs of a stage at once.
+by_stage() { # COMMAND...
+    text=$("$@") || return
+    printf '%s\n' "$text" | awk '
+        /^# stage: / { stage = $0; if (!(stage in jobs)) order[++count] = stage; next }
+        count { jobs[stage] = jobs[stage] $0 "\n"; next }
+        { print }
+        END { for (i = 1; i <= count; i++) printf "%s\n%s", order[i], jobs[order[i]] }'
+}
+
 # Run the job file in $made.
 run_made() { # [--dry-run] [--keep-going]
     printf '%s\n' "$made" | sh -s -- "$@"

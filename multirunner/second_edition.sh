@@ -6,7 +6,7 @@
 #     WEIGHTS=folder sh multirunner/second_edition.sh [--dry-run] [--keep-going]
 #     WEIGHTS=folder sh multirunner/second_edition.sh --pools [--dry-run] [--keep-going]
 #     sh multirunner/second_edition.sh --tables [--keep-going]    # of what is there, into RESULTS
-#     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for hosts or for one row
+#     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for multirunner.sh or for one row
 #
 # --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
 # A backbone of a split is a unit. Its rows, in RESULTS/SET/SPLIT/backboneN (question 3: RESULTS/few_labels/...),
@@ -84,27 +84,26 @@ size_of() {
     esac
 }
 
-# Where the rows and the runs of one $set, $split and $backbone are.
+# Where the rows of one $set, $split and $backbone are. Its runs are in $runs.
 study_of() { echo "$RESULTS/$set/$split/backbone$backbone"; }
-runs_of() { echo "$RUNS/$split/backbone$backbone"; }
 
 jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
     sh multirunner/create_all_jobs.sh --data "$set" --splits "$split" --data-root "$DATA/{data}" \
-        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$(runs_of)" --results "$(study_of)" \
+        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$runs" --results "$(study_of)" \
         --methods "$METHODS" \
         --network "--arch mobilenet_v2 --motion-arch mobilenet_v2 $(size_of "$set") --dropout 0.5" \
         --all-flags "--precision auto${FLAGS:+ $FLAGS}" "$@"
 }
 
-# The streams of one backbone: its folder is streams/, its seed the backbone's.
 streams() {
-    filtered "s,/team_net/,/streams/,; s,_seed1/result,_seed$backbone/result,; s,--random_seed 1 ,--random_seed $backbone ,; /^# stage: bank/,\$d" \
-        jobs_of --init imagenet --backbone-flags "$RECIPE$WEIGHTS"
+    # shellcheck disable=SC2016 # $d is sed's
+    filtered '1,/job.sh$/d; /^# stage: bank/,$d' jobs_of --init imagenet \
+        --backbone-seed "$backbone" --backbone-flags "$RECIPE$WEIGHTS"
 }
 
 exits() {
     filtered '1,/job.sh$/d; /python -m training.views/s/ --per-segment//; /python train_/s/ --per-segment//' \
-        jobs_of --backbone "$(runs_of)/{data}/streams/{split}_seed$backbone/best.pt" \
+        jobs_of --backbone "$runs/{data}/streams/{split}_seed$backbone/best.pt" \
         --frozen-flags '--views 4 --select-on last --per-segment' --exit-flags '--exits 1 2 3 4 --ic-pool mean' \
         --wise-flags '--fit-on train_views' --policy-flags '--max-drop 1 --guarantee 0.9'
 }
@@ -123,21 +122,22 @@ probe() { # FOLDER [OPTION...]: the last of an option counts
 }
 
 probes() { # once for a split: on all frames, and on fewer
-    probe "$(runs_of)"
+    probe "$runs"
     fewer=''
     for frames in 1 2 4; do
         case $(size_of "$set") in "--num_segments $frames "*) continue ;; esac
         probe "$RUNS/probes/$frames" "--num_segments $frames"
         fewer="$fewer $RUNS/probes/$frames/$set/i_frame_probe/${split}_seed1"
     done
-    echo "job - python -m study.probes$fewer --out $(study_of)/probes.csv"
 }
 
 # What comes after study.collect; recordings.csv is last, and says that the unit has all its rows.
 rows() {
-    runs=$(runs_of)/$set study=$(study_of)
-    kd=$runs/prog_kd/${split}_seed ce=$runs/team_ce/${split}_seed
-    echo "job - python -m study.flatness $runs/streams/${split}_seed$backbone/best.pt" \
+    study=$(study_of)
+    kd=$runs/$set/prog_kd/${split}_seed ce=$runs/$set/team_ce/${split}_seed
+    echo '# stage: rows'
+    [ "$backbone" != 1 ] || echo "job - python -m study.probes$fewer --out $study/probes.csv"
+    echo "job - python -m study.flatness $runs/$set/streams/${split}_seed$backbone/best.pt" \
         "$(data_of train) --random_seed $backbone" \
         "--segments 2${FLAGS:+ $FLAGS} --out $study/flatness.csv"
     echo "job - python -m study.over_time ${kd}1 --out $study --figures $RUNS/figures/$set/$split/backbone$backbone"
@@ -147,7 +147,8 @@ rows() {
     [ -f "$timings" ] && timings=" --timings $timings" || timings=
     echo "job - python -m study.drops ${kd}1 ${kd}736 ${kd}4711 ${ce}1 ${ce}736 ${ce}4711 --drops 1 2 5" \
         "--guarantee 0.9 --route streams_then_time$timings --out $study/drops.csv"
-    echo "job $study/recordings.csv python -m study.compare $runs $PAIRS --resample backbone" \
+    echo '# stage: recordings'
+    echo "job $study/recordings.csv python -m study.compare $runs/$set $PAIRS --resample backbone" \
         "--recordings $study/recordings.csv"
 }
 
@@ -155,13 +156,15 @@ rows() {
 # every group has clips of other classes too. The rows are copied when all are there.
 pools() {
     runs=$RUNS/pools/$split/backbone$backbone rows=$RESULTS/few_labels/$set/$split/backbone$backbone
-    filtered "1,/job.sh\$/d; s,$(runs_of),$runs,g; s,_train.txt,_train_pool1.txt,; s,--select-on last,& --heldout 0," streams
+    (RECIPE="$RECIPE --heldout 0"; filtered 's/_train.txt /_train_pool1.txt /' streams)
     echo "job - python -m study.few_labels $(data_of train_pool1)" \
         "--unlabelled $DATA/$set/${set}_${split}_train_pool2.txt" \
         "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
         "--precision auto --views 4 --select-on last --heldout 0 --exits 1 2 3 4 --ic-pool mean${FLAGS:+ $FLAGS}" \
         "--out $runs/$set/few_labels"
-    echo "job $rows/recordings.csv cp $runs/$set/few_labels/cases.csv $runs/$set/few_labels/recordings.csv $rows"
+    # A copy that was cut short must not say that all rows are there.
+    echo "job $rows/recordings.csv sh -c 'cp \$0/cases.csv \$1 && cp \$0/recordings.csv \$1/.copy &&" \
+        "mv \$1/.copy \$1/recordings.csv' $runs/$set/few_labels $rows"
 }
 
 # The jobs of one unit, by what makes them; of a unit with all its rows none, but for `all`. With --keep-going
@@ -180,7 +183,8 @@ unit() { # jobs_of_unit FOLDER_OF_ROWS
 }
 
 jobs_of_unit() {
-    filtered '1,/job.sh$/d' streams
+    runs=$RUNS/$split/backbone$backbone
+    streams
     [ "$backbone" != 1 ] || probes
     exits
     rows
@@ -250,7 +254,7 @@ case ${1-} in
         [ $# -eq 1 ] || { echo "$0: --prepare takes no other option" >&2; exit 2; }
         prepare
         exit ;;
-    --jobs) jobs backbones all; exit ;;
+    --jobs) by_stage jobs backbones all; exit ;;
     --tables) shift && made=$(tables) ;;
     --pools) shift && made=$(jobs pools missing) ;;
     *) made=$(jobs backbones missing) ;;

@@ -6,7 +6,7 @@
 #
 #     WEIGHTS=folder sh multirunner/ucf101_7_mobilenet.sh [--dry-run] [--keep-going]
 #     WEIGHTS=folder sh multirunner/ucf101_7_mobilenet.sh --all [--dry-run] [--keep-going]
-#     sh multirunner/ucf101_7_mobilenet.sh --jobs > jobs.sh       # of all, for hosts or for one row
+#     sh multirunner/ucf101_7_mobilenet.sh --jobs > jobs.sh       # of all, for multirunner.sh or for one row
 #
 # WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth (without: torch's hub cache). DATA (re-encoded
 # videos and lists, as by ucf101_7.sh --prepare), PYTHON and SPLITS as in ucf101_7.sh; RUNS is
@@ -29,10 +29,9 @@ jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
         --all-flags "--precision auto${FLAGS:+ $FLAGS}" --frozen-flags '--views 4 --select-on last' "$@"
 }
 
-# The run folder of streams alone is streams/, where create_all_jobs.sh says team_net/.
 # shellcheck disable=SC2016 # $d is sed's
 alone() {
-    filtered 's,/team_net/,/streams/,; /^# stage: bank/,$d' jobs_of --init imagenet \
+    filtered 's/^# stage: backbone/# stage: streams/; /^# stage: bank/,$d' jobs_of --init imagenet \
         --backbone-flags "$RECIPE --epochs 12 --warmup 1 --fusion sum --freeze iframe.stem iframe.layer1 iframe.layer2${WEIGHTS:+ $WEIGHTS}"
 }
 

@@ -4,7 +4,7 @@
 # results/ucf101_7_mobilenet/tuning.csv. Test videos choose nothing. What is done is skipped.
 #
 #     WEIGHTS=folder sh multirunner/ucf101_7_tuning.sh [--dry-run] [--keep-going]
-#     sh multirunner/ucf101_7_tuning.sh --jobs > jobs.sh
+#     sh multirunner/ucf101_7_tuning.sh --jobs > jobs.sh          # for multirunner.sh or for one row
 #
 # NAMES picks some variants: NAMES='base partial-bn'. WEIGHTS, DATA, PYTHON, SPLITS, FLAGS as in
 # ucf101_7_mobilenet.sh; RUNS is runs/tuning. Six minutes of one core each.
@@ -50,14 +50,17 @@ END
 
 jobs() {
     echo '. multirunner/job.sh'
+    stage=''
     variants | while read -r name init flags; do
+        [ "$stage" = "from_$init" ] || { stage=from_$init; echo "# stage: $stage"; }
         [ "$init" = imagenet ] || init="$RUNS/$init/{data}/streams/{split}_seed1/best.pt"
         # shellcheck disable=SC2016 # $d is sed's
-        filtered '1,/^# stage: backbone/d; /^# stage: bank/,$d; /--fusion sum/s,/team_net/,/streams/,' \
+        filtered '1,/^# stage: backbone/d; /^# stage: bank/,$d' \
             create_jobs "$RUNS/$name" --init "$init" --backbone-flags "$RECIPE $flags" \
             --network '--arch mobilenet_v2 --motion-arch mobilenet_v2 --num_segments 4 --crop-size 96 --dropout 0.5' \
             --all-flags "--precision auto${FLAGS:+ $FLAGS}"
     done
+    echo '# stage: collect'
     echo "job - python -m study.variants $RUNS --out $RESULTS/tuning.csv"
 }
 case ${1-} in

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar.command import run
+from coviar.files import read_json
 from dataset_team.identity import file_digest
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsFile, StaleLogits
@@ -233,10 +233,7 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
     for name in ("args.json", "env.json", "result.json"):
         if not (folder / name).is_file():
             raise NotFinished(f"no {name} yet, training writes it")
-        try:
-            content[name] = json.loads((folder / name).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{folder / name}: not JSON ({error})") from error
+        content[name] = read_json(folder / name, "train it again with --overwrite")
     args, env, result = content.values()
     try:
         run = {"data": args["data_name"], "split": args["split"], "seed": args["random_seed"]}

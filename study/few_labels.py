@@ -32,7 +32,7 @@ import torch
 from tqdm import tqdm
 
 from coviar.command import run
-from coviar.files import write_json
+from coviar.files import read_json, write_json
 from early_exit.groups import groups_of
 from models.team_net_ic import TeamNetIC
 from study.columns import BACKBONE
@@ -202,7 +202,7 @@ def _check_settings(args: argparse.Namespace, holds_rows: bool) -> None:
             print(f"note: {args.out} does not say with which settings; that is not checked")
         write_json(path, settings)
         return
-    before = json.loads(path.read_text())
+    before = read_json(path, "remove it where --out holds no rows, or take another --out")
     changed = [f"{name} {before.get(name)}" for name in names if settings[name] != before.get(name)]
     if changed:
         raise ValueError(

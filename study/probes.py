@@ -9,10 +9,10 @@ RUN: their run folders. study.frontier reads probes.csv in the folder of a study
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from coviar.command import run
+from coviar.files import read_json
 from study.collect import NotFinished, backbone_rows
 from study.columns import RUN
 from study.run_tables import write_rows
@@ -32,7 +32,7 @@ def probe_row(folder: Path) -> dict:
         (row,) = backbone_rows(folder)["backbones.csv"]
     except NotFinished as reason:
         raise ValueError(f"{folder}: {reason}") from reason
-    frames = json.loads((folder / "args.json").read_text())["num_segments"]
+    frames = read_json(folder / "args.json", "train the probe again")["num_segments"]
     return {**{name: row[name] for name in COLUMNS if name in row}, "frames": frames}
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import read_json
 from models import BACKBONE_OUTPUTS
 from study import tables
 from study.run_tables import write_rows
@@ -42,7 +43,9 @@ def variant_rows(root: Path) -> list[dict]:
 
 
 def _rows(root: Path, path: Path) -> Iterator[dict]:
-    args, env = (json.loads((path.parent / name).read_text()) for name in ("args.json", "env.json"))
+    args, env = (
+        read_json(path.parent / name, "train it again") for name in ("args.json", "env.json")
+    )
     last = json.loads((path.parent / "log.jsonl").read_text().splitlines()[-1])
     if args["select_on"] != "last":
         raise ValueError(

@@ -52,9 +52,8 @@ def check_classes(
         raise ValueError(f"{path} knows {count} classes, {source} has {len(names)}")
     known = known or [str(label) for label in range(count)]
     differ = [
-        f"label {label} is {theirs!r} there and {ours!r} in {source}"
-        for label, (theirs, ours) in enumerate(zip(known, names))
-        if str(label) not in (theirs, ours) and alike(theirs) != alike(ours)
+        f"label {label} is {known[label]!r} there and {names[label]!r} in {source}"
+        for label in differing_labels(known, names)
     ]
     if differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
@@ -64,3 +63,12 @@ def check_classes(
             f"{path} was trained on {reason}: {'; '.join(differ[:3])}{more}. Use a list with the"
             " checkpoint's classes and labels, or a network trained on this one"
         )
+
+
+def differing_labels(known: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The labels whose names differ. A name that is the label's number agrees with any."""
+    return [
+        label
+        for label, (theirs, ours) in enumerate(zip(known, names))
+        if str(label) not in (theirs, ours) and alike(theirs) != alike(ours)
+    ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import random
 import sys
 from collections.abc import Iterable
@@ -18,8 +17,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from coviar.files import write_json
+from coviar.files import read_json, write_json
 from dataset_team.dataset import VideoDataset
+from dataset_team.identity import sample_digest
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -166,13 +166,13 @@ class Views:
 
     def _identity(self) -> dict:
         """All that a view depends on, as plain values."""
-        sizes = [os.stat(record.path).st_size for record in self.dataset.records]
+        files = [sample_digest(record.path) for record in self.dataset.records]
         return {
             "features": FEATURES_VERSION,
             "backbone": self.network.digest,
             "config": self.network.backbone.config,
             "data": self.dataset.describe(),
-            "file_sizes": _digest(sizes),
+            "files": _digest(files),
             "precision": self.network.precision,
             "dtype": str(self.dtype),
             **({"per_segment": True} if self.per_segment else {}),
@@ -214,12 +214,15 @@ def stale_note(cache_dir: Path, about: dict) -> str | None:
 
 
 def read_banks(cache_dir: Path) -> dict[Path, dict | None]:
-    """Every bank under `cache_dir` with its about.json; None for one of older code."""
+    """Every bank under `cache_dir` with its about.json; None for one of older code, or damaged."""
     files = [*cache_dir.glob(f"*/{ABOUT}"), *cache_dir.glob("*/view_*.pt")]
     banks = {}
     for folder in sorted({file.parent for file in files}):
         file = folder / ABOUT
-        about = json.loads(file.read_text()) if file.is_file() else {}
+        try:
+            about = read_json(file, "")
+        except (FileNotFoundError, ValueError):
+            about = {}
         banks[folder] = about if "identity" in about else None
     return banks
 
@@ -231,7 +234,7 @@ def _in_words(identity: dict) -> dict:
         "features": "the version of the code",
         "backbone": "the weights of the backbone",
         "videos": "the list of videos",
-        "file_sizes": "the video files",
+        "files": "the video files",
         "dtype": "--bank-dtype",
     }
     plain = json.loads(json.dumps(fields))  # tuples become lists, as in a file

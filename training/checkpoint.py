@@ -13,9 +13,7 @@ import torch
 from coviar.files import whole_file
 from models.official import from_official, is_official
 from models.team_net import TeamNet
-from training.tensor_file import LAST, PREVIOUS, load_tensors, save_tensors, write_tensors
-
-AGAIN = "--overwrite starts again"  # what a run can do whose checkpoint is of no use
+from training.tensor_file import AGAIN, LAST, PREVIOUS, load_tensors, save_tensors, write_tensors
 
 
 class CheckpointError(ValueError):

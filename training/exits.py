@@ -106,6 +106,7 @@ def train_exits(
             "backbone_digest": frozen.digest,
             "schedule": teachers.words,
             "crop_size": frozen.crop_size,
+            "num_segments": frozen.backbone.num_segments,
             "class_names": frozen.class_names,
             "encoding": frozen.splits.train.encoding,
         },

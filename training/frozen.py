@@ -63,14 +63,21 @@ class Frozen:
     def exits(self, path: Path) -> TeamNetIC:
         """The exits of an IC run's best.pt on this backbone and device, in eval mode.
 
-        Raises FileNotFoundError, and ValueError where they are of another backbone or of other
-        classes than the lists.
+        Raises FileNotFoundError, and ValueError where they are of another backbone, of crops of
+        another size, or of other classes than the lists.
         """
         content = load_checkpoint(path)
         count = self.backbone.config["num_classes"]
         names = content.get("class_names")
         check_classes(path, names, count, self.class_names, self.data.train_list)
-        return put_exits_on(self.backbone, self.digest, path, content).to(self.device)
+        net = put_exits_on(self.backbone, self.digest, path, content)
+        crop_size = content.get("crop_size", self.crop_size)
+        if crop_size != self.crop_size:  # a published backbone does not tell its own
+            raise ValueError(
+                f"the exits in {path} were trained with --crop-size {crop_size}, here it is"
+                f" {self.crop_size}: name that size"
+            )
+        return net.to(self.device)
 
     def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
         """The views of one of VIEW_PARTS, of `unlabelled`, or of `selection`, on which models are

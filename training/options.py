@@ -12,7 +12,7 @@ from pathlib import Path
 from coviar.files import NO_ROOM
 from models import precision
 from models.points import EVIDENCE, ROUTES
-from training.recipes import METHODS
+from training.recipes import METHODS, RESERVED
 
 IMAGENET = "imagenet"  # of --pretrained
 HELDOUT = 0.15  # share of the training list, where no --heldout is given
@@ -34,13 +34,34 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(_own_words(error))
     except OSError as error:
         if error.filename is not None and error.errno not in NO_ROOM:
             parser.error(f"cannot read or write {error.filename}: {error.strerror}")
         if not isinstance(error, FileNotFoundError):
             raise
         parser.error(str(error))
+
+
+def _own_words(error: Exception) -> str:
+    """The message alone of an error that PyTorch brings, with its traceback, from a process of a
+    loader."""
+    text, kind = str(error), type(error)
+    if "\nOriginal Traceback " not in text:
+        return text
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return text.rpartition(f"\n{name}: ")[2].strip()
+
+
+@contextlib.contextmanager
+def asking_for_room(parser: argparse.ArgumentParser, remedy: str) -> Iterator[None]:
+    """A full disk ends a script with one line, which says what to do then, and exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        parser.exit(1, f"{parser.prog}: error: {error.strerror}; make room, then {remedy}\n")
 
 
 def positive_int(text: str) -> int:
@@ -108,6 +129,14 @@ def folder_name(text: str) -> str:
     return text
 
 
+def method_name(text: str) -> str:
+    """The name of a run folder for exits with teachers of their own: no other script's."""
+    taken = {*RESERVED, *METHODS} - {"prog_kd"}
+    if text in taken:
+        raise argparse.ArgumentTypeError(f"{text!r} is what another script makes; take a new name")
+    return folder_name(text)
+
+
 def add_data_options(parser: argparse.ArgumentParser, data_name: str = "ucf101") -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -172,8 +201,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     mode.add_argument("--evaluate", action="store_true", help="only evaluate on the test list")
     add_location_options(group)
     group.add_argument("--eval-freq", type=positive_int, default=1, help="epochs between tests")
-    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    group.add_argument("--overwrite", action="store_true", help="start again in a used folder")
+    used = group.add_mutually_exclusive_group()
+    used.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    used.add_argument("--overwrite", action="store_true", help="start again in a used folder")
     group.add_argument("--tensorboard", action="store_true", help="log to TensorBoard as well")
     add_device_options(group)
 

@@ -9,7 +9,8 @@ import torch
 
 from models import STREAMS
 from models.team_net import TeamNet
-from training.checkpoint import load_backbone
+from training.agreement import differing_labels
+from training.checkpoint import backbone_from, load_checkpoint
 from training.options import IMAGENET
 
 
@@ -19,12 +20,14 @@ def build_backbone(
     seed: int,
     stream_sources: Mapping[str, str] | None = None,
     weights_dir: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> TeamNet:
     """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
 
     stream_sources: by stream, "imagenet" or a checkpoint that it starts from instead. weights_dir:
-    of the ImageNet weights, see `models.weights.load_imagenet`. Classifiers of other classes are
-    replaced. Raises ValueError or FileNotFoundError when weights cannot be read or do not fit.
+    of the ImageNet weights, see `models.weights.load_imagenet`. Classifiers of other classes than
+    `class_names`, which are by label, are replaced. Raises ValueError or FileNotFoundError when
+    weights cannot be read or do not fit.
     """
     sources = dict.fromkeys((*STREAMS, "team"), pretrained) | dict(stream_sources or {})
     imagenet = {name: IMAGENET for name in STREAMS if sources[name] == IMAGENET}
@@ -32,13 +35,17 @@ def build_backbone(
     model = TeamNet(**config, pretrained=imagenet, weights_dir=weights_dir)
     for path in dict.fromkeys(sources.values()):
         if path not in (None, IMAGENET):
-            _copy(model, path, [part for part, source in sources.items() if source == path])
+            parts = [part for part, source in sources.items() if source == path]
+            _copy(model, path, parts, class_names)
     return model
 
 
-def _copy(model: TeamNet, path: str, parts: Sequence[str]) -> None:
+def _copy(
+    model: TeamNet, path: str, parts: Sequence[str], class_names: Sequence[str] | None
+) -> None:
     """Copy the weights of these parts, streams or "team", from a checkpoint into `model`."""
-    source = load_backbone(Path(path), model.num_segments)
+    checkpoint = load_checkpoint(Path(path))
+    source = backbone_from(checkpoint, Path(path), model.num_segments)
     before, fusion = source.config["fusion"], model.config["fusion"]
     if before == "sum":  # it has no TEAM blocks
         parts = [part for part in parts if part != "team"]
@@ -48,14 +55,24 @@ def _copy(model: TeamNet, path: str, parts: Sequence[str]) -> None:
             f" --fusion {fusion} come from a run with --fusion sum"
         )
     known, num_classes = source.config["num_classes"], model.config["num_classes"]
-    if known != num_classes:
+    has_other_classes = known != num_classes
+    if has_other_classes:
         print(f"{path} knows {known} classes: new classifiers for {num_classes}")
+    elif checkpoint.get("class_names") and class_names:
+        theirs = checkpoint["class_names"]
+        differ = differing_labels(theirs, class_names)
+        has_other_classes = bool(differ)
+        for label in differ[:1]:
+            print(
+                f"{path} knows other classes (label {label} is {theirs[label]!r} there,"
+                f" {class_names[label]!r} here): new classifiers"
+            )
 
     def wanted(net: TeamNet) -> dict[str, torch.Tensor]:
         return {
             key: value
             for key, value in net.state_dict().items()
-            if key.split(".")[0] in parts and not (known != num_classes and ".classifier." in key)
+            if key.split(".")[0] in parts and not (has_other_classes and ".classifier." in key)
         }
 
     weights, expected = wanted(source), wanted(model)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from coviar.files import half_written, whole_file, write_json
+from coviar.files import half_written, read_json, whole_file, write_json
 from training import distributed
 from training.lock import RunLock
 from training.provenance import environment
-from training.tensor_file import BEST, LAST, PREVIOUS
+from training.tensor_file import AGAIN, BEST, LAST, PREVIOUS
 
 # Options that may differ when a run is resumed. None of them changes a result.
 FREE_ON_RESUME = {
@@ -51,7 +51,7 @@ class RunFolder:
     def result(self) -> dict | None:
         """The finished run's result, None while there is none."""
         file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_json(file, AGAIN) if file.is_file() else None
 
     def check(self) -> None:
         """Raise ValueError if starting would lose a run or mix two runs.
@@ -68,7 +68,7 @@ class RunFolder:
                 " --overwrite starts again"
             )
         # An option that the run's version did not have counts as its default.
-        before = {**self.defaults, **json.loads(recorded.read_text())}
+        before = {**self.defaults, **read_json(recorded, AGAIN)}
         self._check_backbone(before)
         lists, lists_before = self.options.get("lists"), before.get("lists")
         same_lists = LISTS if lists and lists == lists_before else ()

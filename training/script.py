@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from coviar.files import NO_ROOM
 from dataset_team.records import list_digest
 from models import PUBLISHED_NETWORK
 from training import distributed
@@ -25,11 +24,11 @@ from training.backbone import (
     test_result,
     train_backbone,
 )
-from training.checkpoint import CheckpointError, load_backbone
+from training.checkpoint import load_backbone
 from training.distillation import Schedule
 from training.exits import ExitRecipe, test_exits, train_exits
 from training.frozen import Frozen
-from training.options import refusing
+from training.options import asking_for_room, refusing
 from training.pretrained import build_backbone
 from training.provenance import print_result
 from training.resolve import (
@@ -175,6 +174,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
                 args.random_seed,
                 stream_sources(args),
                 args.weights_dir,
+                splits.class_names,
             )
     if result is None:
         with running(folder, parser) as stop:
@@ -235,13 +235,11 @@ def refusing_diverged(path: Path, parser: argparse.ArgumentParser) -> Iterator[N
 def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[StopSignals]:
     """Lock the run's folder. Errors that a user can mend end the script with one line and an exit
     code, without a traceback."""
-    with StopSignals() as stop:
+    with StopSignals() as stop, asking_for_room(parser, "--resume"):
         try:
             with refusing(parser):
                 folder.start()
-            yield stop
-        except CheckpointError as error:
-            parser.error(str(error))
+                yield stop
         except Stopped as stopped:
             parser.exit(
                 REQUEUE,
@@ -257,10 +255,6 @@ def running(folder: RunFolder, parser: argparse.ArgumentParser) -> Iterator[Stop
                 f"{parser.prog}: error: {error}; start again with --overwrite and a lower --lr"
                 f"{other}{kept}\n",
             )
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            parser.exit(1, f"{parser.prog}: error: {error.strerror}; make room, then --resume\n")
         except RuntimeError as error:
             if not distributed.is_parted(error):
                 raise

@@ -13,6 +13,7 @@ import torch
 from coviar.files import whole_file
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"  # the checkpoints of a run
+AGAIN = "--overwrite starts again"  # what a run can do whose files are of no use
 
 
 def save_tensors(path: str | os.PathLike, content: dict) -> None:
@@ -39,14 +40,15 @@ def load_tensors(path: str | os.PathLike) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is cut short or damaged, or holds more than tensors and plain values.
+        ValueError: the file is cut short or damaged, holds more than tensors and plain values, or
+            no dict.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
         _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged or hostile file can raise anything
@@ -54,6 +56,9 @@ def load_tensors(path: str | os.PathLike) -> dict:
         raise ValueError(
             f"{path} is no readable file of tensors and plain values ({reason})"
         ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} where a dict is expected")
+    return content
 
 
 def _check_sums(path: Path) -> None:

@@ -11,7 +11,7 @@ from models import PUBLISHED_NETWORK
 from models.official import from_official, is_official
 from models.team_net import TeamNet
 from models.team_net_ic import CONCAT, TeamNetIC
-from training.checkpoint import backbone_from, load_checkpoint
+from training.checkpoint import backbone_from, load_checkpoint, of_this_version
 from training.recipes import BACKBONES
 from training.tensor_file import BEST, weights_digest
 
@@ -71,15 +71,24 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
 
 def put_exits_on(backbone: TeamNet, digest: str, path: Path, content: dict) -> TeamNetIC:
     """The exits in `content`, an IC run's best.pt at `path`, on the backbone with this digest, in
-    eval mode. Raises ValueError when they were trained on another backbone."""
+    eval mode. Raises ValueError when there are none, and when they were trained on another backbone
+    or another number of segments."""
+    if "heads" not in content:
+        raise ValueError(f"{path} holds no exits; the {BEST} of a run of exits does")
     if content["backbone_digest"] != digest:
         raise ValueError(
             f"the exits in {path} stand on the backbone {content['backbone']} as it was then"
             f" (digest {content['backbone_digest']}), not on one with the digest {digest}; name the"
             " right one with --pretrained, or train the exits again"
         )
-    net = TeamNetIC(backbone, content["exits"], content.get("ic_pool", CONCAT)).eval()
-    net.heads.load_state_dict(content["heads"])
+    if content.get("num_segments", backbone.num_segments) != backbone.num_segments:
+        raise ValueError(
+            f"the exits in {path} were trained with --num_segments {content['num_segments']}, the"
+            f" network has {backbone.num_segments}: name that number"
+        )
+    with of_this_version(path, "train the exits again, with --num_segments as it is now"):
+        net = TeamNetIC(backbone, content["exits"], content.get("ic_pool", CONCAT)).eval()
+        net.heads.load_state_dict(content["heads"])
     return net
 
 
@@ -99,7 +108,7 @@ def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[
     for candidate in candidates:
         try:
             facts = load_checkpoint(candidate)
-            backbone = backbone_from(facts, candidate)
+            backbone = backbone_from(facts, candidate, content.get("num_segments"))
         except (FileNotFoundError, ValueError) as error:
             looked.append(str(error))
             continue

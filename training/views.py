@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 from coviar.command import quiet_pipe
-from coviar.files import NO_ROOM, half_written
+from coviar.files import half_written
 from training import options, train_options
 from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
 from training.checkpoint import load_backbone
 from training.frozen import VIEW_PARTS
-from training.options import refusing
+from training.options import asking_for_room, refusing
 from training.provenance import print_result
 from training.recipes import BACKBONES
 from training.script import check_data, open_frozen
@@ -174,7 +174,7 @@ def _backbone_digests(files: dict[Path, int | None]) -> dict[str | None, list[Pa
 def _why_useless(about: dict | None, backbones: dict[str | None, list[Path]]) -> str | None:
     """Why no run can use this bank again; None where one can, or might."""
     if about is None or about["identity"]["features"] != FEATURES_VERSION:
-        return "made by another version of the code"
+        return "made by another version of the code, or its about.json is damaged"
     if about["identity"]["backbone"] in backbones:
         return None
     file = Path(about["backbone_file"])
@@ -201,14 +201,8 @@ def main() -> None:
         return
     parser = get_fill_parser()
     args = parser.parse_args()
-    try:
-        with refusing(parser):
-            result = fill(args)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        reason = f"{error.strerror}; make room, then give the same command again"
-        parser.exit(1, f"{parser.prog}: error: {reason}\n")
+    with asking_for_room(parser, "give the same command again"), refusing(parser):
+        result = fill(args)
     print_result(result)
 
 

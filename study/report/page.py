@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from coviar.files import read_json
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
@@ -42,10 +43,7 @@ def data_roots(source: Path) -> list[Path]:
     """The folders of the runs' videos that still exist."""
     roots = {}
     for path in sorted(source.rglob("args.json")):
-        try:
-            root = json.loads(path.read_text()).get("data_root")
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from error
+        root = read_json(path, "train this run again with --overwrite").get("data_root")
         if root and Path(root).is_dir():
             roots[Path(root)] = None
     return list(roots)
