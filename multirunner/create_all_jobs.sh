@@ -98,12 +98,14 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-for seed in $seeds "$backbone_seed"; do
-    case $seed in
-        '' | *[!0-9]*) die "the seed '$seed' is not a whole number" ;;
-        0?*) die "the seed $seed begins with a 0: the folder's name has the number" ;;
+check_seed() { # OPTION SEED
+    case $2 in
+        '' | *[!0-9]*) die "$1 $2 is not a whole number" ;;
+        0?*) die "$1 $2 begins with a 0, which the run's folder will not" ;;
     esac
-done
+}
+for seed in $seeds; do check_seed --seeds "$seed"; done
+check_seed --backbone-seed "$backbone_seed"
 case $shards in '' | *[!0-9]* | 0*) die "--shards $shards is not a whole number above 0" ;; esac
 # Flags would win over what is written before them, and results would be where no job looks.
 for flag in $network $all_flags $backbone_flags $frozen_flags $exit_flags $wise_flags $policy_flags; do

@@ -8,6 +8,7 @@ import pytest
 
 import train_i_frame
 import train_team_net
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.splits import DataSettings, open_splits
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
@@ -159,6 +160,30 @@ def test_an_edited_list_is_another_run_and_a_moved_one_is_not(frozen_toy, data, 
     write(folder / "train.txt", train[1:])
     refused(train_i_frame, options, "--resume")
     assert "train" in capsys.readouterr().err
+
+
+def test_exits_are_evaluated_on_the_segments_and_crops_they_learned(
+    frozen_toy, data, tmp_path, capsys
+):
+    """A published backbone tells neither."""
+    folder, best = data[0], tmp_path / "published.pt"
+    content = load_checkpoint(frozen_toy[1])
+    del content["crop_size"]
+    save_checkpoint(best, content)
+    options = [*exits_options(frozen_toy, folder, tmp_path / "runs"), "--pretrained", str(best)]
+    run(train_i_frame, options, "--crop-size", "32")
+    capsys.readouterr()
+    refused(train_i_frame, options, "--evaluate", "--crop-size", "64")
+    assert "trained with --crop-size 32, here it is 64: name" in capsys.readouterr().err
+    run(train_i_frame, options, "--evaluate", "--crop-size", "32")
+    exits = tmp_path / "runs/toy/i_frame/split1_seed1/best.pt"
+    save_checkpoint(exits, {**load_checkpoint(exits), "num_segments": 4})
+    capsys.readouterr()
+    refused(train_i_frame, options, "--evaluate", "--crop-size", "32")
+    assert "trained with --num_segments 4, the network has 1: name" in capsys.readouterr().err
+    save_checkpoint(exits, content)
+    refused(train_i_frame, options, "--evaluate", "--crop-size", "32")
+    assert "holds no exits" in capsys.readouterr().err
 
 
 def test_swapped_classes_are_told_from_the_checkpoint(frozen_toy, data, tmp_path, capsys):

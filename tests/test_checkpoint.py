@@ -49,6 +49,12 @@ def test_the_longest_names_are_written_too(tmp_path, name):
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_of_something_else_is_refused(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="tensor.pt holds a Tensor where a dict is expected"):
+        load_backbone(tmp_path / "tensor.pt")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.pt")

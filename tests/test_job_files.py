@@ -36,6 +36,13 @@ def test_done_jobs_are_skipped_and_the_others_run(tmp_path, python):
     assert "jobs: 1 done, 2 skipped" in run(file, **python)
 
 
+def test_a_file_of_that_name_is_no_result_of_jobs_that_have_none(tmp_path, python):
+    (tmp_path / "-").touch()
+    file = tmp_path / "jobs.sh"
+    file.write_text(f"cd {tmp_path}\n. {REPO}/multirunner/job.sh\njob - python one\n")
+    assert "jobs: 1 done, 0 skipped" in run(file, **python)
+
+
 def test_a_failure_stops_or_is_counted_by_choice(tmp_path, python):
     lines = ["job - python one", "job - python bad", f"job {tmp_path}/x python two"]
     file = job_file(tmp_path, *lines)

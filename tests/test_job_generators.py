@@ -13,7 +13,7 @@ from shell_jobs import NASTY, calls, run, stub_of_python
 
 from study.sides import Side
 from training import views
-from training.recipes import METHODS
+from training.recipes import METHODS, RESERVED
 from training.resolve import resolve_recipe
 
 MULTIRUNNER = REPO / "multirunner"
@@ -244,10 +244,62 @@ def test_flags_replace_those_of_the_recipe():
         (["--methods", "i_frame:mv"], "i_frame has its own teachers"),
         (["--splits", "../s"], "no / and no dot"),
         (["--runs", "a\nb"], "a line break"),
+        (["--seeds", "1 07"], "--seeds 07 begins with a 0"),
+        (["--backbone-seed", "x"], "--backbone-seed x is not"),
+        (["--methods", "streams:mv"], "streams is what another script makes"),
+        (["--backbone-flags", "--pretrained imagenet"], "the option for it is --init"),
+        (["--exit-flags", "--lr 1 --random_seed=4"], "the option for it is --seeds"),
+        (["--all-flags", "--split a"], "the option for it is --splits"),
+        (["--policy-flags", "--method x"], "the option for it is --methods"),
     ],
 )
 def test_wrong_options_print_no_jobs(options, message):
     assert message in create(*options, fails=True)
+
+
+def test_no_folder_of_another_script_is_a_method():
+    text = (MULTIRUNNER / "create_all_jobs.sh").read_text()
+    (names,) = re.findall(r"^ +((?:\w+:\* \| )+\w+:\*)\)$", text, re.MULTILINE)
+    assert {name.removesuffix(":*") for name in names.split(" | ")} == set(RESERVED)
+
+
+def test_streams_alone_have_their_folder_seed_and_exits():
+    text = create(
+        *("--data", "d", "--splits", "s", "--seeds", "5", "--methods", "team_ce"),
+        *("--runs", "my/team_net/runs", "--init", "imagenet", "--backbone-seed", "3"),
+        *("--backbone-flags", "--fusion sum --lr-schedule=cosine --epochs=4"),
+    )
+    (backbone, _, exits, logits, *_) = read_jobs(text)
+    args = parse(backbone[2])[1]
+    assert (args.fusion, args.random_seed, args.pretrained) == ("sum", 3, "imagenet")
+    assert (args.epochs, args.lr_steps) == (4, None)
+    folder = "my/team_net/runs/d/streams/s_seed3"
+    assert backbone[1] == f"{folder}/result.json"
+    for job in (exits, logits):
+        assert parse(job[2])[1].pretrained == f"{folder}/best.pt"
+
+
+@pytest.mark.parametrize(
+    "script", ["second_edition.sh", "ucf101_7_mobilenet.sh", "ucf101_7_tuning.sh"]
+)
+def test_printed_jobs_run_on_hosts_stage_by_stage(tmp_path, script):
+    """Whatever the folder of the runs is called."""
+    runs = "some/team_net/a,b"
+    text = run(MULTIRUNNER / script, "--jobs", RUNS=runs, SPLITS="split1 split2")
+    (tmp_path / "jobs.sh").write_text(text)
+    hosts = MULTIRUNNER / "hosts.txt"
+    shown = run(MULTIRUNNER / "multirunner.sh", "--dry-run", hosts, tmp_path / "jobs.sh")
+    jobs = [line for line in text.splitlines() if line.startswith("job ")]
+    assert [line for line in shown.splitlines() if line.startswith("job ")] == jobs
+    made = set()
+    for stage, result, words in read_jobs(text):
+        paths = [word for word in words if word.startswith(runs)]
+        needed = [path for path in paths if path.endswith("best.pt")]
+        assert all(path in made for path in needed), (stage, words)
+        if result != "-":
+            assert result.startswith((runs, "results"))
+            made.add(result.replace("result.json", "best.pt"))
+    assert made
 
 
 def test_names_reach_the_scripts_as_they_are(tmp_path):

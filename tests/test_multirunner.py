@@ -166,6 +166,17 @@ def test_jobs_at_once_have_a_gpu_each(farm):
     assert gpus == [("host1", "4"), ("host1", "6"), ("host1", "7"), ("host2", "4")]
 
 
+def test_a_second_runner_of_the_same_table_is_refused(farm):
+    """It would remove the logs by which the first one counts its jobs."""
+    (farm.shared / "hold").touch()
+    runner = farm.start({"exits": [farm.job("a0")]}, hosts="host1\n")
+    farm.wait_for(lambda: farm.events("start"), "a job")
+    assert "another runner uses" in farm.run({"exits": [farm.job("a0")]}, fails=True)
+    (farm.shared / "hold").unlink()
+    output, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 0 and "all jobs done" in output, output
+
+
 def test_wrong_hosts_are_reported_and_the_others_used(farm):
     shutil.rmtree(farm.hosts.home("host3") / "team net")
     hosts = "host1\nno-such-host.invalid\nhost3\n"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPO, ROOMS
 from script_server import run_script
 
@@ -302,6 +303,28 @@ def test_a_value_out_of_range_is_refused_by_name(command, places, refusal):
             assert option in message or (len(itself) > 4 and itself in message), (words, message)
 
 
+class Unreadable(torch.utils.data.Dataset):
+    """Its rows raise the errors of the loader."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        raise VideoError("a.mp4: cut off\nTake it out")
+
+
+class VideoError(ValueError):
+    pass
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_process_of_a_loader_is_told_in_its_own_words(capsys, workers):
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=workers)
+    with pytest.raises(SystemExit), options.refusing(options.make_parser("doc")):
+        next(iter(loader))
+    assert capsys.readouterr().err.endswith("error: a.mp4: cut off\nTake it out\n")
+
+
 def test_every_entry_is_of_an_option():
     known = {
         name
@@ -341,6 +364,10 @@ def test_every_entry_is_of_an_option():
         ("train_i_frame.py", "--is_shift", "with is_shift False, the options say True"),
         ("train_team_ce.py", "--motion-arch resnet34", "the options say resnet34"),
         ("save_logits.py", "--crop-size 64", "with crop_size 32, the options say 64"),
+        ("train_prog_kd.py", "--method team_net", "'team_net' is what another script makes"),
+        ("train_prog_kd.py", "--method team_ce", "'team_ce' is what another script makes"),
+        ("train_prog_kd.py", "--method views", "'views' is what another script makes"),
+        ("train_team_ce.py", "--resume --overwrite", "--overwrite: not allowed with"),
         ("training.views", "--parts train --views 0", "--parts train has nothing to compute"),
         ("training.views", "--parts heldout --select-on test", "--parts heldout: there is no"),
         ("wise_team_net_logit.py", "--logits a.pt --method team_ce", "leave out --method"),

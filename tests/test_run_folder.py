@@ -65,6 +65,15 @@ def test_a_run_from_before_an_option_was_there_has_its_default(folder):
         run_folder(folder.path, {"new": 1}, resume=True, new=2).check()
 
 
+@pytest.mark.parametrize("name", ["args.json", "result.json"])
+@pytest.mark.parametrize("content", [b"", b'{"lr": 0.', b"\xff", b"[1]"])
+def test_a_damaged_file_is_named_with_a_remedy(folder, name, content):
+    open_folder(folder)
+    (folder.path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged, .*; --overwrite starts again"):
+        run_folder(folder.path, resume=True).finished()
+
+
 def test_overwrite_clears_the_run(folder):
     open_folder(folder)
     folder.finish({"top1": 1})

@@ -171,6 +171,18 @@ def test_joined_streams_start_as_their_sum_and_then_learn_to_weight_each_other(t
     assert torch.equal(published.mv.stem.conv1.weight, net.mv.stem.conv1.weight)
 
 
+@pytest.mark.parametrize("names", [["a b", "C"], ["C", "a_b"], ["a_b", "other"], ["0", "1"]])
+def test_a_classifier_of_other_classes_is_replaced_and_of_the_same_kept(tmp_path, names, capsys):
+    net = TeamNet(2, num_segments=1, arch="resnet18", fusion="sum")
+    content = {"model": net.state_dict(), "config": net.config, "class_names": ["a_b", "c"]}
+    save_checkpoint(tmp_path / "a.pt", content)
+    built = build_backbone(net.config, str(tmp_path / "a.pt"), seed=7, class_names=names)
+    is_kept = torch.equal(built.mv.classifier.weight, net.mv.classifier.weight)
+    assert is_kept == (names in (["a b", "C"], ["0", "1"]))
+    assert ("knows other classes" in capsys.readouterr().out) == (not is_kept)
+    assert torch.equal(built.mv.stem.conv1.weight, net.mv.stem.conv1.weight)
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [pair for pair in itertools.permutations(FUSIONS, 2) if pair[0] != "sum"]
 )

@@ -116,9 +116,12 @@ def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, 
     with open(video, "ab") as file:
         file.write(b"2")
     others.append(folder())
+    with open(video, "wb") as file:
+        file.write(b"21")  # as many bytes as before
+    others.append(folder())
     monkeypatch.setattr("training.bank.FEATURES_VERSION", -1)
     others.append(folder())
-    assert len({base, *others}) == 8
+    assert len({base, *others}) == 9
 
 
 def test_bank_computes_once_and_reads_what_it_wrote(tmp_path, network, video):
@@ -156,6 +159,11 @@ def test_a_damaged_view_is_named_and_computed_anew(tmp_path, network, video, cap
 def test_a_full_disk_is_an_error_without_traceback(server, frozen_toy, tmp_path):
     command = ["-m", "training.views", *frozen_toy[0], "--views", 1, "--cache-dir", tmp_path]
     code, output = server.run(*command, limit=2000)
+    assert code == 1 and "Traceback" not in output, output
+    assert "make room, then give the same command again" in output
+    command = ["save_logits.py", *frozen_toy[0], "--method", "team_net", "--per-segment"]
+    places = ["--views", 0, "--cache-dir", tmp_path / "logits", "--checkpoint_dir", tmp_path]
+    code, output = server.run(*command, *places, "--pretrained", frozen_toy[1], limit=2000)
     assert code == 1 and "Traceback" not in output, output
     assert "make room, then give the same command again" in output
 
@@ -366,5 +374,7 @@ def test_prune_leaves_what_it_cannot_judge_or_did_not_make(frozen_toy, tmp_path,
     assert "cannot read" in capsys.readouterr().out and (folder / "view_0000.pt").is_file()
     backbone.unlink()
     (folder / "notes.txt").write_text("mine")
+    (folder / "about.json").write_text("{")
     prune(*where)
+    assert "its about.json is damaged" in capsys.readouterr().out
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
