@@ -203,12 +203,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             pool.submit(reencode, path, output, *options): path for output, path in todo.items()
         }
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
+            path = str(jobs.pop(job))  # a job holds its video, or the error with what it had of it
             try:
                 note = job.result().note
                 if note:
-                    notes[str(jobs[job])] = note
+                    notes[path] = note
             except (ValueError, OSError) as error:
-                path = str(jobs[job])
                 report["failed"][path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

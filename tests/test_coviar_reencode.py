@@ -7,12 +7,14 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 
 import av
 import numpy as np
 import pytest
 
 import coviar
+import coviar.reencode
 from coviar.reencode import get_args_parser, main, reencode_in_memory
 from tests.conftest import REPO
 from tests.coviar_videos import SIZE, pictures, write_video
@@ -272,3 +274,30 @@ def test_a_tall_video_is_noted_and_counted(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "tall.avi: pictures of 0.50:1 are stretched" in printed.err
     assert json.loads(printed.out.split("result: ")[1])["skipped"] == 1
+
+
+def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, monkeypatch):
+    """Neither of those that become streams nor of those that fail."""
+    count = 40
+    for number in range(count):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.avi").touch()
+    alive, most = weakref.WeakSet(), []
+
+    class Content:
+        note = None
+
+    def fake(path, *rest):
+        content = Content()
+        alive.add(content)
+        time.sleep(0.01)  # as an encoder, slower than what takes the results
+        most.append(len(alive))
+        if int(path.stem) % 2:
+            raise ValueError(f"{path}: is broken")
+        return content
+
+    monkeypatch.setattr(coviar.reencode, "reencode", fake)
+    assert run(tmp_path / "in", tmp_path / "out", "--workers", 1) == 1
+    report = json.loads((tmp_path / "out" / "reencode.json").read_text())
+    assert len(most) == count and len(report["failed"]) == count // 2
+    assert max(most) < count / 2
