@@ -135,6 +135,7 @@ class _Recent:
         self.count = 0  # pictures converted so far
         self.gops: dict = {}  # converted pictures, or the VideoIndex of their stream
         self.problems: list = []  # (seconds, words)
+        self.start = 0.0  # of the next window
         self.finished = False
 
     @property
@@ -148,6 +149,7 @@ class _Recent:
         if frame is not None:
             self.times.append(seconds)
             self._keep(converter(frame))
+            self.forget(self.start)  # there may be no window for a long time
 
     def finish(self, converter: Converter) -> None:
         self._keep(converter.finish())
@@ -188,7 +190,8 @@ class _Recent:
         return load_clip(self.source, position, encode=True, crop=self.crop, index=self.gops[gop])
 
     def forget(self, start: float) -> None:
-        """Let go of what lies before `start`."""
+        """Let go of what lies before `start`, where the next window begins."""
+        self.start = start
         gone = bisect_left(self.times, start)
         gone = min(gone, len(self.times) - 1)  # the last one says when the source ends
         self.first += gone
