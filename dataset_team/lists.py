@@ -25,6 +25,7 @@ from coviar.files import whole_file
 from dataset_team import folders, official_lists
 from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
+from dataset_team.groups import RECORDINGS_NAME, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
@@ -180,6 +181,9 @@ def _make_pools(args: argparse.Namespace) -> dict:
         path = args.out / f"{args.list.stem}_pool{number}.txt"
         write_list(path, map(_as_entry, pool))
         result[str(path)] = len(pool)
+    recordings = {_as_entry(r).name: r.recording for r in records if r.recording is not None}
+    if recordings:
+        write_recordings(args.out, recordings)
     return result
 
 
@@ -205,6 +209,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
     parts = folders.make_splits(clips, groups, args.test_share, args.folds, args.seed)
     for part, entries in parts.items():
         write_list(args.out / f"{part}.txt", entries)
+    write_recordings(args.out, groups)
     if equal:
         shown = "\n".join("  " + " = ".join(names) for names in equal[:MAX_PROBLEMS_SHOWN])
         print(f"equal files, kept on one side:\n{shown}")
@@ -214,6 +219,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
     return {
         "lists": [str(args.out / f"{part}.txt") for part in parts],
         "clips": {part: len(entries) for part, entries in parts.items()},
+        "recordings": str(args.out / RECORDINGS_NAME),
         "groups": len(set(groups.values())),
         "left_out": len(left_out),
     }

@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 from dataset_team import folders
+from dataset_team.groups import read_recordings, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
-from dataset_team.lists import get_args_parser, main
+from dataset_team.lists import get_args_parser, main, write_list
 from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
@@ -253,13 +254,67 @@ def test_recordings_of_a_file_that_contradict(tmp_path, rows, message):
     (tmp_path / "g.csv").write_text("video,recording\nA/x.mp4,d\n,\nA/y.mp4,e\nA/x,d\n")
     assert folders.groups_by_csv(clips, tmp_path / "g.csv") == {"A/x.mp4": "d", "A/y.mp4": "e"}
 
+    (tmp_path / "g.csv").write_text('A/x.mp4,d\n"A/y.mp4,e\n')
+    with pytest.raises(ListError, match="g.csv: row 2 is no row of a CSV file"):
+        folders.groups_by_csv(clips, tmp_path / "g.csv")
+
+
+@pytest.mark.parametrize("regex", ["(day.)", "(.*day.)", "(day.)_jump|(.*day.)"])
+def test_recordings_are_kept_beside_lists_and_held_out_whole(tmp_path, capsys, regex):
+    """Of one class, with days that several classes share, and with both."""
+    for n, name in enumerate(
+        f"{c}_day{d}_{k}" for c in ("jump", "run") for d in range(6) for k in range(4)
+    ):
+        path = tmp_path / "clips" / name.split("_")[0] / f"{name}, no. {n}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % n)
+    clips = [
+        folders.ClassVideo(p.relative_to(tmp_path / "clips").as_posix(), str(p), p.parent.name, 1.0)
+        for p in sorted(tmp_path.glob("clips/*/*"))
+    ]
+    groups = folders.groups_by_regex(clips, regex)
+    for part, entries in folders.make_splits(clips, groups, 0.25, None, 0).items():
+        write_list(tmp_path / f"{part}.txt", entries)
+    write_recordings(tmp_path, groups)
+    records = read_list(tmp_path / "split1_train.txt", tmp_path / "clips")
+    assert {r.recording for r in records} == {r.group for r in records}
+    for seed in range(4):
+        train, heldout = split_heldout(records, 0.2, seed)
+        sides = [{groups[f"{r.name}.avi"] for r in side} for side in (train, heldout)]
+        assert not sides[0] & sides[1]
+        assert all({r.class_name for r in side} == {"jump", "run"} for side in (train, heldout))
+    (tmp_path / "recordings.csv").write_text("jump/x.avi\n")
+    with pytest.raises(ListError, match="recordings.csv: row 1 lacks a column"):
+        read_list(tmp_path / "split1_train.txt", tmp_path / "clips")
+
+
+def test_recordings_of_another_folder_stay_in_the_file(tmp_path):
+    write_recordings(tmp_path, {"A/x.mp4": "1", "A/a,b.mp4": "2"})
+    write_recordings(tmp_path, {"A/x.avi": "3", "B/y.mp4": "4"})
+    found = read_recordings(tmp_path / "recordings.csv")
+    assert found == {"path": "recording", "A/x": "3", "A/a,b": "2", "B/y": "4"}
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 1), (9, 1, 1, 1), (1, 1, 1), (3, 3, 1), (4, 4)])
+def test_training_keeps_two_recordings_of_a_class_if_it_has_three(sizes):
+    names = [(f"A/{g}_{n}", str(g)) for g, size in enumerate(sizes) for n in range(size)]
+    names += [(f"B/{n}", f"B{n}") for n in range(4)]
+    clips = [folders.ClassVideo(name, "", name[0], 1.0) for name, _ in names]
+    groups = dict(names)
+    for seed in range(5):
+        lists = folders.make_splits(clips, groups, 0.25, None, seed)
+        found = {part: {groups[e.name] for e in own if e[1] == "A"} for part, own in lists.items()}
+        assert len(found["split1_train"]) >= min(2, len(sizes) - 1) and found["split1_test"]
+        lines = "\n".join(folders.class_table(clips, groups, lists))
+        assert ("A has 1 group(s) in split1_train, which needs 2" in lines) == (len(sizes) == 2)
+
 
 def test_small_classes_are_warned_of():
     clips = [folders.ClassVideo(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
     clips.append(folders.ClassVideo("B/0.mp4", "", "B", 60.0))
     groups = {clip.name: clip.name for clip in clips}
     lines = folders.class_table(clips, groups, folders.make_splits(clips, groups, 0.3, None, 0))
-    assert any("B has no clip in split1_test" in line for line in lines)
+    assert any("B has no group(s) in split1_test" in line for line in lines)
     assert any("A has 3 test clip(s)" in line for line in lines)
 
 
