@@ -21,6 +21,7 @@ import numpy as np
 from coviar.clip import Clip, load_clip
 from coviar.container import open_video
 from coviar.convert import Converter
+from coviar.source import Beginning
 from coviar.windows import encode_gop
 
 STDIN = "-"
@@ -203,7 +204,7 @@ class _Recent:
 
 def _pictures(container, stream) -> Iterator[tuple]:
     """(seconds since the first picture, picture or None, what is wrong or None)"""
-    clock = _Clock(stream)
+    clock, begin = _Clock(stream), Beginning(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -217,9 +218,9 @@ def _pictures(container, stream) -> Iterator[tuple]:
             problem = "a picture cannot be decoded" if is_begun or packet.is_keyframe else None
         if problem:
             yield clock.seconds or 0.0, None, problem
-        for frame in frames:
+        for frame in begin(frames):
             yield clock.tell(frame), frame, "a picture is damaged" if frame.is_corrupt else None
-    for frame in stream.decode(None):
+    for frame in begin(stream.decode(None)):
         yield clock.tell(frame), frame, None
 
 

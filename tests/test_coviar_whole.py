@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import coviar
+import coviar.live
 from coviar import check, mpeg4
 from coviar.complete import find_cut
 from coviar.reencode import reencode_in_memory
+from coviar.source import decode_source
+from coviar.source_index import read_source_index
 from tests.coviar_videos import SIZE, ffmpeg, pictures, write_video
 
 COUNT = 9
@@ -106,6 +109,40 @@ def test_a_wrong_count_in_a_header_plays_no_part(tmp_path, name, stated):
         struct.pack_into("<I", content, place, stated)
     path.write_bytes(content)
     passes(path, "ok" if name == "mpeg4.avi" else "convert", COUNT)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "h263p", "flv"])
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_pictures_without_what_they_refer_to_are_left_out(tmp_path, codec, bf):
+    """In a file, in a stream and by `check`: a capture that begins between two I-pictures."""
+    if bf != "0" and codec != "mpeg4":
+        pytest.skip("has no B-pictures")
+    path = write_video(tmp_path / "whole.mkv", pictures(20), codec, "matroska", gop=8, bf=bf)
+    with av.open(str(path)) as container, av.open(str(tmp_path / "cut.mkv"), "w") as output:
+        given = container.streams.video[0]
+        stream = output.add_stream_from_template(given)
+        for packet in [p for p in container.demux(given) if p.size][3:]:
+            packet.stream = stream
+            output.mux(packet)
+    with av.open(str(path)) as container:
+        first = [n for n, f in enumerate(container.decode(video=0)) if int(f.pict_type) == 1][1]
+    count = 20 - first
+    shown = [f.to_ndarray(format="rgb24") for f in decode_source(tmp_path / "cut.mkv")]
+    whole = [f.to_ndarray(format="rgb24") for f in decode_source(path)]
+    assert np.array_equal(shown, whole[first:])
+    with coviar.live._open(str(tmp_path / "cut.mkv")) as opened:
+        assert sum(frame is not None for _, frame, _ in coviar.live._pictures(*opened)) == count
+    found = check.check(tmp_path / "cut.mkv")
+    assert (found.state, found.frames) == ("convert", count)
+    assert read_source_index(tmp_path / "cut.mkv").num_frames == count
+
+
+def test_check_counts_the_pictures_that_reencode_writes(tmp_path):
+    path = write_video(tmp_path / "raw.mp4", pictures(20), gop=8)
+    index = coviar.read_index(path)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(index.header + path.read_bytes()[int(index.offsets[3]) :])
+    assert check.check(cut).frames == reencode_in_memory(cut, SIZE).count == 12
 
 
 def pack_b_frames(packets):
