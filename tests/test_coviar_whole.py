@@ -215,3 +215,46 @@ def test_black_raw_pictures_are_no_missing_ones(tmp_path):
         for frame in black:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
     passes(tmp_path / "v.avi", "convert", 3)
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0" * 9])
+@pytest.mark.parametrize("name", [*CONTAINERS, "mpeg2.ts", "vp8.ivf", "v.gif"])
+def test_blanks_after_the_end_are_no_cut(tmp_path, name, tail):
+    other = {
+        "mpeg2.ts": {"codec": "mpeg2video", "container": "mpegts"},
+        "vp8.ivf": {"codec": "libvpx", "container": "ivf"},
+    }
+    if name == "v.gif":
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=5:d=2", tmp_path / name)
+    else:
+        write_video(tmp_path / name, pictures(COUNT), **{**CONTAINERS, **other}[name])
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / f"tail_{name}").write_bytes(content + tail)
+    assert find_cut(tmp_path / f"tail_{name}") is None
+    (tmp_path / f"cut_{name}").write_bytes(content[: -len(content) // 3] + tail)
+    assert find_cut(tmp_path / f"cut_{name}") or name in ("mpeg2.ts", "vp8.ogv")
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "wmv2.wmv"])
+def test_a_tag_after_the_end_is_no_cut(tmp_path, name):
+    path = write_video(tmp_path / name, pictures(COUNT), **CONTAINERS[name])
+    path.write_bytes(path.read_bytes() + b"ID3 the words of a program that sorts music, and more.")
+    assert find_cut(path) is None
+
+
+@pytest.mark.parametrize("packet_bytes", [3200, 32000])
+def test_a_broadcast_of_unknown_length_is_no_cut(tmp_path, packet_bytes):
+    ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc2=s=64x48:r=5:d=2", "-c:v", "wmv2", "-f", "asf"),
+        *("-packet_size", packet_bytes, "pipe:1"),
+        output=tmp_path / "piped.wmv",
+    )
+    assert find_cut(tmp_path / "piped.wmv") is None
+
+
+def test_a_black_last_picture_is_no_missing_one(tmp_path):
+    picture = b"FRAME\n" + b"\0" * (96 * 64)
+    header = b"YUV4MPEG2 W96 H64 F5:1 Ip A1:1 Cmono\n"
+    (tmp_path / "black.y4m").write_bytes(header + 3 * picture)
+    assert find_cut(tmp_path / "black.y4m") is None
+    assert sum(1 for _ in decode_source(tmp_path / "black.y4m")) == 3
