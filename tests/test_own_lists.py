@@ -12,15 +12,18 @@ from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
 from dataset_team.lists import get_args_parser, main, write_list
+from dataset_team.official_lists import Entry
 from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
+
+NESTED = ("7/mon/m.mp4", "A/7/k.mp4")
 
 
 @pytest.fixture
 def root(tmp_path):
     """Class folders with files that no test opens."""
-    names = ("A/x.mp4", "A/#y 1.avi", "B b/my clip.mov", "B b/z,1.mp4", "7/n.mp4")
+    names = ("A/x.mp4", "A/#y 1.avi", "B b/my clip.mov", "B b/z,1.mp4", "7/n.mp4", *NESTED)
     for number, name in enumerate(names):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(b"%d" % number)
@@ -53,6 +56,8 @@ def test_what_programs_make_of_a_list(root, separator, end, encoding):
         ("A/x,4", "A/x", "A", 4),
         ("B b/my clip.mov 2", "B b/my clip", "B b", 2),
         ("7/n.mp4 7 3", "7/n", "7", 3),  # a class whose name is a number
+        ("7/mon/m.mp4 7 3", "7/mon/m", "7", 3),
+        ("A/7/k.mp4 120 3", "A/7/k", "7", 3),
         (".//A\\x.mp4 A 0", "A/x", "A", 0),
         ("B b/../A/x.mp4 A 0", "A/x", "A", 0),
         ('"B b/z,1.mp4",B b,1', "B b/z,1", "B b", 1),
@@ -342,6 +347,34 @@ def test_convert_names_lines_of_the_list(root, tmp_path, capsys, text, message):
     with pytest.raises(SystemExit) as stop:
         run(capsys, "convert", write(tmp_path, text), out, "--data-root", root)
     assert stop.value.code == 2 and message in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    "row, other",
+    [
+        ("7/z,1.mp4 7 1", "7"),  # by folder and by column
+        ("7/z,1.mp4 1", "7"),
+        ("/home/me/A/z,1.mp4 120 1", "A"),
+        ("/home/me/Gone/z,1.mp4\tGone\t1", "Gone"),  # a class without a folder
+        ("/home/me/z,1.mp4\tGone\t1", "Gone"),
+    ],
+)
+def test_convert_takes_no_video_of_another_class(root, tmp_path, capsys, row, other):
+    with pytest.raises(SystemExit):
+        args = ("convert", write(tmp_path, f"A/#y 1.avi 0\n{row}\n"), tmp_path / "new.txt")
+        run(capsys, *args, "--data-root", root)
+    error = capsys.readouterr().err
+    assert f"list.txt:2: {row.split('.mp4')[0]}.mp4: no video of this name in {other}" in error
+
+
+def test_lists_of_classes_that_are_numbers_are_read_again(tmp_path):
+    names = [f"{c}/{day}/x{c}{day}.mp4" for c in (1, 2) for day in ("mon", "tue", "3")]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    write_list(tmp_path / "l.txt", [Entry(name, name[0], int(name[0]) - 1) for name in names])
+    found = [(r.class_name, r.label) for r in read_list(tmp_path / "l.txt", tmp_path)]
+    assert found == [("1", 0)] * 3 + [("2", 1)] * 3
 
 
 def test_convert_leaves_comments_out(root, tmp_path, capsys):
