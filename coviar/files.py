@@ -81,6 +81,12 @@ def _umask() -> int:
     return mask
 
 
+def check_suffix(path: str | os.PathLike | None, suffix: str) -> None:
+    """ValueError for an output of another suffix, which may be the name of a video."""
+    if path is not None and Path(path).suffix.lower() != suffix:
+        raise ValueError(f"{path} does not end in {suffix}")
+
+
 def write_json(path: str | os.PathLike, content: dict) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -98,10 +98,12 @@ def test_visualize_writes_a_picture(server, videos, tmp_path):
 def test_visualize_says_what_cannot_be_written(videos, tmp_path):
     (tmp_path / "file").write_text("")
     parser = visualize.get_args_parser()
-    words = [str(videos / "Class/good.mp4"), "--out", str(tmp_path / "file/x.png")]
-    with pytest.raises(SystemExit) as stop:
-        visualize.main(parser.parse_args(words), parser)
-    assert stop.value.code == 2
+    for out in ("file/x.png", "x.mp4", "file", "x.PNG.avi"):
+        words = [str(videos / "Class/good.mp4"), "--out", str(tmp_path / out)]
+        with pytest.raises(SystemExit) as stop:
+            visualize.main(parser.parse_args(words), parser)
+        assert stop.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_names_that_are_no_text_are_printed(videos, tmp_path):
