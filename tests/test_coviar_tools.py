@@ -13,7 +13,7 @@ import pytest
 from conftest import REPO
 
 import coviar
-from coviar import check, visualize
+from coviar import check, index_cache, visualize
 from coviar.index_cache import read_indexes
 from dataset_team.records import read_paths
 from tests.coviar_videos import pictures, write_video
@@ -207,3 +207,29 @@ def test_index_cache_moves_with_its_data(paths, tmp_path, monkeypatch):
 def test_index_cache_errors_name_the_file(paths, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_indexes([*paths, tmp_path / "nowhere.mp4"], tmp_path / "index.npz")
+
+
+def test_index_cache_is_kept_after_an_error_and_without_bad_videos(paths, tmp_path, monkeypatch):
+    paths[2].write_bytes(b"no video")
+    read, calls = index_cache.read_index, []
+    monkeypatch.setattr(index_cache, "read_index", lambda p: (calls.append(p), read(p))[1])
+    with pytest.raises(ValueError, match="v2.mp4"):
+        read_indexes(paths, tmp_path / "c.npz")
+    for _ in range(2):  # the good ones of it are there, only the bad one is read again
+        bad = {}
+        indexes = read_indexes(paths, tmp_path / "c.npz", bad)
+        assert [index is None for index in indexes] == [False, False, True, False]
+        assert list(bad) == [str(paths[2])] and "v2.mp4" in str(bad[str(paths[2])])
+    names = [os.path.basename(path) for path in calls]
+    assert names == ["v0.mp4", "v1.mp4", "v2.mp4", "v2.mp4", "v3.mp4", "v2.mp4"]
+
+
+def test_index_cache_of_which_a_byte_is_wrong_is_rebuilt(paths, tmp_path):
+    cache = tmp_path / "c.npz"
+    expected = read_indexes(paths, cache)
+    content = cache.read_bytes()
+    header, directory = content.index(b"PK\x03\x04"), content.index(b"PK\x01\x02")
+    for place in (*range(header, header + 60), *range(directory, directory + 46), len(content) - 8):
+        cache.write_bytes(content[:place] + b"\x63" + content[place + 1 :])
+        assert_same(read_indexes(paths, cache), paths)
+    assert len(expected) == len(paths)
