@@ -31,7 +31,7 @@ def decode_source(
     keyframe is decoded once more after the last picture.
     """
     path = os.fspath(path)
-    count, shown, problem, has_begun = 0, 0, None, False
+    count, first, shown, problem, has_begun = 0, None, 0, None, False
     cut = None
     with open_video(path) as (container, stream):
         cut = find_cut(path)
@@ -58,7 +58,8 @@ def decode_source(
                     if problem and not keep_damaged and not cut:
                         break
                     if frame.pts is not None:
-                        shown = frame.pts
+                        first = frame.pts if first is None else first
+                        shown = frame.pts - first
                     count += 1
                     if keep_damaged or not (cut or problem):
                         yield frame

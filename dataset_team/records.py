@@ -105,7 +105,11 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
             problems.append(str(row))
             continue
         listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
-        found = _find_listed(finder, row.name) or listed
+        try:
+            found = _find_listed(finder, row.name) or listed
+        except ListError as error:
+            problems.append(f"{list_path}:{row.line}: {error}")
+            continue
         if not row.mark or os.path.exists(found):
             paths.append(Path(found))
     if problems:

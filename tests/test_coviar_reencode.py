@@ -1,5 +1,6 @@
 """Re-encoding: every input becomes a stream the loader reads; a broken one stops nothing else."""
 
+import errno
 import json
 import shutil
 import signal
@@ -301,3 +302,32 @@ def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "out" / "reencode.json").read_text())
     assert len(most) == count and len(report["failed"]) == count // 2
     assert max(most) < count / 2
+
+
+def test_a_disk_that_is_full_at_the_end_hides_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.avi").touch()
+    calls = []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(coviar.reencode, "write_report", full)
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "failed: " in printed.err and "No space left on device" in printed.err
+    assert json.loads(printed.out.split("result: ")[1])["failed"] == 1
+
+
+def test_another_choice_of_suffix_does_not_keep_the_old_stream(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("v.avi", "v.mkv")):
+        container = {".avi": "avi", ".mkv": "matroska"}[name[1:]]
+        write_video(tmp_path / "in" / name, pictures(3 + number), container=container)
+    for arguments, code in (((), 1), (("--prefer", "avi"), 0), ((), 1), (("--prefer", "avi"), 0)):
+        assert run(tmp_path / "in", tmp_path / "out", *arguments) == code
+    with pytest.raises(SystemExit):
+        run(tmp_path / "in", tmp_path / "out", "--prefer", "mkv")
+    assert "use the same settings or another OUT" in capsys.readouterr().err

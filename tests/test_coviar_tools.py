@@ -1,10 +1,12 @@
 """coviar.check and coviar.visualize, and the index cache."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
@@ -13,7 +15,7 @@ import pytest
 from conftest import REPO
 
 import coviar
-from coviar import check, index_cache, visualize
+from coviar import check, command, files, index_cache, visualize
 from coviar.index_cache import read_indexes
 from dataset_team.records import read_paths
 from tests.coviar_videos import pictures, write_video
@@ -233,3 +235,34 @@ def test_index_cache_of_which_a_byte_is_wrong_is_rebuilt(paths, tmp_path):
         cache.write_bytes(content[:place] + b"\x63" + content[place + 1 :])
         assert_same(read_indexes(paths, cache), paths)
     assert len(expected) == len(paths)
+
+
+def test_ctrl_c_ends_with_a_line_and_without_the_rest(tmp_path, monkeypatch, capsys):
+    for number in range(60):
+        (tmp_path / f"{number}.mp4").touch()
+    calls = []
+
+    def interrupted(path):
+        calls.append(path)
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupted)
+    monkeypatch.setattr(sys, "argv", ["check", str(tmp_path), "--workers", "1"])
+    with pytest.raises(SystemExit) as stop:
+        command.run(functools.partial(check.main, read_paths=None), check.get_args_parser())
+    assert stop.value.code == 130 and len(calls) < 30
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
+
+
+def test_a_new_file_has_the_rights_of_any_other(tmp_path, monkeypatch):
+    """The process's umask is shared by its threads: it is not set to be read."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        files.write_json(tmp_path / "x.json", {})
+        monkeypatch.undo()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -258,3 +258,10 @@ def test_a_black_last_picture_is_no_missing_one(tmp_path):
     (tmp_path / "black.y4m").write_bytes(header + 3 * picture)
     assert find_cut(tmp_path / "black.y4m") is None
     assert sum(1 for _ in decode_source(tmp_path / "black.y4m")) == 3
+
+
+def test_seconds_that_are_there_count_from_the_first_picture(tmp_path):
+    path = write_video(tmp_path / "v.ts", pictures(COUNT), "mpeg2video", "mpegts")
+    path.write_bytes(path.read_bytes()[:-100])  # its clock begins at 1.4 s
+    with pytest.raises(ValueError, match=r"pictures \(0\.[0-4] s\) are there"):
+        list(decode_source(path))

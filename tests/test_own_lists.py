@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
+import unicodedata
 
 import pytest
 
 from dataset_team import folders
+from dataset_team.finder import VideoFinder
 from dataset_team.groups import read_recordings, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
-from dataset_team.lists import get_args_parser, main, write_list
+from dataset_team.lists import get_args_parser, main, write_lists
 from dataset_team.official_lists import Entry
 from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
@@ -279,7 +281,7 @@ def test_recordings_are_kept_beside_lists_and_held_out_whole(tmp_path, capsys, r
     ]
     groups = folders.groups_by_regex(clips, regex)
     for part, entries in folders.make_splits(clips, groups, 0.25, None, 0).items():
-        write_list(tmp_path / f"{part}.txt", entries)
+        write_lists({tmp_path / f"{part}.txt": entries})
     write_recordings(tmp_path, groups)
     records = read_list(tmp_path / "split1_train.txt", tmp_path / "clips")
     assert {r.recording for r in records} == {r.group for r in records}
@@ -372,7 +374,8 @@ def test_lists_of_classes_that_are_numbers_are_read_again(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
-    write_list(tmp_path / "l.txt", [Entry(name, name[0], int(name[0]) - 1) for name in names])
+    entries = [Entry(name, name[0], int(name[0]) - 1) for name in names]
+    write_lists({tmp_path / "l.txt": entries})
     found = [(r.class_name, r.label) for r in read_list(tmp_path / "l.txt", tmp_path)]
     assert found == [("1", 0)] * 3 + [("2", 1)] * 3
 
@@ -391,3 +394,30 @@ def test_convert_leaves_comments_out(root, tmp_path, capsys):
 def test_every_row_has_its_line(root):
     rows = list(read_rows(write(root, "\r\n# no\nA/x.mp4 A 0\n\nA/x.mp4 A b c\n")))
     assert rows[0].line == 3 and ":5: expected" in str(rows[1])
+
+
+def test_lists_are_written_together_and_older_ones_are_named(own, tmp_path, capsys):
+    good, bad = Entry("A/x.mp4", "A", 0), Entry('A/"x".mp4', "A", 0)
+    with pytest.raises(ListError, match="a list cannot hold this name"):
+        write_lists({tmp_path / "1.txt": [good], tmp_path / "2.txt": [good, bad]})
+    assert not list(tmp_path.iterdir())
+    run(capsys, "folders", own, tmp_path, "--group-names", "--folds", 3)
+    _, out = run(capsys, "folders", own, tmp_path, "--group-names")
+    older = [f"split{k}_{part}.txt" for k in (2, 3) for part in ("test", "train")]
+    assert f"of other splits: {', '.join(older)}" in out
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_that_are_alike(tmp_path, form):
+    name = unicodedata.normalize(form, "Caf\u00e9 No 1")
+    for entry in (f"A/{name}.mp4", "A/a b.mp4", "A/a_b.mp4"):
+        (tmp_path / entry).parent.mkdir(exist_ok=True)
+        (tmp_path / entry).write_text(entry)
+    finder = VideoFinder(tmp_path)
+    for other in ("NFC", "NFD"):
+        wanted = unicodedata.normalize(other, "a/caf\u00e9_no_1")
+        assert finder.find(wanted) == str(tmp_path / "A" / f"{name}.mp4")
+    assert finder.find("A/a_b") == str(tmp_path / "A/a_b.mp4")
+    for read in (read_list, read_unlabelled, read_paths, list_digest):
+        with pytest.raises(ListError, match=":2: .*'a b.mp4' or 'a_b.mp4'"):
+            read(write(tmp_path, "A/a_b.mp4 A 0\nA/A_b.mp4 A 0\n"), tmp_path)
