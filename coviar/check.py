@@ -19,6 +19,7 @@ Exit code 1 if any video is not "ok".
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -128,7 +129,9 @@ def main(
         parser.error(f"{args.source} holds no video")
 
     states, frames = Counter(dict.fromkeys(STATES, 0)), 0
-    with warnings.catch_warnings(), ThreadPoolExecutor(args.workers) as pool:
+    with warnings.catch_warnings(), contextlib.ExitStack() as at_end:
+        pool = ThreadPoolExecutor(args.workers)
+        at_end.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the rest
         warnings.simplefilter("ignore", CorruptVideoWarning)  # it is in the findings
         findings = tqdm(pool.map(check, paths), total=len(paths), unit="video", disable=None)
         for path, found in zip(paths, findings):

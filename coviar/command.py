@@ -1,4 +1,4 @@
-"""Running a command line: a reader that closes the pipe (`| head`) ends it quietly."""
+"""Running a command line: a reader that closes the pipe (`| head`), or Ctrl-C, ends it quietly."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 
+INTERRUPTED = 130  # what the shell reports of a program that Ctrl-C ended
 CLOSED_PIPE = 141  # what the shell reports of a program that SIGPIPE ended
 _OUTPUTS = (1, 2)  # the descriptors of stdout and stderr
 
 
 def run(main: Callable, parser: argparse.ArgumentParser) -> None:
-    """Call main(arguments, parser) and exit with the code it returns."""
+    """Call main(arguments, parser) and exit with the code it returns, or that of Ctrl-C."""
     with quiet_pipe():
         if sys.stdout.errors == "strict":  # the name of a file need not be text
             sys.stdout.reconfigure(errors="backslashreplace")
-        sys.exit(main(parser.parse_args(), parser))
+        try:
+            code = main(parser.parse_args(), parser)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            code = INTERRUPTED
+        sys.exit(code)
 
 
 @contextlib.contextmanager

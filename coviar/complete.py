@@ -13,9 +13,15 @@ import struct
 SALVAGE = "to use what is there: python -m coviar.reencode --keep-damaged IN OUT"
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_EMPTY = 50  # bytes of a data object without data
+# How the names of what follows the header begin: the data and four kinds of indexes.
+_ASF_PARTS = {_ASF_DATA[:4], *map(bytes.fromhex, ("90080033", "d329e2d6", "f803b1fe", "d03fb73c"))}
 _HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 18
 _DISK_BLOCK = 4096
+_BLANK = b"\0\t\n\r "
+_LONGEST_BLANK = 16
 
 
 def read_head(path: str) -> bytes:
@@ -47,6 +53,11 @@ def _at(file, offset: int, count: int) -> bytes:
     return file.read(count)
 
 
+def _is_blank(file, place: int, size: int) -> bool:
+    """Whether only a few blanks follow, such as the line end that an editor or a script adds."""
+    return size - place <= _LONGEST_BLANK and not _at(file, place, size - place).strip(_BLANK)
+
+
 def _short(name: str, end: int, size: int) -> str:
     return f"its {name} ends at byte {end}, the file at {size}"
 
@@ -70,6 +81,8 @@ def _avi(file, size, head):
             place += 12
             continue
         if place + 8 + length > size:
+            if place >= end and not unknown:
+                break  # behind the last part, such as a tag
             return _short(f"part {name.decode('latin-1')!r}", place + 8 + length, size)
         place += 8 + length + length % 2
     if not unknown and end > size + 8:
@@ -81,11 +94,9 @@ def _avi(file, size, head):
 
 def _mp4(file, size, head):
     place, names, indexed_end = 0, set(), 0
-    while place < size:
+    while place < size and not _is_blank(file, place, size):
         if size - place < 8:
-            return (
-                None if not _at(file, place, 8).strip(b"\0") else "a box at its end is incomplete"
-            )
+            return "a box at its end is incomplete"
         length, name = struct.unpack(">I4s", _at(file, place, 8))
         if length == 1:
             length = struct.unpack(">Q", _at(file, place + 8, 8))[0]
@@ -133,7 +144,7 @@ def _element(file, place: int) -> tuple:
 
 def _matroska(file, size, head):
     place = 0
-    while place < size:
+    while place < size and not _is_blank(file, place, size):
         identifier, start, length = _element(file, place)
         if identifier == 0:
             return None
@@ -153,7 +164,7 @@ def _flv(file, size, head):
         if stated > size:
             return f"its header states {stated:.0f} bytes, the file has {size}"
     place = 9 + 4
-    while place < size:
+    while place < size and not _is_blank(file, place, size):
         tag = _at(file, place, 11)
         if len(tag) < 11:
             return "a tag at its end is incomplete"
@@ -168,8 +179,11 @@ def _asf(file, size, head):
     place = 0
     while place + 24 <= size:
         length = struct.unpack("<Q", _at(file, place + 16, 8))[0]
-        if length < 24:
-            return None  # unknown, as in a broadcast
+        name = _at(file, place, 16)
+        if length <= _ASF_EMPTY and name == _ASF_DATA:
+            return None  # to the end of the file, as in a broadcast
+        if length < 24 or (place and name[:4] not in _ASF_PARTS):
+            return None  # no object, such as a tag
         if place + length > size:
             return _short("last object", place + length, size)
         place += length
@@ -196,7 +210,9 @@ def _transport(file, size, head):
             head[i : i + 1] == b"G" for i in range(first, min(len(head), 5 * length), length)
         ):
             left = size % length
-            return f"its last packet has {left} of {length} bytes" if left else None
+            if left and not _is_blank(file, size - left, size):
+                return f"its last packet has {left} of {length} bytes"
+            return None
     return None
 
 
@@ -220,7 +236,7 @@ def _program(file, size, head):
 
 def _ivf(file, size, head):
     place = struct.unpack_from("<H", head, 6)[0]
-    while place < size:
+    while place < size and not _is_blank(file, place, size):
         end = place + 12 + struct.unpack("<I", _at(file, place, 4))[0]
         if end > size:
             return _short("last picture", end, size)
@@ -229,11 +245,15 @@ def _ivf(file, size, head):
 
 
 def _gif(file, size, head):
-    tail = _at(file, max(0, size - 4096), 4096).rstrip(b"\0")
+    tail = _at(file, max(0, size - 4096), 4096).rstrip(_BLANK)
     return None if tail.endswith(b";") else "its end mark is missing"
 
 
-_MAY_BE_PADDED = (_avi, _mp4, _matroska, _gif)
+def _raw_pictures(file, size, head):
+    return None  # a black one is zeros; without its header a picture cannot be decoded
+
+
+_MAY_BE_PADDED = (_avi, _mp4, _matroska, _gif, _raw_pictures)
 _FORMATS = (
     (lambda head: head[:4] == b"RIFF" and head[8:11] == b"AVI", _avi),
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), _mp4),
@@ -244,5 +264,6 @@ _FORMATS = (
     (lambda head: head[:4] == b"\0\0\1\xba", _program),
     (lambda head: head[:4] == b"DKIF", _ivf),
     (lambda head: head[:4] == b"GIF8", _gif),
+    (lambda head: head[:9] == b"YUV4MPEG2", _raw_pictures),
     (lambda head: head[:1] == b"G" or head[4:5] == b"G", _transport),
 )

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = (
 )
 
 _NAME_BYTES = 255  # of the longest name of a file
-_RANDOM_BYTES = 8  # of tempfile's names
+_RANDOM_BYTES = 8  # of temporary names
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk full, quota used up, file too large
 
@@ -43,7 +43,6 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -62,9 +61,11 @@ def half_written(path: Path) -> list[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    return Path(name)
+    """A new file, with the rights of any new file: tempfile's are for their owner alone."""
+    name = f"{_prefix(path)}{secrets.token_hex(_RANDOM_BYTES // 2)}{path.suffix}"
+    temporary = path.parent / name
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
 
 
 def _prefix(path: Path) -> str:
@@ -75,10 +76,10 @@ def _prefix(path: Path) -> str:
     return f".{stem}."
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def check_suffix(path: str | os.PathLike | None, suffix: str) -> None:
+    """ValueError for an output of another suffix, which may be the name of a video."""
+    if path is not None and Path(path).suffix.lower() != suffix:
+        raise ValueError(f"{path} does not end in {suffix}")
 
 
 def write_json(path: str | os.PathLike, content: dict) -> None:

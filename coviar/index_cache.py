@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,33 +16,48 @@ from coviar.index import VideoIndex, read_index
 _FORMAT = 3
 
 
-def read_indexes(paths: Sequence, cache_path: str | os.PathLike | None = None) -> list:
+def read_indexes(
+    paths: Sequence, cache_path: str | os.PathLike | None = None, bad: dict | None = None
+) -> list:
     """The VideoIndex of every path, in order.
 
     cache_path: a .npz file of indexes. What it holds for files of unchanged size and time is used,
-    the rest is read and added. It may be shared by processes and hosts writing at once: it is
-    always replaced whole, and the worst case is that an index is read again. A cache that cannot be
-    read is rebuilt; one that cannot be written is a warning. Errors as `read_index`.
+    the rest is read and added, also where an error ends it. It may be shared by processes and hosts
+    writing at once: it is always replaced whole, and the worst case is that an index is read again.
+    A cache that cannot be read is rebuilt; one that cannot be written is a warning. bad: takes
+    {path: error} of the videos that cannot be read, whose index is None. Without it errors as
+    `read_index`.
     """
     known = {} if cache_path is None else _load(cache_path)
     base = "" if cache_path is None else os.path.dirname(os.path.abspath(cache_path))
     indexes, fresh = [], {}
-    for path in tqdm(paths, desc="index", unit="video", disable=None, delay=2):
-        path = os.fspath(path)
-        if cache_path is None:
-            indexes.append(read_index(path))
-            continue
-        key = os.path.relpath(os.path.abspath(path), base)
-        status = os.stat(path)
-        stamp = (status.st_size, status.st_mtime_ns)
-        before, index = known.get(key, (None, None))
-        if before != stamp:
-            index = read_index(path)
-            fresh[key] = (stamp, index)
-        indexes.append(index._replace(path=path))
-    if fresh:
-        _store(cache_path, {**_load(cache_path), **fresh})
+    try:
+        for path in tqdm(paths, desc="index", unit="video", disable=None, delay=2):
+            path = os.fspath(path)
+            try:
+                indexes.append(_index_of(path, base, known, fresh))
+            except (OSError, ValueError) as error:
+                if bad is None:
+                    raise
+                bad[path] = error
+                indexes.append(None)
+    finally:
+        if fresh and cache_path is not None:
+            _store(cache_path, {**_load(cache_path), **fresh})
     return indexes
+
+
+def _index_of(path: str, base: str, known: dict, fresh: dict) -> VideoIndex:
+    """From what is known, if it is of the same file; else read, and added to `fresh`."""
+    key = os.path.relpath(os.path.abspath(path), base) if base else path
+    status = os.stat(path)
+    stamp = (status.st_size, status.st_mtime_ns)
+    before, index = known.get(key, (None, None))
+    if before != stamp:
+        index = read_index(path)
+        if base:
+            fresh[key] = (stamp, index)
+    return index._replace(path=path)
 
 
 def _load(cache_path: str | os.PathLike) -> dict:
@@ -71,7 +85,7 @@ def _load(cache_path: str | os.PathLike) -> dict:
             )
             first = last
         return known
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except Exception:  # NumPy and zipfile raise of many kinds where a file is damaged
         return {}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from coviar.clip import Clip, load_clip
 from coviar.container import open_video
 from coviar.convert import Converter
+from coviar.source import Beginning
 from coviar.windows import encode_gop
 
 STDIN = "-"
@@ -135,6 +136,7 @@ class _Recent:
         self.count = 0  # pictures converted so far
         self.gops: dict = {}  # converted pictures, or the VideoIndex of their stream
         self.problems: list = []  # (seconds, words)
+        self.start = 0.0  # of the next window
         self.finished = False
 
     @property
@@ -148,6 +150,7 @@ class _Recent:
         if frame is not None:
             self.times.append(seconds)
             self._keep(converter(frame))
+            self.forget(self.start)  # there may be no window for a long time
 
     def finish(self, converter: Converter) -> None:
         self._keep(converter.finish())
@@ -188,7 +191,8 @@ class _Recent:
         return load_clip(self.source, position, encode=True, crop=self.crop, index=self.gops[gop])
 
     def forget(self, start: float) -> None:
-        """Let go of what lies before `start`."""
+        """Let go of what lies before `start`, where the next window begins."""
+        self.start = start
         gone = bisect_left(self.times, start)
         gone = min(gone, len(self.times) - 1)  # the last one says when the source ends
         self.first += gone
@@ -200,7 +204,7 @@ class _Recent:
 
 def _pictures(container, stream) -> Iterator[tuple]:
     """(seconds since the first picture, picture or None, what is wrong or None)"""
-    clock = _Clock(stream)
+    clock, begin = _Clock(stream), Beginning(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -214,9 +218,9 @@ def _pictures(container, stream) -> Iterator[tuple]:
             problem = "a picture cannot be decoded" if is_begun or packet.is_keyframe else None
         if problem:
             yield clock.seconds or 0.0, None, problem
-        for frame in frames:
+        for frame in begin(frames):
             yield clock.tell(frame), frame, "a picture is damaged" if frame.is_corrupt else None
-    for frame in stream.decode(None):
+    for frame in begin(stream.decode(None)):
         yield clock.tell(frame), frame, None
 
 

@@ -65,14 +65,17 @@ def _real_file(path: Path) -> tuple | None:
 
 
 def check_settings(target: Path, settings: dict) -> None:
-    """ValueError if the folder holds what was made with other settings."""
+    """ValueError if the folder holds what was made with other settings. A choice by --prefer in an
+    earlier run stays in the settings; a later run may add it, not change it."""
     report = target / REPORT
     if not report.exists():
         return
     try:
-        before = {"fit": FITS[0], **json.loads(report.read_text())["settings"]}
+        before = {"fit": FITS[0], "prefer": None, **json.loads(report.read_text())["settings"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{report} is not as this script writes it: use another OUT") from error
+    if before["prefer"] is None or settings["prefer"] is None:
+        settings["prefer"] = before["prefer"] = before["prefer"] or settings["prefer"]
     if before != settings:
         raise ValueError(
             f"{report.parent} was made with {before}, not {settings}: use the same settings or "

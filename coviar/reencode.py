@@ -184,6 +184,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             "gop": args.gop,
             "q": args.q,
             "fit": args.fit,
+            "prefer": args.prefer,
         }
         check_settings(args.target, settings)
         todo = {output: path for output, path in outputs.items() if not output.exists()}
@@ -203,19 +204,18 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             pool.submit(reencode, path, output, *options): path for output, path in todo.items()
         }
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
+            path = str(jobs.pop(job))  # a job holds its video, or the error with what it had of it
             try:
                 note = job.result().note
                 if note:
-                    notes[str(jobs[job])] = note
+                    notes[path] = note
             except (ValueError, OSError) as error:
-                path = str(jobs[job])
                 report["failed"][path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     finally:
         pool.shutdown(cancel_futures=True)
-    write_report(args.target, report)
 
     if notes:
         path, note = min(notes.items())
@@ -225,6 +225,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         print(f"skipped: {describe(others)}", file=sys.stderr)
     for path, problem in sorted(report["failed"].items()):
         print(f"failed: {path}: {problem}", file=sys.stderr)
+    is_written = True
+    try:
+        write_report(args.target, report)
+    except OSError as error:
+        is_written = False
+        print(f"error: the list of these is not written: {error}", file=sys.stderr)
     result = {
         "videos": report["videos"],
         "encoded": len(todo) - len(report["failed"]) + len(clashes),
@@ -234,7 +240,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         **settings,
     }
     print("result:", json.dumps(result))
-    return 1 if report["failed"] else 0
+    return 1 if report["failed"] or not is_written else 0
 
 
 if __name__ == "__main__":

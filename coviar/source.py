@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import av
+from av.video.frame import PictureType
 
 from coviar.complete import SALVAGE, find_cut
 from coviar.container import open_video
+
+# Without an I-picture to begin with, their decoders make grey pictures and no error. Others wait
+# for one by themselves; H.264 may begin without.
+_MAKES_UP = {
+    *("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "h263", "h263i", "h263p"),
+    *("flv", "rv10", "rv20"),
+}
 
 
 def decode_source(
     path: str | os.PathLike, keep_damaged: bool = False, prepare: Callable | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Yield the decoded pictures of a file; those outside its edit list are left out.
+    """Yield the decoded pictures of a file, from the first that can be decoded; those outside its
+    edit list are left out.
 
     keep_damaged: yield what can be decoded of a cut-off or damaged file. Else raises ValueError for
     one; always for a file without any picture. Other errors as `open_video`.
@@ -22,12 +31,12 @@ def decode_source(
     keyframe is decoded once more after the last picture.
     """
     path = os.fspath(path)
-    count, shown, problem, has_begun = 0, 0, None, False
+    count, first, shown, problem, has_begun = 0, None, 0, None, False
     cut = None
     with open_video(path) as (container, stream):
         cut = find_cut(path)
         stream.thread_count = 1  # the callers keep all cores busy
-        time_base = stream.time_base
+        time_base, begin = stream.time_base, Beginning(stream)
         repeat_first = prepare is not None and prepare(stream)
         try:
             for packet in _packets(container, stream, repeat_first):
@@ -43,13 +52,14 @@ def decode_source(
                         continue  # a capture may begin between two I-frames
                     problem = problem or f"picture {count} cannot be decoded"
                     continue
-                for frame in frames:
+                for frame in begin(frames):
                     if frame.is_corrupt:
                         problem = problem or f"picture {count} is damaged"
                     if problem and not keep_damaged and not cut:
                         break
                     if frame.pts is not None:
-                        shown = frame.pts
+                        first = frame.pts if first is None else first
+                        shown = frame.pts - first
                     count += 1
                     if keep_damaged or not (cut or problem):
                         yield frame
@@ -69,6 +79,24 @@ def decode_source(
     if problem:
         problem += f"; {count} pictures ({seconds:.1f} s) are there"
         raise ValueError(f"{path}: the file is cut off or damaged: {problem}; {SALVAGE}")
+
+
+class Beginning:
+    """Leaves out the pictures before the first I-picture that a decoder makes up."""
+
+    def __init__(self, stream):
+        self._is_over = stream.codec_context.name not in _MAKES_UP
+
+    def __call__(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            self._is_over = self._is_over or is_intra(frame)
+            if self._is_over:
+                yield frame
+
+
+def is_intra(frame: av.VideoFrame) -> bool:
+    """Whether it is an I-picture, whatever the container says of its packet."""
+    return int(frame.pict_type) == PictureType.I
 
 
 def _packets(container, stream, repeat_first):

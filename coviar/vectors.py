@@ -28,7 +28,7 @@ from numpy.lib.recfunctions import repack_fields
 
 from coviar.command import run
 from coviar.exported import VECTOR, PictureVectors, dense_field, read_vectors
-from coviar.files import whole_file
+from coviar.files import check_suffix, whole_file
 from coviar.source import decode_source
 
 _PACKED = repack_fields(VECTOR)  # without the bytes between FFmpeg's fields
@@ -124,13 +124,12 @@ def draw_vectors(path: str | os.PathLike, picture: PictureVectors):
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    for path, suffix in ((args.out, ".npz"), (args.picture, ".png")):
-        if path is not None and path.suffix.lower() != suffix:
-            parser.error(f"{path} does not end in {suffix}")
     for option, number in (("--start", args.start), ("--stop", args.stop or 0)):
         if number < 0:
             parser.error(f"{option} {number} is below 0; pictures are counted from 0")
     try:
+        check_suffix(args.out, ".npz")
+        check_suffix(args.picture, ".png")
         pictures, vectors, most = write_vectors(args.video, args.out, args.start, args.stop)
         if args.picture:
             figure = draw_vectors(args.video, most)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from coviar.clip import FRAME, load, load_clip
 from coviar.command import run
-from coviar.files import whole_file
+from coviar.files import check_suffix, whole_file
 from coviar.index import read_index
 
 _COLUMNS = 4
@@ -95,6 +95,7 @@ def default_positions(length: int) -> list:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
+        check_suffix(args.out, ".png")
         index = read_index(args.video)
         gop = index.num_gops // 2 if args.gop is None else args.gop
         if not 0 <= gop < index.num_gops:

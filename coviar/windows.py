@@ -21,7 +21,7 @@ from coviar.container import open_video
 from coviar.convert import Converter
 from coviar.encoder import QUANTISER, make_encoder, naming
 from coviar.index import VideoIndex, read_index
-from coviar.source import decode_source
+from coviar.source import decode_source, is_intra
 from coviar.source_index import CannotSeek, SourceIndex
 from coviar.threads import num_threads
 
@@ -148,16 +148,21 @@ class _Reader:
     def _decode(self, key: int, wanted: list, skip: bool) -> Iterator[av.VideoFrame]:
         """skip: leave out pictures before the wanted ones that no other refers to."""
         index, context = self.index, self.stream.codec_context
-        first = index.first_of[key] if key >= 0 else 0
+        first, start = index.first_of[key] if key >= 0 else 0, None
+        can_begin = key < 0 or context.codec.intra_only
         left = iter(wanted)
         expected = next(left)
         for number, packet in self._packets(key):
+            start = number if start is None else start
             picture = -1 if packet is None else int(index.pictures[number])
             context.skip_frame = "NONREF" if skip and 0 <= picture < expected else "DEFAULT"
             for frame in self._decode_packet(packet, number, picture >= first):
                 shown = int(index.pictures[frame.pts]) if frame.pts is not None else -1
                 if shown >= first and frame.is_corrupt:
                     raise _Lost(True)
+                can_begin = can_begin or (frame.pts == start and is_intra(frame))
+                if shown >= first and not can_begin:  # the container took it for a key
+                    raise _Lost(False)
                 if shown < expected:
                     continue
                 if shown > expected:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from coviar.folder import list_folder
-from dataset_team.list_file import ListError, read_rows, without_extension
+from dataset_team.finder import alike
+from dataset_team.list_file import ListError, Row, read_rows, without_extension
 from dataset_team.official_lists import Entry
 from dataset_team.records import Seen, shorten
 
@@ -17,7 +18,8 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
     A row that begins with # is a comment, unless the path of a video begins so. The class is the
     video's folder. Labels are the list's. With `renumber` they number the class
     folders in name order, so they are the same for every list. Raises ListError, naming the rows
-    whose video is found never or several times, or which contradict earlier ones.
+    whose video is found never, several times or in another class only, or which contradict earlier
+    ones.
     """
     by_stem = defaultdict(list)
     for path in list_folder(data_root).videos:
@@ -42,6 +44,12 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
             found = {n: path for n, path in found.items() if f"/{n}".casefold().endswith(whole)}
             if not found:
                 continue
+        if len(found) == 1 and (other := _other_class(row, next(iter(found.values())), folders)):
+            problems.append(
+                f"{list_path}:{row.line}: {row.path}: no video of this name in {other}, only"
+                f" {next(iter(found))}"
+            )
+            continue
         if len(found) != 1 or not (path := next(iter(found.values()))).parent.name:
             reason = f"{len(found)} videos of this name" if found else "no video of this name"
             problems.append(f"{list_path}:{row.line}: {row.path}: {reason} in a class folder")
@@ -62,3 +70,14 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
     if not entries:
         raise ListError(f"{list_path}: no videos in this list")
     return entries
+
+
+def _other_class(row: Row, path: Path, folders: list[str]) -> str | None:
+    """The class that a row names by its folder or a column, if `path` is a video of another."""
+    *_, folder = ["", *row.name.split("/")[:-1]]
+    own = alike(path.parent.name)
+    if alike(folder) == own:
+        return None
+    if alike(folder) in map(alike, folders):
+        return folder
+    return row.class_name if row.has_class and alike(row.class_name) != own else None

@@ -7,13 +7,13 @@ import os
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Union
 
 import numpy as np
 import torch
 
-from coviar import VideoIndex, load_clip, read_index, read_indexes
+from coviar import VideoIndex, load_clip, read_indexes
 from coviar.source_index import CannotSeek, SourceIndex, read_source_index
 from dataset_team.photometric import change_light
 from dataset_team.records import Record, shorten
@@ -96,22 +96,30 @@ class VideoDataset(torch.utils.data.Dataset):
         self.photometric = photometric
         self.on_the_fly = on_the_fly
         self.records, self.skipped, self._streamed = list(records), {}, {}
-        try:
-            self.indexes = self._read_indexes(index_cache)
-        except (OSError, ValueError):  # it names the first bad video: find the others too
-            self._leave_out_bad_videos(on_bad_video)
-            self.indexes = self._read_indexes(index_cache)
+        bad: dict[str, Exception] = {}
+        self.indexes = self._read_indexes(index_cache, bad)
+        if bad:
+            self._leave_out(bad, on_bad_video)
 
-    def _read_indexes(self, index_cache: str | os.PathLike | None) -> list[Index]:
-        if self.on_the_fly:
-            return [read_source_index(record.path) for record in self.records]
-        return read_indexes([record.path for record in self.records], index_cache)
+    def _read_indexes(self, index_cache: str | os.PathLike | None, bad: dict) -> list[Index | None]:
+        """bad: takes {path: error} of the videos without an index."""
+        paths = [record.path for record in self.records]
+        if not self.on_the_fly:
+            return read_indexes(paths, index_cache, bad)
+        indexes = []
+        for path in paths:
+            try:
+                indexes.append(read_source_index(path))
+            except (OSError, ValueError) as error:
+                bad[path] = error
+                indexes.append(None)
+        return indexes
 
-    def _leave_out_bad_videos(self, on_bad_video: str) -> None:
-        read = read_source_index if self.on_the_fly else read_index
-        self.skipped = _bad_videos(self.records, read)
+    def _leave_out(self, bad: Mapping[str, Exception], on_bad_video: str) -> None:
+        self.skipped = {r.name: str(bad[r.path]) for r in self.records if r.path in bad}
         total = len(self.records)
         self.records = [record for record in self.records if record.name not in self.skipped]
+        self.indexes = [index for index in self.indexes if index is not None]
         message = f"{len(self.skipped)} of {total} videos cannot be read:\n"
         message += shorten(list(self.skipped.values()))
         if on_bad_video == "error" or not self.records:
@@ -257,14 +265,3 @@ def _load_window(
 ) -> Modalities:
     clip = load_clip(index.path, positions, encode=True, crop=box, flip=flip, index=index)
     return [resize(pictures, crop_size) for pictures in clip]
-
-
-def _bad_videos(records: Iterable[Record], read: Callable[[str], object]) -> dict[str, str]:
-    """{name: reason} of the videos that cannot be indexed."""
-    reasons = {}
-    for record in records:
-        try:
-            read(record.path)
-        except (OSError, ValueError) as error:
-            reasons[record.name] = str(error)
-    return reasons

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 
 from coviar.files import VIDEO_SUFFIXES
+from dataset_team.list_file import ListError
 
 Names = dict[str, str]  # what is looked for: the entry of the folder
 
@@ -14,12 +16,13 @@ class VideoFinder:
     """Finds videos under a folder by name, "Class/video", and reads each folder once.
 
     Their extension does not matter. Where there is no exact match, letter case and blank or
-    underscore do not matter either: UCF-101's HandStandPushups is HandstandPushups on disk.
+    underscore do not matter either, nor how Unicode writes an accent: UCF-101's HandStandPushups is
+    HandstandPushups on disk. Where several are alike, ListError names them.
     """
 
     def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
-        self._folders: dict[str, dict[bool, tuple[Names, Names]]] = {}
+        self._folders: dict[str, dict[bool, tuple[Names, dict]]] = {}
 
     def find(self, name: str) -> str | None:
         """The path of a video by its name without extension, as a Record has it; None if there is
@@ -36,17 +39,30 @@ class VideoFinder:
         if folder not in self._folders:
             self._folders[folder] = _read_folder(folder)
         exact, similar = self._folders[folder][is_video]
-        entry = exact.get(wanted) or similar.get(alike(wanted))
-        return entry and os.path.join(folder, entry)
+        found = [exact[wanted]] if wanted in exact else similar.get(alike(wanted), [])
+        if len(found) > 1:
+            raise ListError(
+                f"{wanted!r} may be {' or '.join(map(repr, found))} in {folder}; write it as it is"
+                " there"
+            )
+        return os.path.join(folder, found[0]) if found else None
 
 
 def alike(name: str) -> str:
-    """Equal for names that differ only in letter case, or in blanks and underscores."""
-    return name.casefold().replace(" ", "_")
+    """Equal for names that differ only in letter case, in blanks and underscores, or in whether an
+    accent is a character of its own (as macOS writes it)."""
+    return unicodedata.normalize("NFC", name).casefold().replace(" ", "_")
 
 
-def _read_folder(folder: str) -> dict[bool, tuple[Names, Names]]:
-    """{is_video: ({name: entry}, {name without case and blanks: entry})} of one folder."""
+def _by_likeness(exact: Names) -> dict[str, list[str]]:
+    similar = defaultdict(list)
+    for name, entry in exact.items():
+        similar[alike(name)].append(entry)
+    return dict(similar)
+
+
+def _read_folder(folder: str) -> dict[bool, tuple[Names, dict]]:
+    """{is_video: ({name: entry}, {alike(name): its entries})} of one folder."""
     folders, videos = {}, defaultdict(list)
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -57,6 +73,6 @@ def _read_folder(folder: str) -> dict[bool, tuple[Names, Names]]:
                 videos[stem].append((VIDEO_SUFFIXES.index(extension.lower()), entry.name))
     first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
     return {
-        is_video: (exact, {alike(name): entry for name, entry in exact.items()})
+        is_video: (exact, _by_likeness(exact))
         for is_video, exact in ((False, folders), (True, first_videos))
     }

@@ -7,7 +7,6 @@ tell. Equal files are always of one recording.
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 from collections import Counter, defaultdict
@@ -20,7 +19,7 @@ import av
 from coviar.container import open_video
 from coviar.folder import list_folder
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import group_of
+from dataset_team.groups import group_of, read_recordings
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
 from dataset_team.official_lists import Entry
@@ -30,6 +29,7 @@ COPY_ENDING = re.compile(
     r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
     re.IGNORECASE,
 )
+NEEDED = {"train": 2, "test": 1}  # groups of each class, a list
 FEW_TEST_CLIPS = 5  # one video more or less is 20 points or more
 
 
@@ -101,31 +101,13 @@ def groups_by_regex(videos: Sequence[ClassVideo], pattern: str) -> dict[str, str
 def groups_by_csv(videos: Sequence[ClassVideo], path: Path) -> dict[str, str]:
     """{name: recording} of a file with the columns Class/video, recording. Raises ListError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(f"--group-csv {path} cannot be read: {error}") from error
-    separator = ";" if ";" in text.split("\n")[0] else ","
-    group_of: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1):
-        if not "".join(row).strip():
-            continue
-        video, group = [*(cell.strip() for cell in row), ""][:2]
-        if not video or not group:
-            raise ListError(
-                f"--group-csv {path}: row {number} lacks a column; two are needed, video and"
-                " recording"
-            )
-        name = without_extension(video.replace("\\", "/"))
-        known = group_of.setdefault(name, group)
-        if known != group:
-            raise ListError(
-                f"--group-csv {path}: row {number} says that {video} is of {group!r}, an earlier"
-                f" row {known!r}; leave one of them out"
-            )
-    missing = [video.name for video in videos if without_extension(video.name) not in group_of]
+        found = read_recordings(path)
+    except ListError as error:
+        raise ListError(f"--group-csv {error}") from error
+    missing = [video.name for video in videos if without_extension(video.name) not in found]
     if missing:
         raise ListError(f"--group-csv {path} lacks {len(missing)} videos, first {missing[0]}")
-    return {video.name: group_of[without_extension(video.name)] for video in videos}
+    return {video.name: found[without_extension(video.name)] for video in videos}
 
 
 def groups_by_name(videos: Sequence[ClassVideo]) -> dict[str, str]:
@@ -154,12 +136,17 @@ def join_equal_files(videos: Sequence[ClassVideo], groups: Mapping[str, str]) ->
 
 
 def divide(
-    videos: Sequence[ClassVideo], groups: Mapping[str, str], shares: Sequence[float], seed: int
+    videos: Sequence[ClassVideo],
+    groups: Mapping[str, str],
+    shares: Sequence[float],
+    seed: int,
+    least: Sequence[int],
 ) -> list[list[ClassVideo]]:
     """Clips in parts of about these shares of each class; a group is in one part.
 
-    The largest groups go first, each to the part that lacks most of its classes. A class whose
-    groups hold no other class has videos in every part, where it has enough groups.
+    The largest groups go first, each to the part that lacks most of its classes. least: of how many
+    groups each part has videos of a class, if the class has enough groups, and they hold no other
+    class; with fewer, as many parts as there are groups have some.
     """
     members = defaultdict(list)
     for video in videos:
@@ -169,18 +156,20 @@ def divide(
     order.sort(key=lambda group: -len(members[group]))
     totals = Counter(video.class_name for video in videos)
     left = Counter(c for group in order for c in {video.class_name for video in members[group]})
-    counts = [Counter() for _ in shares]
+    counts, held = ([Counter() for _ in shares] for _ in range(2))  # videos and groups by class
     parts = [[] for _ in shares]
     for group in order:
         own = Counter(video.class_name for video in members[group])
-        empty = {c: sum(not count[c] for count in counts) for c in own}
+        lacking = {c: [max(0, n - part[c]) for n, part in zip(least, held)] for c in own}
 
-        def gain(part: int, own: Counter = own, empty: Mapping = empty) -> tuple[int, float]:
-            must = sum(not counts[part][c] and left[c] <= empty[c] for c in own)
+        def gain(part: int, own: Counter = own, lacking: Mapping = lacking) -> tuple[int, float]:
+            pressed = [c for c in own if left[c] <= sum(lacking[c]) and lacking[c][part]]
+            must = sum(1 if held[part][c] else 2 for c in pressed)
             return must, sum(shares[part] * totals[c] - counts[part][c] for c in own)
 
         best = max(range(len(shares)), key=gain)
         counts[best].update(own)
+        held[best].update(own.keys())
         left.subtract(own.keys())
         parts[best] += members[group]
     return [sorted(part) for part in parts]
@@ -196,7 +185,9 @@ def make_splits(
     """{"split1_train": entries, "split1_test": ...}, a split per fold; labels in name order."""
     labels = {name: label for label, name in enumerate(sorted({c.class_name for c in videos}))}
     shares = [1 / folds] * folds if folds else [1 - share, share]
-    parts = divide(videos, groups, shares, seed)
+    # Training lists need two groups of a class, one of them to choose models on.
+    least = [NEEDED["train"] if folds == 2 else 1] * folds if folds else list(NEEDED.values())
+    parts = divide(videos, groups, shares, seed, least)
     lists = {}
     for number, test in enumerate(parts if folds else parts[1:], 1):
         names = {video.name for video in test}
@@ -220,12 +211,13 @@ def class_table(
         number = len({groups[video.name] for video in own})
         minutes = sum(video.seconds for video in own) / 60
         lines.append(f"{name:24}{len(own):7}{number:8}{minutes:9.1f}{test[name]:6}")
-        for part in ("train", "test"):
-            empty = [k for k, e in lists.items() if part in k and name not in {x[1] for x in e}]
-            if empty:
+        for part, entries in lists.items():
+            found = len({groups[e.name] for e in entries if e.class_name == name})
+            needed = next(n for kind, n in NEEDED.items() if kind in part)
+            if found < needed:
                 warnings.append(
-                    f"warning: {name} has no clip in {', '.join(empty)}: it has {number} group(s);"
-                    " film it in more recordings"
+                    f"warning: {name} has {found or 'no'} group(s) in {part}, which needs {needed}:"
+                    f" it has {number} in all; film it in more recordings"
                 )
         if number < 3:
             warnings.append(

@@ -1,8 +1,19 @@
-"""The recording that a video was cut from, where its name tells."""
+"""The recording that a video was cut from: by its name, or by a file beside the list."""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from coviar.files import whole_file
+from dataset_team.list_file import ListError, without_extension
+
+# Beside lists: two columns, the path of a video as in the lists, and its recording.
+RECORDINGS_NAME = "recordings.csv"
 
 # Videos cut from one recording share a group:
 # v_Class_g01_c02 of UCF-101, Film_class_f_cm_np1_fr_goo_0 of HMDB-51.
@@ -33,3 +44,58 @@ def film_of(name: str) -> str | None:
     ending = "_" + folder.rpartition("/")[2]
     film = match["film"]
     return film[: -len(ending)] if film.endswith(ending) else film
+
+
+def read_recordings(path: str | os.PathLike) -> dict[str, str]:
+    """{name without extension: recording} of a file with two columns. Raises ListError.
+
+    A recording may hold clips of several classes. Commas or semicolons stand between the columns.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path} cannot be read: {error}") from error
+    separator = ";" if ";" in text.split("\n")[0] else ","
+    found: dict[str, str] = {}
+    rows = csv.reader(text.splitlines(), delimiter=separator, strict=True)
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise ListError(f"{path}: row {number} is no row of a CSV file: {error}") from error
+        if row is None:
+            return found
+        if not "".join(row).strip():
+            continue
+        video, recording = [*(cell.strip() for cell in row), ""][:2]
+        if not video or not recording:
+            raise ListError(
+                f"{path}: row {number} lacks a column; two are needed, video and recording"
+            )
+        known = found.setdefault(without_extension(video.replace("\\", "/")), recording)
+        if known != recording:
+            raise ListError(
+                f"{path}: row {number} says that {video} is of {recording!r}, an earlier row"
+                f" {known!r}; leave one of them out"
+            )
+
+
+def recordings_beside(list_path: str | os.PathLike) -> dict[str, str]:
+    """`read_recordings` of the RECORDINGS_NAME in a list's folder; {} where there is none."""
+    path = Path(list_path).parent / RECORDINGS_NAME
+    return read_recordings(path) if path.exists() else {}
+
+
+def write_recordings(folder: Path, recordings: Mapping[str, str]) -> None:
+    """Write {path: recording} to the RECORDINGS_NAME of a folder. Other videos in it stay there."""
+    path = folder / RECORDINGS_NAME
+    names = {without_extension(name) for name in recordings}
+    others = {n: r for n, r in recordings_beside(path).items() if n not in {*names, "path"}}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("path", "recording"))
+    rows.writerows(sorted({**others, **recordings}.items()))
+    with whole_file(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
+from dataset_team.folders import divide
 from dataset_team.groups import film_of
 from dataset_team.list_file import ListError
 from dataset_team.records import Record
@@ -20,14 +21,17 @@ def split_heldout(
     """Split records into (training, held-out), both in list order, class by class.
 
     A group of a class stays on one side, so no recording is on both; a video whose name tells no
-    group is a group of its own. A film with several classes trains. copies: sets of names of equal
-    videos. If the choice would part them, their groups become one, and the choice is made again.
-    Each class gives about `fraction` of its videos, and at least one group. The choice depends on
-    the seed and the names of the videos, not on their order. Raises ListError for a class that has
-    only one group, or whose groups all hold other classes too.
+    group is a group of its own. A film with several classes trains. Recordings that a file beside
+    the list names may hold several classes; they stay whole. copies: sets of names of equal videos.
+    If the choice would part them, their groups become one, and the choice is made again. Each class
+    gives about `fraction` of its videos, and at least one group. The choice depends on the seed and
+    the names of the videos, not on their order. Raises ListError for a class that has only one
+    group, or whose groups all hold other classes too.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"held-out fraction must be between 0 and 1, found {fraction}")
+    if _a_recording_holds_several_classes(records):
+        return _divide_recordings(records, fraction, seed, copies)
     classes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     group_named = {}
     for record in records:
@@ -40,6 +44,31 @@ def split_heldout(
         for names in copies:
             _join_groups(classes, group_named, names)
         heldout = _pick_heldout(classes, fraction, seed, shared)
+    train = [record for record in records if record.name not in heldout]
+    return train, [record for record in records if record.name in heldout]
+
+
+def _a_recording_holds_several_classes(records: Iterable[Record]) -> bool:
+    pairs = {(r.recording, r.class_name) for r in records if r.recording is not None}
+    return len(pairs) > len({recording for recording, _ in pairs})
+
+
+def _divide_recordings(
+    records: Sequence[Record], fraction: float, seed: int, copies: Iterable[Collection[str]]
+) -> tuple[list[Record], list[Record]]:
+    """`split_heldout` where classes share recordings, so that it cannot go class by class."""
+    groups = {record.name: record.recording or record.name for record in records}
+    for names in copies:
+        joined = {groups[name] for name in names if name in groups}
+        groups.update({name: min(joined) for name, group in groups.items() if group in joined})
+    sides = divide(records, groups, [1 - fraction, fraction], seed, [1, 1])
+    for class_name in sorted({record.class_name for record in records}):
+        if not all(any(r.class_name == class_name for r in side) for side in sides):
+            raise ListError(
+                f"class {class_name!r} would be on one side only, since its recordings hold other"
+                " classes too; add videos of another recording"
+            )
+    heldout = {record.name for record in sides[1]}
     train = [record for record in records if record.name not in heldout]
     return train, [record for record in records if record.name in heldout]
 

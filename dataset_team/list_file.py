@@ -51,6 +51,7 @@ class Row(NamedTuple):
     path: str  # of the video, with plain slashes
     class_name: str | None  # None, like the label, where the row is a path alone
     label: int | None
+    has_class: bool  # whether a column names the class, so that it is not the folder's name only
     mark: str  # "#" or "# " where the line starts so: a comment, or a name
 
     @property
@@ -142,18 +143,21 @@ def _is_header(line: str) -> bool:
     return words[0].startswith("sep=") or all(word in HEADER_WORDS for word in words)
 
 
-def _parse(line: str, needs_class: bool) -> tuple[str, str | None, int | None]:
-    """(path, class name, label) of a line."""
+def _parse(line: str, needs_class: bool) -> tuple[str, str | None, int | None, bool]:
+    """(path, class name, label, whether a column names the class) of a line."""
     path, *rest = _columns(line)
     path = _plain_path(path)
     if not rest:
-        return path, None, None
+        return path, None, None, False
     *class_names, label = rest
     if not (label.isascii() and label.isdigit() and len(label) < 19):
         raise ListError(f"the label must be a number from 0 on, found {label!r}")
-    folder = path.split("/")[-2] if "/" in path else None
+    # A number is a class where a folder has its name, at any depth, else a count of frames.
+    folders = path.split("/")[:-1]
+    folder = folders[-1] if folders else None
     class_name = class_names[0] if class_names else None
-    if class_name is None or (class_name.isdigit() and class_name != folder):
+    has_class = class_name is not None and (not class_name.isdigit() or class_name in folders)
+    if not has_class:
         if not folder and needs_class:
             form = "path label" if class_name is None else "path frames label"
             raise ListError(
@@ -161,7 +165,7 @@ def _parse(line: str, needs_class: bool) -> tuple[str, str | None, int | None]:
                 "python -m dataset_team.lists convert LIST OUT --data-root DIR writes it"
             )
         class_name = folder or ""
-    return path, class_name, int(label)
+    return path, class_name, int(label), has_class
 
 
 def _columns(line: str) -> list[str]:

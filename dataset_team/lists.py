@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coviar.command import run
@@ -25,17 +24,26 @@ from coviar.files import whole_file
 from dataset_team import folders, official_lists
 from dataset_team.convert import convert
 from dataset_team.finder import VideoFinder
+from dataset_team.groups import RECORDINGS_NAME, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
 from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, read_list, shorten
 
 
-def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry]) -> None:
-    """Write a list file; with tabs between the columns where a name or class holds blanks.
+def write_lists(lists: Mapping[Path, Iterable[official_lists.Entry]]) -> None:
+    """Write list files, all or none of them; with tabs between the columns where a name or class
+    holds blanks.
 
     Raises ListError for a name that a line of text cannot hold.
     """
+    texts = {path: _list_text(entries) for path, entries in lists.items()}
+    for path, text in texts.items():
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _list_text(entries: Iterable[official_lists.Entry]) -> str:
     lines = []
     for entry in entries:
         words = entry.name, entry.class_name, str(entry.label)
@@ -43,8 +51,7 @@ def write_list(path: str | os.PathLike, entries: Iterable[official_lists.Entry])
             raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
         line = ("\t" if " " in "".join(words) else " ").join(words)
         lines.append(f"{line}\n")
-    with whole_file(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -143,7 +150,7 @@ def _make_official_lists(args: argparse.Namespace) -> dict:
         if not Path(args.data_root).is_dir():
             raise ListError(f"--data-root {args.data_root}: no such folder")
         finder = VideoFinder(args.data_root)
-    result = {}
+    result, lists = {}, {}
     for part, entries in official_lists.READERS[args.command](args.splits).items():
         path = Path(args.out) / f"{args.command}_{part}.txt"
         listed = [
@@ -151,9 +158,11 @@ def _make_official_lists(args: argparse.Namespace) -> dict:
             for entry in entries
             if finder is None or finder.find(without_extension(entry.name))
         ]
-        write_list(path, listed)
+        lists[path] = listed
         result[str(path)] = {"videos": len(listed), "missing": len(entries) - len(listed)}
-        print(f"{path}: {len(listed)} videos, {len(entries) - len(listed)} missing")
+    write_lists(lists)
+    for path, counts in result.items():
+        print(f"{path}: {counts['videos']} videos, {counts['missing']} missing")
     return result
 
 
@@ -161,7 +170,7 @@ def _convert(args: argparse.Namespace) -> dict:
     if not args.data_root.is_dir():
         raise ListError(f"--data-root {args.data_root}: no such folder")
     entries = convert(args.list, args.data_root, args.renumber)
-    write_list(args.out, entries)
+    write_lists({args.out: entries})
     classes = {entry.class_name for entry in entries}
     return {"list": str(args.out), "videos": len(entries), "classes": len(classes)}
 
@@ -175,11 +184,15 @@ def _make_pools(args: argparse.Namespace) -> dict:
         pools = split_heldout(records, 0.5, args.seed, copies)
     except ListError as error:
         raise ListError(f"{args.list}: {error}") from error
-    result = {}
-    for number, pool in enumerate(pools, 1):
-        path = args.out / f"{args.list.stem}_pool{number}.txt"
-        write_list(path, map(_as_entry, pool))
-        result[str(path)] = len(pool)
+    lists = {
+        args.out / f"{args.list.stem}_pool{number}.txt": [_as_entry(record) for record in pool]
+        for number, pool in enumerate(pools, 1)
+    }
+    write_lists(lists)
+    result = {str(path): len(entries) for path, entries in lists.items()}
+    recordings = {_as_entry(r).name: r.recording for r in records if r.recording is not None}
+    if recordings:
+        write_recordings(args.out, recordings)
     return result
 
 
@@ -203,17 +216,21 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
     if len(set(groups.values())) < (args.folds or 2):
         raise ListError(f"{args.dir} holds {len(set(groups.values()))} recording(s): too few")
     parts = folders.make_splits(clips, groups, args.test_share, args.folds, args.seed)
-    for part, entries in parts.items():
-        write_list(args.out / f"{part}.txt", entries)
+    lists = {args.out / f"{part}.txt": entries for part, entries in parts.items()}
+    write_lists(lists)
+    write_recordings(args.out, groups)
     if equal:
         shown = "\n".join("  " + " = ".join(names) for names in equal[:MAX_PROBLEMS_SHOWN])
         print(f"equal files, kept on one side:\n{shown}")
+    if others := sorted(path.name for path in set(args.out.glob("split*_*.txt")) - set(lists)):
+        print(f"older lists are still in {args.out}, of other splits: {', '.join(others)}")
     if left_out:
         print(f"{len(left_out)} file(s) left out:\n{shorten(left_out)}")
     print("\n".join(folders.class_table(clips, groups, parts)))
     return {
         "lists": [str(args.out / f"{part}.txt") for part in parts],
         "clips": {part: len(entries) for part, entries in parts.items()},
+        "recordings": str(args.out / RECORDINGS_NAME),
         "groups": len(set(groups.values())),
         "left_out": len(left_out),
     }

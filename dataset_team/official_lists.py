@@ -133,7 +133,8 @@ def _existing(path: Path) -> Path:
 
 def _text(path: Path) -> str:
     remedy = "download the official file again, or save it as UTF-8"
-    return decoded(path.read_bytes(), "utf-8", path, remedy, SplitFileError)
+    text = decoded(path.read_bytes(), "utf-8", path, remedy, SplitFileError)
+    return text.removeprefix("\ufeff")  # of a program that marks UTF-8
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

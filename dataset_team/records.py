@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import group_of
+from dataset_team.groups import group_of, recordings_beside
 from dataset_team.identity import real_file
 from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
 from dataset_team.registry import DATASETS
@@ -25,7 +25,8 @@ class Record(NamedTuple):
     path: str  # the existing file
     class_name: str
     label: int
-    group: str | None  # the recording, None where the name does not tell
+    group: str | None  # the recording, None where nothing tells
+    recording: str | None = None  # as the file beside the list says, over all classes
 
 
 def read_list(
@@ -33,7 +34,8 @@ def read_list(
 ) -> list[Record]:
     """Read and check a list file; return its Records in order.
 
-    Videos are looked up under `data_root` as finder.VideoFinder does. Raises ListError naming every
+    Videos are looked up under `data_root` as finder.VideoFinder does. A recordings.csv beside the
+    list says which are of one recording, else their names may tell. Raises ListError naming every
     bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
     outside `data_name`'s classes, video listed twice (one file under two names too), not found.
     """
@@ -54,7 +56,7 @@ def _read_records(
 ) -> list[Record]:
     if not Path(data_root).is_dir():
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
-    finder = VideoFinder(data_root)
+    finder, recordings = VideoFinder(data_root), recordings_beside(list_path)
     records, problems = [], []
     for row in read_rows(list_path, needs_class=labelled):
         if isinstance(row, ListError):
@@ -77,7 +79,9 @@ def _read_records(
                     "python -m coviar.reencode brings videos there)"
                 )
             seen.check_file(name, path, row.line)
-            records.append(Record(name, path, class_name, label, group_of(name)))
+            recording = recordings.get(name)
+            group = recording or group_of(name)
+            records.append(Record(name, path, class_name, label, group, recording))
         except ListError as error:
             problems.append(f"{list_path}:{row.line}: {error}")
         except OSError as error:
@@ -101,7 +105,11 @@ def read_paths(list_path: str | os.PathLike, data_root: str | os.PathLike) -> li
             problems.append(str(row))
             continue
         listed = os.path.join(data_root, row.path)  # the path itself where that is absolute
-        found = _find_listed(finder, row.name) or listed
+        try:
+            found = _find_listed(finder, row.name) or listed
+        except ListError as error:
+            problems.append(f"{list_path}:{row.line}: {error}")
+            continue
         if not row.mark or os.path.exists(found):
             paths.append(Path(found))
     if problems:

@@ -249,7 +249,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.seed < 0:
         parser.error("--seed must not be negative")
     start = time.perf_counter()
-    train, test = make_toy(args.out, args.videos_per_class, size, args.seed)
+    try:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        train, test = make_toy(args.out, args.videos_per_class, size, args.seed)
+    except OSError as error:
+        parser.error(f"{error}; name a folder that can be written")
     result = {
         "videos": len(CLASSES) * args.videos_per_class,
         "train_list": str(train),

@@ -6,12 +6,14 @@ values, read with `weights_only=True`, so a file from a stranger cannot run code
     {"meta": {...}, "class_names": [C strings],
      "outputs": [K strings: "exit1", "exit2", .., "iframe", "mv", "residual"],
      "parts": {"train" | "train_views" | "heldout" | "test":
-               {"names": [N strings], "labels": (N,) int64, "logits": (V, N, K, C) float32,
+               {"names": [N strings], "groups": [N strings],
+                "labels": (N,) int64, "logits": (V, N, K, C) float32,
                 "segments": (V, N, T, K, C) float16}}}
 
 V counts views. On `train_views` each view is augmented and a sample of its own. On `heldout` and
 `test` the views are the clips x crops of one video, and the video's logits are their mean
-(`samples`); `train` has one view. `segments`,
+(`samples`); `train` has one view. `groups` are
+the recordings, where a file beside the lists names them; else the names tell. `segments`,
 written by `save_logits.py --per-segment`, are the outputs of each segment alone, in the order of
 `dataset_team.sampling.reading_order`. `logits` are their mean, computed before the rounding.
 """
@@ -161,7 +163,9 @@ class LogitsFile:
         if not isinstance(content["parts"], dict):
             raise LogitsError("'parts' is not a dict of parts")
         for name, part in content["parts"].items():
-            _check_keys(f"part {name!r}", part, {"names", "labels", "logits"}, {"segments"})
+            _check_keys(
+                f"part {name!r}", part, {"names", "labels", "logits"}, {"segments", "groups"}
+            )
         for key in ("outputs", "class_names"):
             if not is_list_of_strings(content[key]):
                 raise LogitsError(f"{key!r} is not a list of strings")
@@ -172,7 +176,8 @@ class LogitsFile:
 def _plain_part(part: Part) -> dict:
     arrays = {"labels": part.labels, "logits": part.logits, "segments": part.segments}
     tensors = {key: torch.from_numpy(x) for key, x in arrays.items() if x is not None}
-    return {"names": part.names, **tensors}
+    groups = {} if part.groups is None else {"groups": part.groups}
+    return {"names": part.names, **groups, **tensors}
 
 
 def _check_exits(digest: str | None, path: Path) -> None:

@@ -69,6 +69,10 @@ def checked_part(name: str, part: Part, outputs: int, classes: int) -> Part:
         raise LogitsError(f"{where} holds no video: leave the part out instead")
     if not is_list_of_strings(names):
         raise LogitsError(f"{where}: names must be strings")
+    if part.groups is not None and not (
+        is_list_of_strings(part.groups) and len(part.groups) == len(names)
+    ):
+        raise LogitsError(f"{where}: groups must be {len(names)} strings, one a video")
     video, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise LogitsError(f"{where}: {video!r} appears {count} times, each video may appear once")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
 from study.columns import BACKBONE
 from study.run_tables import write_rows
@@ -104,7 +103,7 @@ def _right(words: str, side: Side, logits: LogitsFile) -> pd.DataFrame:
     part, points = logits.part("test"), side.points(logits)
     classes = [logits.class_names[label] for label in part.labels]
     index = pd.MultiIndex.from_arrays(
-        [classes, groups_of(part.names), part.names], names=["class_name", "recording", "video"]
+        [classes, part.recordings(), part.names], names=["class_name", "recording", "video"]
     )
     columns = [f"{words} {point}" for point in points]
     return pd.DataFrame(side.right(logits, part.names, points), index, columns).sort_index()

@@ -61,10 +61,17 @@ class SlowPicture(NamedTuple):
     blocks: list  # (width, height, src_x, src_y, dst_x, dst_y) of each vector
 
 
-def ffmpeg(*arguments):
+def ffmpeg(*arguments, output=None):
+    """Run the command; output: a file for what it prints, such as a video it sends to a pipe."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("the ffmpeg command is not installed (apt-get install ffmpeg)")
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
+    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+    if output is None:
+        subprocess.run(command, check=True)
+        return
+    with open(output, "wb") as file:
+        # Through a pipe, since a file as standard output could be sought in.
+        file.write(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def load_slowly(path):

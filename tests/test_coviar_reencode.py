@@ -1,5 +1,6 @@
 """Re-encoding: every input becomes a stream the loader reads; a broken one stops nothing else."""
 
+import errno
 import json
 import shutil
 import signal
@@ -7,12 +8,14 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 
 import av
 import numpy as np
 import pytest
 
 import coviar
+import coviar.reencode
 from coviar.reencode import get_args_parser, main, reencode_in_memory
 from tests.conftest import REPO
 from tests.coviar_videos import SIZE, pictures, write_video
@@ -272,3 +275,59 @@ def test_a_tall_video_is_noted_and_counted(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "tall.avi: pictures of 0.50:1 are stretched" in printed.err
     assert json.loads(printed.out.split("result: ")[1])["skipped"] == 1
+
+
+def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, monkeypatch):
+    """Neither of those that become streams nor of those that fail."""
+    count = 40
+    for number in range(count):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.avi").touch()
+    alive, most = weakref.WeakSet(), []
+
+    class Content:
+        note = None
+
+    def fake(path, *rest):
+        content = Content()
+        alive.add(content)
+        time.sleep(0.01)  # as an encoder, slower than what takes the results
+        most.append(len(alive))
+        if int(path.stem) % 2:
+            raise ValueError(f"{path}: is broken")
+        return content
+
+    monkeypatch.setattr(coviar.reencode, "reencode", fake)
+    assert run(tmp_path / "in", tmp_path / "out", "--workers", 1) == 1
+    report = json.loads((tmp_path / "out" / "reencode.json").read_text())
+    assert len(most) == count and len(report["failed"]) == count // 2
+    assert max(most) < count / 2
+
+
+def test_a_disk_that_is_full_at_the_end_hides_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.avi").touch()
+    calls = []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(coviar.reencode, "write_report", full)
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "failed: " in printed.err and "No space left on device" in printed.err
+    assert json.loads(printed.out.split("result: ")[1])["failed"] == 1
+
+
+def test_another_choice_of_suffix_does_not_keep_the_old_stream(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("v.avi", "v.mkv")):
+        container = {".avi": "avi", ".mkv": "matroska"}[name[1:]]
+        write_video(tmp_path / "in" / name, pictures(3 + number), container=container)
+    for arguments, code in (((), 1), (("--prefer", "avi"), 0), ((), 1), (("--prefer", "avi"), 0)):
+        assert run(tmp_path / "in", tmp_path / "out", *arguments) == code
+    with pytest.raises(SystemExit):
+        run(tmp_path / "in", tmp_path / "out", "--prefer", "mkv")
+    assert "use the same settings or another OUT" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """coviar.check and coviar.visualize, and the index cache."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
@@ -13,7 +15,7 @@ import pytest
 from conftest import REPO
 
 import coviar
-from coviar import check, visualize
+from coviar import check, command, files, index_cache, visualize
 from coviar.index_cache import read_indexes
 from dataset_team.records import read_paths
 from tests.coviar_videos import pictures, write_video
@@ -98,10 +100,12 @@ def test_visualize_writes_a_picture(server, videos, tmp_path):
 def test_visualize_says_what_cannot_be_written(videos, tmp_path):
     (tmp_path / "file").write_text("")
     parser = visualize.get_args_parser()
-    words = [str(videos / "Class/good.mp4"), "--out", str(tmp_path / "file/x.png")]
-    with pytest.raises(SystemExit) as stop:
-        visualize.main(parser.parse_args(words), parser)
-    assert stop.value.code == 2
+    for out in ("file/x.png", "x.mp4", "file", "x.PNG.avi"):
+        words = [str(videos / "Class/good.mp4"), "--out", str(tmp_path / out)]
+        with pytest.raises(SystemExit) as stop:
+            visualize.main(parser.parse_args(words), parser)
+        assert stop.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_names_that_are_no_text_are_printed(videos, tmp_path):
@@ -205,3 +209,60 @@ def test_index_cache_moves_with_its_data(paths, tmp_path, monkeypatch):
 def test_index_cache_errors_name_the_file(paths, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_indexes([*paths, tmp_path / "nowhere.mp4"], tmp_path / "index.npz")
+
+
+def test_index_cache_is_kept_after_an_error_and_without_bad_videos(paths, tmp_path, monkeypatch):
+    paths[2].write_bytes(b"no video")
+    read, calls = index_cache.read_index, []
+    monkeypatch.setattr(index_cache, "read_index", lambda p: (calls.append(p), read(p))[1])
+    with pytest.raises(ValueError, match="v2.mp4"):
+        read_indexes(paths, tmp_path / "c.npz")
+    for _ in range(2):  # the good ones of it are there, only the bad one is read again
+        bad = {}
+        indexes = read_indexes(paths, tmp_path / "c.npz", bad)
+        assert [index is None for index in indexes] == [False, False, True, False]
+        assert list(bad) == [str(paths[2])] and "v2.mp4" in str(bad[str(paths[2])])
+    names = [os.path.basename(path) for path in calls]
+    assert names == ["v0.mp4", "v1.mp4", "v2.mp4", "v2.mp4", "v3.mp4", "v2.mp4"]
+
+
+def test_index_cache_of_which_a_byte_is_wrong_is_rebuilt(paths, tmp_path):
+    cache = tmp_path / "c.npz"
+    expected = read_indexes(paths, cache)
+    content = cache.read_bytes()
+    header, directory = content.index(b"PK\x03\x04"), content.index(b"PK\x01\x02")
+    for place in (*range(header, header + 60), *range(directory, directory + 46), len(content) - 8):
+        cache.write_bytes(content[:place] + b"\x63" + content[place + 1 :])
+        assert_same(read_indexes(paths, cache), paths)
+    assert len(expected) == len(paths)
+
+
+def test_ctrl_c_ends_with_a_line_and_without_the_rest(tmp_path, monkeypatch, capsys):
+    for number in range(60):
+        (tmp_path / f"{number}.mp4").touch()
+    calls = []
+
+    def interrupted(path):
+        calls.append(path)
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupted)
+    monkeypatch.setattr(sys, "argv", ["check", str(tmp_path), "--workers", "1"])
+    with pytest.raises(SystemExit) as stop:
+        command.run(functools.partial(check.main, read_paths=None), check.get_args_parser())
+    assert stop.value.code == 130 and len(calls) < 30
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
+
+
+def test_a_new_file_has_the_rights_of_any_other(tmp_path, monkeypatch):
+    """The process's umask is shared by its threads: it is not set to be read."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        files.write_json(tmp_path / "x.json", {})
+        monkeypatch.undo()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import coviar
+import coviar.live
 from coviar import check, mpeg4
 from coviar.complete import find_cut
 from coviar.reencode import reencode_in_memory
+from coviar.source import decode_source
+from coviar.source_index import read_source_index
 from tests.coviar_videos import SIZE, ffmpeg, pictures, write_video
 
 COUNT = 9
@@ -108,6 +111,40 @@ def test_a_wrong_count_in_a_header_plays_no_part(tmp_path, name, stated):
     passes(path, "ok" if name == "mpeg4.avi" else "convert", COUNT)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "h263p", "flv"])
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_pictures_without_what_they_refer_to_are_left_out(tmp_path, codec, bf):
+    """In a file, in a stream and by `check`: a capture that begins between two I-pictures."""
+    if bf != "0" and codec != "mpeg4":
+        pytest.skip("has no B-pictures")
+    path = write_video(tmp_path / "whole.mkv", pictures(20), codec, "matroska", gop=8, bf=bf)
+    with av.open(str(path)) as container, av.open(str(tmp_path / "cut.mkv"), "w") as output:
+        given = container.streams.video[0]
+        stream = output.add_stream_from_template(given)
+        for packet in [p for p in container.demux(given) if p.size][3:]:
+            packet.stream = stream
+            output.mux(packet)
+    with av.open(str(path)) as container:
+        first = [n for n, f in enumerate(container.decode(video=0)) if int(f.pict_type) == 1][1]
+    count = 20 - first
+    shown = [f.to_ndarray(format="rgb24") for f in decode_source(tmp_path / "cut.mkv")]
+    whole = [f.to_ndarray(format="rgb24") for f in decode_source(path)]
+    assert np.array_equal(shown, whole[first:])
+    with coviar.live._open(str(tmp_path / "cut.mkv")) as opened:
+        assert sum(frame is not None for _, frame, _ in coviar.live._pictures(*opened)) == count
+    found = check.check(tmp_path / "cut.mkv")
+    assert (found.state, found.frames) == ("convert", count)
+    assert read_source_index(tmp_path / "cut.mkv").num_frames == count
+
+
+def test_check_counts_the_pictures_that_reencode_writes(tmp_path):
+    path = write_video(tmp_path / "raw.mp4", pictures(20), gop=8)
+    index = coviar.read_index(path)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(index.header + path.read_bytes()[int(index.offsets[3]) :])
+    assert check.check(cut).frames == reencode_in_memory(cut, SIZE).count == 12
+
+
 def pack_b_frames(packets):
     """As DivX and XviD write AVI: a P- and its B-picture in one chunk, an empty picture after."""
     kinds = [packet[packet.index(b"\0\0\1\xb6") + 4] >> 6 for packet in packets]
@@ -178,3 +215,53 @@ def test_black_raw_pictures_are_no_missing_ones(tmp_path):
         for frame in black:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
     passes(tmp_path / "v.avi", "convert", 3)
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0" * 9])
+@pytest.mark.parametrize("name", [*CONTAINERS, "mpeg2.ts", "vp8.ivf", "v.gif"])
+def test_blanks_after_the_end_are_no_cut(tmp_path, name, tail):
+    other = {
+        "mpeg2.ts": {"codec": "mpeg2video", "container": "mpegts"},
+        "vp8.ivf": {"codec": "libvpx", "container": "ivf"},
+    }
+    if name == "v.gif":
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=5:d=2", tmp_path / name)
+    else:
+        write_video(tmp_path / name, pictures(COUNT), **{**CONTAINERS, **other}[name])
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / f"tail_{name}").write_bytes(content + tail)
+    assert find_cut(tmp_path / f"tail_{name}") is None
+    (tmp_path / f"cut_{name}").write_bytes(content[: -len(content) // 3] + tail)
+    assert find_cut(tmp_path / f"cut_{name}") or name in ("mpeg2.ts", "vp8.ogv")
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "wmv2.wmv"])
+def test_a_tag_after_the_end_is_no_cut(tmp_path, name):
+    path = write_video(tmp_path / name, pictures(COUNT), **CONTAINERS[name])
+    path.write_bytes(path.read_bytes() + b"ID3 the words of a program that sorts music, and more.")
+    assert find_cut(path) is None
+
+
+@pytest.mark.parametrize("packet_bytes", [3200, 32000])
+def test_a_broadcast_of_unknown_length_is_no_cut(tmp_path, packet_bytes):
+    ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc2=s=64x48:r=5:d=2", "-c:v", "wmv2", "-f", "asf"),
+        *("-packet_size", packet_bytes, "pipe:1"),
+        output=tmp_path / "piped.wmv",
+    )
+    assert find_cut(tmp_path / "piped.wmv") is None
+
+
+def test_a_black_last_picture_is_no_missing_one(tmp_path):
+    picture = b"FRAME\n" + b"\0" * (96 * 64)
+    header = b"YUV4MPEG2 W96 H64 F5:1 Ip A1:1 Cmono\n"
+    (tmp_path / "black.y4m").write_bytes(header + 3 * picture)
+    assert find_cut(tmp_path / "black.y4m") is None
+    assert sum(1 for _ in decode_source(tmp_path / "black.y4m")) == 3
+
+
+def test_seconds_that_are_there_count_from_the_first_picture(tmp_path):
+    path = write_video(tmp_path / "v.ts", pictures(COUNT), "mpeg2video", "mpegts")
+    path.write_bytes(path.read_bytes()[:-100])  # its clock begins at 1.4 s
+    with pytest.raises(ValueError, match=r"pictures \(0\.[0-4] s\) are there"):
+        list(decode_source(path))

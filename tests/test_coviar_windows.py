@@ -211,6 +211,30 @@ def test_packed_b_frames_and_null_frames(tmp_path, make):
     check_equal(tmp_path / "null.avi")
 
 
+@pytest.mark.parametrize("kind", ["mpeg4", "b_frames", "msmpeg4", "wmv2", "mpeg2", "h264"])
+def test_keys_that_are_none_are_not_begun_at(make, tmp_path, kind):
+    """All packets, or some P- and B-pictures, are marked as keys, as by an AVI's index."""
+    options = {
+        "mpeg4": [*XVID, "-g", "25"],
+        "b_frames": [*XVID, "-g", "25", "-bf", "2"],
+        "msmpeg4": ["-c:v", "msmpeg4", "-q:v", "3", "-g", "25"],
+        "wmv2": ["-c:v", "wmv2", "-q:v", "3", "-g", "25"],
+        "mpeg2": [*MPEG2, "-bf", "2", "-g", "25"],
+        "h264": [*X264, "-bf", "2", "-g", "25"],
+    }[kind]
+    path = make(f"keys_{kind}.mkv", options)
+    for step in (1, 7):
+        marked = tmp_path / f"{step}.mkv"
+        with av.open(str(path)) as container, av.open(str(marked), "w") as output:
+            given = container.streams.video[0]
+            stream = output.add_stream_from_template(given)
+            for number, packet in enumerate(p for p in container.demux(given) if p.size):
+                packet.stream = stream
+                packet.is_keyframe = packet.is_keyframe or number % step == 0
+                output.mux(packet)
+        assert len(check_equal(marked).keys) > 3
+
+
 def test_gif(tmp_path):
     write_gif(tmp_path / "v.gif", pictures(30))
     check_equal(tmp_path / "v.gif", streamed="decoding of gif starts")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from coviar import load_clip, read_index
+from coviar import index_cache, load_clip, read_index
 from dataset_team.dataset import Sample, VideoDataset
 from dataset_team.records import Record
 from dataset_team.toy import Video, draw, encode
@@ -296,3 +296,18 @@ def test_a_video_damaged_later_is_named_and_never_filled_in(records, tmp_path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match="Take A/cut out of the list"):
         dataset[0]
+
+
+def test_an_index_cache_serves_data_with_bad_videos_too(records, tmp_path, monkeypatch):
+    """Opened again, only the bad ones are read."""
+    options = {**ARGS, "on_bad_video": "skip", "index_cache": tmp_path / "c.npz"}
+    bad = with_bad_videos(records, tmp_path)
+    read, calls = index_cache.read_index, []
+    monkeypatch.setattr(index_cache, "read_index", lambda path: (calls.append(path), read(path))[1])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="videos cannot be read"):
+            dataset = VideoDataset(bad, **options)
+        good = {record.path for record in dataset.records}
+        assert [index.path for index in dataset.indexes] == [r.path for r in dataset.records]
+    assert all(calls.count(path) == 1 for path in good)
+    assert len(calls) <= len(good) + 2 * len(dataset.skipped)

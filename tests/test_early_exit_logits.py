@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from dataset_team.identity import file_digest
+from dataset_team.records import Record
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
+from save_logits import stated_groups
 
 META = {
     "data": "toy",
@@ -187,3 +189,18 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         make_file().save(path)
     assert file_digest(path) == before
     assert [file.name for file in tmp_path.iterdir()] == ["logits.pt"]
+
+
+def test_stated_recordings_are_kept_in_the_file(tmp_path):
+    records = [Record(f"a/v_{n}", "", "a", 0, None, f"day{n // 2}") for n in range(5)]
+    groups = stated_groups([*records, Record("a/v_a_g01_c01", "", "a", 0, "g01")])
+    assert groups == ["day0", "day0", "day1", "day1", "day2", "a/g01"]
+    assert stated_groups([Record("a/v_a_g01_c01", "", "a", 0, "g01")]) is None
+    file = make_file(parts={"test": make_part()._replace(groups=groups), "train": make_part()})
+    file.save(tmp_path / "logits.pt")
+    found = LogitsFile.load(tmp_path / "logits.pt")
+    assert found.groups("test") == groups
+    assert found.groups("train") == [f"a/v_{n}" for n in range(6)]
+    for wrong in (groups[1:], [1] * 6):
+        with pytest.raises(LogitsError, match="'test': groups must be 6 strings"):
+            make_file(parts={"test": make_part()._replace(groups=wrong)})

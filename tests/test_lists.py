@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset_team import official_lists
 from dataset_team.groups import film_of, group_of
 from dataset_team.heldout import split_heldout
 from dataset_team.list_file import ListError
@@ -351,3 +352,13 @@ def test_kinetics_with_other_columns(tmp_path):
     write(tmp_path / "splits/val.csv", "label,id\nzumba,q1\n")
     done = make_lists("kinetic400", tmp_path / "splits", tmp_path / "out")
     assert done.returncode == 1 and "train.csv:2: expected the columns label" in done.stderr
+
+
+def test_official_lists_of_a_program_that_marks_utf8(tmp_path):
+    texts = {"classInd": "1 A\n", "trainlist0{}": "A/x.avi 1\n", "testlist0{}": "A/y.avi\n"}
+    for split in (1, 2, 3):
+        for name, text in texts.items():
+            (tmp_path / f"{name.format(split)}.txt").write_text(text, encoding="utf-8-sig")
+    lists = official_lists.ucf101(tmp_path)
+    assert lists["split2_train"] == [("A/x.avi", "A", 0)]
+    assert lists["split3_test"] == [("A/y.avi", "A", 0)]

@@ -3,23 +3,29 @@
 import json
 import os
 import shutil
+import unicodedata
 
 import pytest
 
 from dataset_team import folders
+from dataset_team.finder import VideoFinder
+from dataset_team.groups import read_recordings, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
-from dataset_team.lists import get_args_parser, main
+from dataset_team.lists import get_args_parser, main, write_lists
+from dataset_team.official_lists import Entry
 from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
+
+NESTED = ("7/mon/m.mp4", "A/7/k.mp4")
 
 
 @pytest.fixture
 def root(tmp_path):
     """Class folders with files that no test opens."""
-    names = ("A/x.mp4", "A/#y 1.avi", "B b/my clip.mov", "B b/z,1.mp4", "7/n.mp4")
+    names = ("A/x.mp4", "A/#y 1.avi", "B b/my clip.mov", "B b/z,1.mp4", "7/n.mp4", *NESTED)
     for number, name in enumerate(names):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(b"%d" % number)
@@ -52,6 +58,8 @@ def test_what_programs_make_of_a_list(root, separator, end, encoding):
         ("A/x,4", "A/x", "A", 4),
         ("B b/my clip.mov 2", "B b/my clip", "B b", 2),
         ("7/n.mp4 7 3", "7/n", "7", 3),  # a class whose name is a number
+        ("7/mon/m.mp4 7 3", "7/mon/m", "7", 3),
+        ("A/7/k.mp4 120 3", "A/7/k", "7", 3),
         (".//A\\x.mp4 A 0", "A/x", "A", 0),
         ("B b/../A/x.mp4 A 0", "A/x", "A", 0),
         ('"B b/z,1.mp4",B b,1', "B b/z,1", "B b", 1),
@@ -253,13 +261,67 @@ def test_recordings_of_a_file_that_contradict(tmp_path, rows, message):
     (tmp_path / "g.csv").write_text("video,recording\nA/x.mp4,d\n,\nA/y.mp4,e\nA/x,d\n")
     assert folders.groups_by_csv(clips, tmp_path / "g.csv") == {"A/x.mp4": "d", "A/y.mp4": "e"}
 
+    (tmp_path / "g.csv").write_text('A/x.mp4,d\n"A/y.mp4,e\n')
+    with pytest.raises(ListError, match="g.csv: row 2 is no row of a CSV file"):
+        folders.groups_by_csv(clips, tmp_path / "g.csv")
+
+
+@pytest.mark.parametrize("regex", ["(day.)", "(.*day.)", "(day.)_jump|(.*day.)"])
+def test_recordings_are_kept_beside_lists_and_held_out_whole(tmp_path, capsys, regex):
+    """Of one class, with days that several classes share, and with both."""
+    for n, name in enumerate(
+        f"{c}_day{d}_{k}" for c in ("jump", "run") for d in range(6) for k in range(4)
+    ):
+        path = tmp_path / "clips" / name.split("_")[0] / f"{name}, no. {n}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % n)
+    clips = [
+        folders.ClassVideo(p.relative_to(tmp_path / "clips").as_posix(), str(p), p.parent.name, 1.0)
+        for p in sorted(tmp_path.glob("clips/*/*"))
+    ]
+    groups = folders.groups_by_regex(clips, regex)
+    for part, entries in folders.make_splits(clips, groups, 0.25, None, 0).items():
+        write_lists({tmp_path / f"{part}.txt": entries})
+    write_recordings(tmp_path, groups)
+    records = read_list(tmp_path / "split1_train.txt", tmp_path / "clips")
+    assert {r.recording for r in records} == {r.group for r in records}
+    for seed in range(4):
+        train, heldout = split_heldout(records, 0.2, seed)
+        sides = [{groups[f"{r.name}.avi"] for r in side} for side in (train, heldout)]
+        assert not sides[0] & sides[1]
+        assert all({r.class_name for r in side} == {"jump", "run"} for side in (train, heldout))
+    (tmp_path / "recordings.csv").write_text("jump/x.avi\n")
+    with pytest.raises(ListError, match="recordings.csv: row 1 lacks a column"):
+        read_list(tmp_path / "split1_train.txt", tmp_path / "clips")
+
+
+def test_recordings_of_another_folder_stay_in_the_file(tmp_path):
+    write_recordings(tmp_path, {"A/x.mp4": "1", "A/a,b.mp4": "2"})
+    write_recordings(tmp_path, {"A/x.avi": "3", "B/y.mp4": "4"})
+    found = read_recordings(tmp_path / "recordings.csv")
+    assert found == {"path": "recording", "A/x": "3", "A/a,b": "2", "B/y": "4"}
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 1), (9, 1, 1, 1), (1, 1, 1), (3, 3, 1), (4, 4)])
+def test_training_keeps_two_recordings_of_a_class_if_it_has_three(sizes):
+    names = [(f"A/{g}_{n}", str(g)) for g, size in enumerate(sizes) for n in range(size)]
+    names += [(f"B/{n}", f"B{n}") for n in range(4)]
+    clips = [folders.ClassVideo(name, "", name[0], 1.0) for name, _ in names]
+    groups = dict(names)
+    for seed in range(5):
+        lists = folders.make_splits(clips, groups, 0.25, None, seed)
+        found = {part: {groups[e.name] for e in own if e[1] == "A"} for part, own in lists.items()}
+        assert len(found["split1_train"]) >= min(2, len(sizes) - 1) and found["split1_test"]
+        lines = "\n".join(folders.class_table(clips, groups, lists))
+        assert ("A has 1 group(s) in split1_train, which needs 2" in lines) == (len(sizes) == 2)
+
 
 def test_small_classes_are_warned_of():
     clips = [folders.ClassVideo(f"A/{n}.mp4", "", "A", 60.0) for n in range(9)]
     clips.append(folders.ClassVideo("B/0.mp4", "", "B", 60.0))
     groups = {clip.name: clip.name for clip in clips}
     lines = folders.class_table(clips, groups, folders.make_splits(clips, groups, 0.3, None, 0))
-    assert any("B has no clip in split1_test" in line for line in lines)
+    assert any("B has no group(s) in split1_test" in line for line in lines)
     assert any("A has 3 test clip(s)" in line for line in lines)
 
 
@@ -289,6 +351,35 @@ def test_convert_names_lines_of_the_list(root, tmp_path, capsys, text, message):
     assert stop.value.code == 2 and message in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.parametrize(
+    "row, other",
+    [
+        ("7/z,1.mp4 7 1", "7"),  # by folder and by column
+        ("7/z,1.mp4 1", "7"),
+        ("/home/me/A/z,1.mp4 120 1", "A"),
+        ("/home/me/Gone/z,1.mp4\tGone\t1", "Gone"),  # a class without a folder
+        ("/home/me/z,1.mp4\tGone\t1", "Gone"),
+    ],
+)
+def test_convert_takes_no_video_of_another_class(root, tmp_path, capsys, row, other):
+    with pytest.raises(SystemExit):
+        args = ("convert", write(tmp_path, f"A/#y 1.avi 0\n{row}\n"), tmp_path / "new.txt")
+        run(capsys, *args, "--data-root", root)
+    error = capsys.readouterr().err
+    assert f"list.txt:2: {row.split('.mp4')[0]}.mp4: no video of this name in {other}" in error
+
+
+def test_lists_of_classes_that_are_numbers_are_read_again(tmp_path):
+    names = [f"{c}/{day}/x{c}{day}.mp4" for c in (1, 2) for day in ("mon", "tue", "3")]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    entries = [Entry(name, name[0], int(name[0]) - 1) for name in names]
+    write_lists({tmp_path / "l.txt": entries})
+    found = [(r.class_name, r.label) for r in read_list(tmp_path / "l.txt", tmp_path)]
+    assert found == [("1", 0)] * 3 + [("2", 1)] * 3
+
+
 def test_convert_leaves_comments_out(root, tmp_path, capsys):
     (root / "#C").mkdir()
     for name in ("A/#x.mp4", "#C/x.mp4", "#C/y.mp4"):
@@ -303,3 +394,30 @@ def test_convert_leaves_comments_out(root, tmp_path, capsys):
 def test_every_row_has_its_line(root):
     rows = list(read_rows(write(root, "\r\n# no\nA/x.mp4 A 0\n\nA/x.mp4 A b c\n")))
     assert rows[0].line == 3 and ":5: expected" in str(rows[1])
+
+
+def test_lists_are_written_together_and_older_ones_are_named(own, tmp_path, capsys):
+    good, bad = Entry("A/x.mp4", "A", 0), Entry('A/"x".mp4', "A", 0)
+    with pytest.raises(ListError, match="a list cannot hold this name"):
+        write_lists({tmp_path / "1.txt": [good], tmp_path / "2.txt": [good, bad]})
+    assert not list(tmp_path.iterdir())
+    run(capsys, "folders", own, tmp_path, "--group-names", "--folds", 3)
+    _, out = run(capsys, "folders", own, tmp_path, "--group-names")
+    older = [f"split{k}_{part}.txt" for k in (2, 3) for part in ("test", "train")]
+    assert f"of other splits: {', '.join(older)}" in out
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_that_are_alike(tmp_path, form):
+    name = unicodedata.normalize(form, "Caf\u00e9 No 1")
+    for entry in (f"A/{name}.mp4", "A/a b.mp4", "A/a_b.mp4"):
+        (tmp_path / entry).parent.mkdir(exist_ok=True)
+        (tmp_path / entry).write_text(entry)
+    finder = VideoFinder(tmp_path)
+    for other in ("NFC", "NFD"):
+        wanted = unicodedata.normalize(other, "a/caf\u00e9_no_1")
+        assert finder.find(wanted) == str(tmp_path / "A" / f"{name}.mp4")
+    assert finder.find("A/a_b") == str(tmp_path / "A/a_b.mp4")
+    for read in (read_list, read_unlabelled, read_paths, list_digest):
+        with pytest.raises(ListError, match=":2: .*'a b.mp4' or 'a_b.mp4'"):
+            read(write(tmp_path, "A/a_b.mp4 A 0\nA/A_b.mp4 A 0\n"), tmp_path)

@@ -16,6 +16,7 @@ from conftest import REPO
 
 import coviar
 import predict
+from coviar import live
 from coviar.live import Window, is_live, middle_pictures, middle_position, stream_windows
 from coviar.reencode import reencode_in_memory
 from dataset_team.sampling import segment_positions
@@ -97,6 +98,23 @@ def test_a_stream_gives_what_the_file_gives(film, every, seconds):
         assert all(np.array_equal(*pair) for pair in zip(one.clip, other.clip))
         count += 1
     assert count
+
+
+@pytest.mark.parametrize(("every", "seconds"), [(9, 0.5), (3, 0.5), (3.5, 0.1)])
+def test_memory_depends_on_the_window_not_on_the_time_between(film, monkeypatch, every, seconds):
+    held, add = [], live._Recent.add
+
+    def counting(recent, *arguments):
+        add(recent, *arguments)
+        gops = [gop for gop in recent.gops.values() if isinstance(gop, list)]
+        held.append((sum(map(len, gops)), len(recent.times)))
+
+    monkeypatch.setattr(live._Recent, "add", counting)
+    assert list(stream_windows(str(film), every, seconds, 3, SIZE, 12))
+    assert len(held) == 100
+    # The window, the GOP it begins in and the one after it; three of 12 where it is 0.5 s or less.
+    assert max(pictures for pictures, _ in held) <= 3 * (middle_position(12) + 1)
+    assert max(times for _, times in held) <= 3 * 12
 
 
 def test_one_window_over_all_is_the_clip_that_is_tested():

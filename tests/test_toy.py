@@ -10,7 +10,16 @@ import pytest
 from coviar import load_clip, read_index
 from dataset_team.heldout import split_heldout
 from dataset_team.records import read_list
-from dataset_team.toy import CLASSES, FRAMES_RANGE, GOP, Video, draw, encode
+from dataset_team.toy import (
+    CLASSES,
+    FRAMES_RANGE,
+    GOP,
+    Video,
+    draw,
+    encode,
+    get_args_parser,
+    main,
+)
 
 REPO = Path(__file__).resolve().parent.parent
 SIZE = (128, 96)
@@ -100,3 +109,11 @@ def test_the_direction_shows_in_the_motion_vectors(tmp_path, axis, forward, back
         motion = measured_motion(class_name, tmp_path)
         assert np.argmax(np.abs(motion)) == axis
         assert sign * motion[axis] > 1, motion  # pixels in five frames
+
+
+def test_a_file_is_no_folder_for_toy_videos(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    parser = get_args_parser()
+    with pytest.raises(SystemExit) as stop:
+        main(parser.parse_args([str(tmp_path / "file" / "deep")]), parser)
+    assert stop.value.code == 2 and "Not a directory" in capsys.readouterr().err
