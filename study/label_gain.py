@@ -74,17 +74,43 @@ def of_case(table: pd.DataFrame, case: dict) -> dict[tuple, pd.DataFrame]:
 
 
 def read_all(folders: Sequence[Path]) -> pd.DataFrame:
-    """The tables of all folders. Raises as `read_recordings`, and ValueError where a backbone is in
-    two of them, or twice in one, and where they have other exits."""
+    """The tables of all folders, and of each row its folder. Raises as `read_recordings`, and
+    ValueError where a backbone is in two of them, or twice in one, where they have other exits, and
+    where a case lacks test videos."""
     tables = list(map(read_recordings, folders))
     for folder, own in zip(folders, tables):
         if list(own) != list(tables[0]):
             raise ValueError(f"{folder}: {_exits(own)}, but {folders[0]}: {_exits(tables[0])}")
+    tables = [own.assign(folder=str(folder)) for folder, own in zip(folders, tables)]
     table = pd.concat(tables, ignore_index=True)
     repeated = table[table.duplicated([*BACKBONE, *CASE, "recording"])]
     if len(repeated):
         raise ValueError(f"{' '.join(repeated.iloc[0][BACKBONE])} is there twice: name it once")
+    _check_videos(table)
     return table
+
+
+def _check_videos(table: pd.DataFrame) -> None:
+    """Raise ValueError where a case lacks test videos that another of its backbone has."""
+    for _, own in table.groupby(BACKBONE):
+        videos = own.pivot(index="recording", columns=CASE, values="num_videos")
+        lacks = videos.ne(videos.max(axis=1), axis=0).any()
+        if lacks.any():
+            case = dict(zip(CASE, lacks.idxmax()))
+            raise _lacks(own, f"test videos of {_words(case)}", case)
+
+
+def _lacks(backbone: pd.DataFrame, what: str, case: dict) -> ValueError:
+    rows = backbone[(backbone[CASE] == pd.Series(case)).all(axis=1)]
+    row = (rows if len(rows) else backbone).iloc[0]
+    return ValueError(
+        f"{row['folder']}: {' '.join(row[BACKBONE])} lacks {what}: remove the rows of this case"
+        " from cases.csv there, and python -m study.few_labels makes it again"
+    )
+
+
+def _words(case: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in case.items())
 
 
 def _exits(table: pd.DataFrame) -> str:
