@@ -180,3 +180,30 @@ def test_a_case_that_lacks_test_videos_is_refused(tmp_path, capsys, change, case
     message = refused(capsys, label_gain, whole, bad, "--out", out)
     assert f"{bad}: toy split1 b lacks test videos of teacher {case}, per_class " in message
     assert "study.few_labels makes it again" in message and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[:0], "/bad/recordings.csv has no rows; python -m study.few_labels writes"),
+        (lambda t: t[:9], "bad: toy split1 b lacks the case teacher labels, per_class all, wr"),
+        (lambda t: t[:-3], "bad: toy split1 b lacks the case teacher prog_kd, per_class all, wr"),
+        (lambda t: t[t.per_class == "all"], "lacks the case teacher labels, per_class 1, wrong"),
+        (lambda t: t[t.wrong_pct == "0"], "lacks the case teacher labels, per_class all, wrong_p"),
+    ],
+    ids=["no rows", "cut", "one less", "not the few", "no wrong labels"],
+)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a whole one", "alone"])
+def test_a_backbone_that_lacks_cases_is_refused(tmp_path, capsys, change, message, beside):
+    """Alone a backbone may have been trained for fewer, but not for half of them."""
+    folders = [write_gain_folder(tmp_path / "whole")] if beside else []
+    folders.append(write_gain_folder(tmp_path / "bad", "b", change=change))
+    out = tmp_path / "gains.csv"
+    out.write_text("as before")
+    words = [*folders, "--out", out, "--figures", tmp_path / "figures"]
+    fewer = not beside and message.startswith("lacks")
+    if fewer:
+        call(label_gain, *words)
+        return
+    assert message in refused(capsys, label_gain, *words)
+    assert out.read_text() == "as before" and not (tmp_path / "figures").exists()
