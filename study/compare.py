@@ -88,7 +88,13 @@ def compare(
             raise ValueError(f"the runs of {data} do not all have the same exits")
         alike: dict[str, list[_Pair]] = defaultdict(list)  # of one split
         for key, pair in zip(keys, pairs):
-            alike[key[1]].append(pair)
+            same = alike[key[1]]
+            same.append(pair)
+            if pair.names != same[0].names:
+                raise ValueError(
+                    f"{first.method} of {' '.join(map(str, key[:3]))} was tested on other videos"
+                    " than another seed of this split: save its logits again from the same lists"
+                )
         names = [same[0].names for same in alike.values()]
         weights = [same[0].weights for same in alike.values()]
         first_right, second_right = (
@@ -162,7 +168,7 @@ def _rows(
 
 class _Pair(NamedTuple):
     points: list[str]
-    names: list[str]
+    names: list[str]  # sorted, so that the rows of all seeds are of the same videos
     first: np.ndarray  # (n, D) float, 1 where right
     second: np.ndarray
     weights: np.ndarray  # (n,) of the videos
@@ -172,8 +178,8 @@ class _Pair(NamedTuple):
 def _correct_pair(
     ours: LogitsFile, theirs: LogitsFile, first: Side, second: Side, mean_over: str
 ) -> _Pair:
-    names = ours.part("test").names
-    if sorted(names) != sorted(theirs.part("test").names):
+    names = sorted(ours.part("test").names)
+    if names != sorted(theirs.part("test").names):
         raise ValueError(
             f"{first.method} and {second.method} of {ours.meta['data']} {ours.meta['split']} were"
             " tested on other videos: save the logits again from the same lists"
@@ -185,7 +191,7 @@ def _correct_pair(
     protocol = " against ".join(sorted({logits.meta["protocol"] for logits in (ours, theirs)}))
     weights = np.ones(len(names))
     if mean_over == CLASSES:
-        weights = _class_weights(ours.part("test").labels)
+        weights = _class_weights(ours.part("test").select(names).labels)
         protocol += ", mean over classes"
     return _Pair(points, names, *correct, weights, protocol)
 

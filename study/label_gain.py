@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from coviar.command import run
 from study import drawing
 from study.columns import BACKBONE
-from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS
+from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS, all_cases
 from study.paired import Units, over_backbones
 from study.run_tables import write_rows
 from study.summary import read_table
@@ -52,6 +52,8 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     exits = [name for name in table if name not in RECORDINGS]
     if list(table) != [*RECORDINGS, *exits] or not exits:
         raise ValueError(f"{path} is no file of study.few_labels")
+    if table.empty:
+        raise ValueError(f"{path} has no rows; python -m study.few_labels writes them")
     return table.assign(right=table[exits].mean(axis=1) / table["num_videos"])
 
 
@@ -74,17 +76,57 @@ def of_case(table: pd.DataFrame, case: dict) -> dict[tuple, pd.DataFrame]:
 
 
 def read_all(folders: Sequence[Path]) -> pd.DataFrame:
-    """The tables of all folders. Raises as `read_recordings`, and ValueError where a backbone is in
-    two of them, or twice in one, and where they have other exits."""
+    """The tables of all folders, and of each row its folder. Raises as `read_recordings`, and
+    ValueError where a backbone is in two of them, or twice in one, where they have other exits, and
+    where a backbone lacks a case, or a case test videos."""
     tables = list(map(read_recordings, folders))
     for folder, own in zip(folders, tables):
         if list(own) != list(tables[0]):
             raise ValueError(f"{folder}: {_exits(own)}, but {folders[0]}: {_exits(tables[0])}")
+    tables = [own.assign(folder=str(folder)) for folder, own in zip(folders, tables)]
     table = pd.concat(tables, ignore_index=True)
     repeated = table[table.duplicated([*BACKBONE, *CASE, "recording"])]
     if len(repeated):
         raise ValueError(f"{' '.join(repeated.iloc[0][BACKBONE])} is there twice: name it once")
+    _check_cases(table)
+    _check_videos(table)
     return table
+
+
+def _check_cases(table: pd.DataFrame) -> None:
+    """Raise ValueError where a backbone lacks a case that study.few_labels trains with all numbers
+    of labels and shares of wrong ones of its data set."""
+    for _, of_data in table.groupby("data"):
+        numbers = [number for number in of_data["per_class"].unique() if number != ALL]
+        shares = [float(share) for share in of_data["wrong_pct"].unique() if share != "0"]
+        for _, own in of_data.groupby(BACKBONE):
+            there = set(map(tuple, own[CASE].to_numpy()))
+            for case in all_cases(numbers, shares):
+                if tuple(case.key.values()) not in there:
+                    raise _lacks(own, f"the case {_words(case.key)}", case.key)
+
+
+def _check_videos(table: pd.DataFrame) -> None:
+    """Raise ValueError where a case lacks test videos that another of its backbone has."""
+    for _, own in table.groupby(BACKBONE):
+        videos = own.pivot(index="recording", columns=CASE, values="num_videos")
+        lacks = videos.ne(videos.max(axis=1), axis=0).any()
+        if lacks.any():
+            case = dict(zip(CASE, lacks.idxmax()))
+            raise _lacks(own, f"test videos of {_words(case)}", case)
+
+
+def _lacks(backbone: pd.DataFrame, what: str, case: dict) -> ValueError:
+    rows = backbone[(backbone[CASE] == pd.Series(case)).all(axis=1)]
+    row = (rows if len(rows) else backbone).iloc[0]
+    return ValueError(
+        f"{row['folder']}: {' '.join(row[BACKBONE])} lacks {what}: remove the rows of this case"
+        " from cases.csv there, and python -m study.few_labels makes it again"
+    )
+
+
+def _words(case: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in case.items())
 
 
 def _exits(table: pd.DataFrame) -> str:

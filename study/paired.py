@@ -75,8 +75,10 @@ def over_backbones(
 
     splits: per backbone the name of its split. Backbones of one split are tested on the same
     videos, so that in a sample they see the same units drawn (else the interval is too narrow, this
-    one is rather too wide: results/PROTOCOL.md, changes). Units that one lacks weigh nothing there.
-    Each backbone has the same weight in the mean. std_over_runs is over backbones. With one
+    one is rather too wide: results/PROTOCOL.md, changes). That holds without an effect common to a
+    split: a simulation with one covered 64 to 89 %; estimated from the 14 cases of question 3 its
+    variance is mostly negative, at most 1.2 points squared. Units that one lacks weigh nothing
+    there. Each backbone has the same weight in the mean. std_over_runs is over backbones. With one
     backbone the interval is that of its videos.
     """
     rng = np.random.default_rng(0)

@@ -224,6 +224,42 @@ def test_videos_are_paired_by_name(tmp_path):
     assert all(row["difference_pct"] == row["low_pct"] == row["high_pct"] == 0 for row in rows)
 
 
+@pytest.mark.parametrize("resample", ["video", "group"])
+@pytest.mark.parametrize("mean_over", ["videos", "classes"])
+def test_seeds_of_a_split_are_joined_by_name(tmp_path, resample, mean_over):
+    """Rows of the second seed in another order say the same, weights of classes included."""
+    for method, quality in (("a", 1.5), ("b", 0.2)):
+        for seed in (1, 2):
+            save(tmp_path / "same", method, seed, quality=quality)
+            save(tmp_path / "other", method, seed, quality=quality, shuffle=seed == 2)
+    sides = list(map(Side.parse, ("a/vanilla", "b/vanilla")))
+    same, other = (load_runs([tmp_path / name]) for name in ("same", "other"))
+    how = resample, 95, mean_over
+    pairs = zip(
+        compare.compare(same, same, *sides, *how), compare.compare(other, other, *sides, *how)
+    )
+    for row, again in pairs:
+        for name, value in row.items():
+            assert again[name] == (
+                value if isinstance(value, str) else pytest.approx(value, nan_ok=True)
+            )
+
+
+def test_seeds_of_a_split_that_saw_other_videos_are_refused(tmp_path):
+    for seed, videos in ((1, 40), (2, 60)):
+        for method in "ab":
+            save(tmp_path, method, seed, videos=videos)
+    save(tmp_path, "a", 1, split="split2", videos=60)  # another split may have others
+    save(tmp_path, "b", 1, split="split2", videos=60)
+    runs = load_runs([tmp_path])
+    sides = list(map(Side.parse, ("a/vanilla", "b/vanilla")))
+    with pytest.raises(ValueError, match="a of toy split1 2 was tested on other videos"):
+        compare.compare(runs, runs, *sides, "video", 95)
+    for of_method in runs.values():
+        del of_method["toy", "split1", 2, None]
+    assert compare.compare(runs, runs, *sides, "video", 95)
+
+
 def test_rows_and_csv(server, tmp_path):
     better = [save(tmp_path, "good", seed=s, quality=2.0) for s in (1, 2)]
     worse = [save(tmp_path, "bad", seed=s, quality=0.3) for s in (1, 2)]

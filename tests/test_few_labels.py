@@ -11,7 +11,7 @@ import torch
 from dataset_team import lists
 from study import few_labels, label_gain
 from study.few_labels import Case, all_cases, choose_clips, wrong_labels
-from tests.calls import call
+from tests.calls import call, refused
 from training.features import Features
 
 
@@ -142,3 +142,68 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
         labels = top1["labels", str(gain["per_class"]), str(own), "0"]
         assert gain["difference_pct"] == pytest.approx(theirs - labels, abs=1e-3)
         assert gain["low_pct"] <= gain["difference_pct"] <= gain["high_pct"]
+
+
+def write_gain_folder(folder, backbone="a", split="split1", change=None):
+    """recordings.csv of all cases with 1 labelled clip and 40 % of wrong labels; three recordings
+    of 4 videos. change: takes the table and returns it."""
+    folder.mkdir(parents=True)
+    cases = pd.DataFrame([case.key for case in all_cases([1], [40])])
+    table = cases.merge(pd.DataFrame({"recording": ["r1", "r2", "r3"], "num_videos": 4}), "cross")
+    table = table.assign(data="toy", split=split, backbone_digest=backbone, exit1=2.0, exit2=3.0)
+    table = table[[*few_labels.RECORDINGS, "exit1", "exit2"]]
+    table = table if change is None else change(table)
+    table.to_csv(folder / "recordings.csv", index=False)
+    return folder
+
+
+def of(table, teacher, **case):
+    rows = table["teacher"] == teacher
+    for name, value in case.items():
+        rows &= table[name] == value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "case"),
+    [
+        (lambda t: t[~(of(t, "labels", wrong_pct="40") & (t.recording == "r2"))], "labels"),
+        (lambda t: t[~(of(t, "fused", per_class="1") & (t.recording == "r3"))], "fused"),
+        (lambda t: t.assign(num_videos=t.num_videos - of(t, "prog_kd")), "prog_kd"),
+    ],
+    ids=["of labels", "of a teacher", "fewer videos"],
+)
+def test_a_case_that_lacks_test_videos_is_refused(tmp_path, capsys, change, case):
+    whole = write_gain_folder(tmp_path / "whole")
+    bad = write_gain_folder(tmp_path / "bad", "b", change=change)
+    out = tmp_path / "gains.csv"
+    message = refused(capsys, label_gain, whole, bad, "--out", out)
+    assert f"{bad}: toy split1 b lacks test videos of teacher {case}, per_class " in message
+    assert "study.few_labels makes it again" in message and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[:0], "/bad/recordings.csv has no rows; python -m study.few_labels writes"),
+        (lambda t: t[:9], "bad: toy split1 b lacks the case teacher labels, per_class all, wr"),
+        (lambda t: t[:-3], "bad: toy split1 b lacks the case teacher prog_kd, per_class all, wr"),
+        (lambda t: t[t.per_class == "all"], "lacks the case teacher labels, per_class 1, wrong"),
+        (lambda t: t[t.wrong_pct == "0"], "lacks the case teacher labels, per_class all, wrong_p"),
+    ],
+    ids=["no rows", "cut", "one less", "not the few", "no wrong labels"],
+)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a whole one", "alone"])
+def test_a_backbone_that_lacks_cases_is_refused(tmp_path, capsys, change, message, beside):
+    """Alone a backbone may have been trained for fewer, but not for half of them."""
+    folders = [write_gain_folder(tmp_path / "whole")] if beside else []
+    folders.append(write_gain_folder(tmp_path / "bad", "b", change=change))
+    out = tmp_path / "gains.csv"
+    out.write_text("as before")
+    words = [*folders, "--out", out, "--figures", tmp_path / "figures"]
+    fewer = not beside and message.startswith("lacks")
+    if fewer:
+        call(label_gain, *words)
+        return
+    assert message in refused(capsys, label_gain, *words)
+    assert out.read_text() == "as before" and not (tmp_path / "figures").exists()
