@@ -68,6 +68,7 @@ prepare() {
     awk '{ print $1 "," $2 }' "$VIDEOS/jhmdb_21/jhmdb_21_groups.txt" >"$DATA/jhmdb_21/groups.csv"
     "$PYTHON" -m dataset_team.lists folders "$DATA/jhmdb_21" "$DATA/jhmdb_21" --folds 3 \
         --group-csv "$DATA/jhmdb_21/groups.csv"
+    rm "$DATA/jhmdb_21/recordings.csv" # by the protocol names tell what is held out
     for list in "$DATA"/jhmdb_21/split?_*.txt; do
         mv "$list" "$DATA/jhmdb_21/jhmdb_21_${list##*/}"
     done
