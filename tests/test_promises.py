@@ -18,7 +18,7 @@ from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
-from early_exit.promised import CHOSEN_HERE
+from early_exit.promised import CHOSEN_HERE, PolicySettings, promise_policy
 from early_exit.thresholds import confidences
 
 CLIPS = 3
@@ -100,6 +100,47 @@ def test_at_the_boundary_a_promise_is_broken_no_more_often_than_said(count):
 def test_twice_the_level_would_be_noticed():
     level = 0.1
     assert broken_share(2 * level) > level + 2 * np.sqrt(level * (1 - level) / 2000)
+
+
+def drawn(rng, number):
+    """Margins of two classes at exit 1, of two names, and whether its label is right."""
+    margins = rng.gamma(2, 1.5, number)
+    return margins, rng.random(number) < 1 / (1 + np.exp(-margins))
+
+
+@pytest.mark.parametrize(("kind", "temperature"), [("patience", 1.0), ("max", 4.0)])
+def test_exit_errors_are_promised_where_no_confidence_comes_near_1(tmp_path, kind, temperature):
+    """Patience is below 1/2 at the only exit. The promise is broken no more often than said."""
+    rng, limit, draws, groups = np.random.default_rng(5), 0.1, 120, 400
+    wish = Wish("exit_error", limit, 0.9)
+    margins, right = drawn(rng, 200_000)
+    sure = 1 / (1 + np.exp(-margins / temperature)) / (2 if kind == "patience" else 1)
+    how = PolicySettings(np.eye(2), kind, temperature=temperature)
+    promised = broken = 0
+    for _ in range(draws):
+        logits = np.zeros((groups, 2, 2), np.float32)
+        logits[:, 0, 0], correct = drawn(rng, groups)
+        labels = np.where(correct, 0, 1)
+        names = np.array([f"v{n}" for n in range(groups)])
+        file = load_outside(save(tmp_path / "s.npz", {}, logits=logits, labels=labels, names=names))
+        policy = promise_policy(file, "heldout", (1.0, 2.0), wish, how, {})
+        if policy.promise["kept_by"] == "thresholds":
+            promised += 1
+            broken += 1 - right[sure > policy.thresholds[0]].mean() > limit
+    # Two standard errors of the draws.
+    assert broken <= draws * 0.1 + 2 * np.sqrt(draws * 0.1 * 0.9)
+    assert promised > draws / 2
+
+
+def test_a_first_step_at_which_nobody_leaves_is_called_so(tmp_path):
+    """Exits that know nothing have no lead at all; that is no loss."""
+    arrays = scores()
+    arrays["logits"][:, :-1] = 0
+    file = load_outside(save(tmp_path / "scores.npz", arrays))
+    how = PolicySettings(np.eye(3), "margin")
+    wish = Wish("exit_error", 0.1, 0.9)
+    said = promise_policy(file, "heldout", file.gmacs, wish, how, {}).promise["words"]
+    assert said.endswith("the full network is kept; nobody leaves at the first step")
 
 
 def test_losses_against_loops():
