@@ -87,7 +87,7 @@ def promise_policy(
     # Where there are too few to fit on, there are too few to promise anything.
     can_fit = not needs_fit or fit_on.any()
     plain = _policy(logits, settings, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
-    chosen, nobody_leaves = None, False
+    chosen, weights = None, ()
     number = len({group for group, own in zip(groups, tested) if own})
     if number >= 2 and can_fit:
         path = _path(settings, plain, rows[fit_on], labels[fit_on], costs)
@@ -104,7 +104,7 @@ def promise_policy(
         if wish.kind == "exit_error":
             path = path[_safest(along(path, fit_on), wish, share) :]
         found = along(path, tested)
-        nobody_leaves = not found.b[0].any()
+        weights = found.b[0]
         # No policy can cost more than the full network.
         kept = rejected_along(found.a, found.b, wish, share, found.low) if share < 1 else path
         steps = len(kept)
@@ -121,7 +121,7 @@ def promise_policy(
         "epochs_chosen_here": epochs_chosen_on(logits, part),
     }
     return replace(
-        plain, thresholds=thresholds, promise={**promise, "words": words(promise, nobody_leaves)}
+        plain, thresholds=thresholds, promise={**promise, "words": words(promise, weights)}
     )
 
 
@@ -130,10 +130,10 @@ def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
     return f"selected on {part}" in logits.meta["protocol"]
 
 
-def words(promise: dict, nobody_leaves: bool = False) -> str:
+def words(promise: dict, weights: Sequence[float]) -> str:
     """The promise in words: what holds, or, if nothing holds, what it would take.
 
-    nobody_leaves: at the first step, of an exit error.
+    weights: b of each recording at the first step, in the order of the bets.
     """
     wish = Wish(*(promise[field] for field in Wish._fields))
     counted = f"{promise['num_videos']} videos of {promise['num_groups']} recordings"
@@ -148,14 +148,15 @@ def words(promise: dict, nobody_leaves: bool = False) -> str:
     number = promise["num_groups"]
     if number < 2:
         return f"{start}; fewer than two recordings can promise nothing"
-    least, needed = least_limit(number, wish.guarantee), recordings_needed(*wish[1:3])
+    if not np.any(weights):
+        return f"{start}; nobody leaves at the first step"
+    least = least_limit(weights, wish.guarantee)
+    needed = recordings_needed(wish.limit, wish.guarantee, weights)
     could = (
         f"so many recordings could promise {_amount(wish, least)} at best"
         if least is not None
         else "so many recordings can promise nothing"
     )
-    if nobody_leaves:
-        return f"{start}; nobody leaves at the first step"
     if needed <= number:
         return f"{start}; the number suffices, but already the first step loses too much"
     if np.isinf(needed):

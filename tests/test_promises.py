@@ -168,11 +168,44 @@ def test_recordings_needed_is_where_betting_begins_to_reject():
             p = betting_p_values(np.full((1, number), -limit), limit)
             assert (p[0] <= 1 - guarantee) == enough
     assert promise.recordings_needed(0, 0.9) == np.inf
-    least = promise.least_limit(200, 0.9)
+    least = promise.least_limit(np.ones(200), 0.9)
     assert (
         promise.recordings_needed(least, 0.9) <= 200 < promise.recordings_needed(0.9 * least, 0.9)
     )
-    assert promise.least_limit(1, 0.9) is None
+    assert promise.least_limit(np.ones(1), 0.9) is None
+
+
+def test_recordings_of_other_sizes_take_more():
+    """Against the bets on recordings that lose nothing, the sizes in turn."""
+    sizes = np.random.default_rng(0).permutation([1.0] * 3 + [0.1] * 60)
+    needed = promise.recordings_needed(0.05, 0.9, sizes)
+    assert needed > 5 * promise.recordings_needed(0.05, 0.9)
+    for number, enough in ((needed - 1, False), (needed, True)):
+        assert (slow_betting(-0.05 * np.resize(sizes, number), 0.05) <= 0.1) == enough
+    least = promise.least_limit(sizes, 0.9)
+    assert slow_betting(-least * sizes, least) <= 0.1 < slow_betting(-0.9 * least * sizes, least)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("kind", ["drop", "disagreement", "exit_error"])
+def test_a_first_step_loses_too_much_only_where_one_without_loss_would_pass(tmp_path, kind, lost):
+    """Nothing is lost, but one recording is much larger than the others; or much is lost."""
+    number, large = 600, 1 if lost else 40
+    labels = np.arange(number) % 4
+    logits = np.zeros((number, 2, 4), np.float32)
+    logits[np.arange(number), 1, labels] = 30
+    logits[np.arange(number), 0, (labels + lost) % 4] = 30
+    groups = np.maximum(np.arange(number) - large, 0)
+    names = np.array([f"v{n}" for n in range(number)])
+    arrays = {"logits": logits, "labels": labels, "names": names, "groups": groups}
+    file = load_outside(save(tmp_path / "scores.npz", arrays))
+    wish = Wish(kind, 0.05, 0.9, "clips")
+    made = promise_policy(file, "heldout", file.gmacs, wish, PolicySettings(np.eye(2)), {}).promise
+    assert made["kept_by"] == "the full network"
+    assert ("already the first step loses too much" in made["words"]) == lost
+    if not lost:
+        needed = int(re.search(r"needs at least (\d+) recordings", made["words"])[1])
+        assert needed > made["num_groups"]
 
 
 def test_groups_are_read_from_names_and_never_split():
