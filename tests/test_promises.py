@@ -211,6 +211,12 @@ def test_a_first_step_loses_too_much_only_where_one_without_loss_would_pass(tmp_
 def test_groups_are_read_from_names_and_never_split():
     names = ["Run/v_Run_g01_c01.avi", "Run/v_Run_g01_c02", "Jump/v_Jump_g01_c01.avi", "x/y.mp4"]
     assert groups_of(names) == ["Run/g01", "Run/g01", "Jump/g01", "x/y"]
+    bare = [name.rpartition("/")[2] for name in names]
+    assert groups_of(bare) == ["v_Run_g01", "v_Run_g01", "v_Jump_g01", "y"]
+    flat = [f"videos/{name}" for name in bare]
+    assert groups_of(flat) == ["videos/v_Run_g01"] * 2 + ["videos/v_Jump_g01", "videos/y"]
+    film = "April_09_brush_hair_u_nm_np1_ba_goo_0.avi"
+    assert groups_of([film, f"brush_hair/{film}"]) == [film[:19], f"brush_hair/{film[:19]}"]
     groups = [f"g{n // 3}" for n in range(90)]
     chosen = split_off(groups, 1 / 3)
     assert chosen.sum() == 30
