@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataset_team.groups import UCF_GROUP, group_of
-from dataset_team.list_file import without_extension
+from dataset_team.list_file import plain_path, without_extension
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
     """The recording of each video by its name: "Class/g01" in a folder of its class, elsewhere
     "v_Class_g01". A name that does not tell is a group of its own."""
-    return [_recording(without_extension(name)) for name in names]
+    return [_recording(without_extension(plain_path(name))) for name in names]
 
 
 def _recording(stem: str) -> str:

@@ -389,6 +389,23 @@ def test_calibration_and_test_must_be_apart(tmp_path):
     crossing = save(tmp_path / "b.npz", other, groups=GOOD["groups"])
     with pytest.raises(LogitsError, match="20 groups have videos in both files"):
         load_outside(path, crossing)
+    grouped = np.array([f"recording{n}" for n in range(60)])
+    for spelled in ("./{}", "x/../{}", "{}.avi"):
+        names = np.array([spelled.format(name) for name in GOOD["names"]])
+        for groups in (None, grouped):
+            same = save(tmp_path / "s.npz", GOOD, names=names, groups=groups)
+            plain = path if groups is not None else save(tmp_path / "p.npz", GOOD, groups=None)
+            with pytest.raises(LogitsError, match="60 videos are in both files"):
+                load_outside(plain, same)
+    ungrouped = save(tmp_path / "u.npz", other, groups=None)
+    for pair in ((path, ungrouped), (ungrouped, path)):
+        with pytest.raises(LogitsError, match="only one of them has groups"):
+            load_outside(*pair)
+    clips = [np.array([f"{folder}Run/v_Run_g01_c{n}" for n in range(60)]) for folder in ("", "./")]
+    clips[1] = np.char.replace(clips[1], "_c", "_c9")
+    pair = [save(tmp_path / f"{n}.npz", GOOD, names=clips[n], groups=None) for n in range(2)]
+    with pytest.raises(LogitsError, match="1 groups have videos in both files"):
+        load_outside(*pair)
     dearer = save(tmp_path / "c.npz", other, gmacs=np.array([1.0, 3.0, 11.0]))
     with pytest.raises(LogitsError, match="gmacs differ"):
         load_outside(path, dearer)
