@@ -20,10 +20,13 @@ from coviar import Clip, VideoIndex, load_clip
 from coviar.container import open_video
 from coviar.live import (
     Window,
+    end_of,
     is_live,
     middle_pictures,
     middle_position,
+    pictures_between,
     stream_windows,
+    windows_until,
 )
 from coviar.source_index import CannotSeek
 from dataset_team.transforms import fixed_boxes, resize
@@ -90,7 +93,7 @@ class Timeline:
                 index, reason = predictor.open(source)
             self.notes += [str(warning.message) for warning in caught]
             times = index.seconds if reason else _times(index)
-            self.duration = float(times[-1] + _step(times))
+            self.duration = end_of(times[-1], len(times))
             if reason and index.streamed:
                 windows = from_start(trained.picture_size)
             else:
@@ -159,26 +162,18 @@ def _times(index: VideoIndex) -> np.ndarray:
     """The time of each picture, in seconds, of a file that is loaded as it is."""
     with open_video(index.path) as (_, stream):
         rate = stream.average_rate or Fraction(25)
-    return np.arange(index.num_frames) / float(rate)
-
-
-def _step(times: np.ndarray) -> float:
-    return float(times[-1] / (len(times) - 1)) if len(times) > 1 else 0.04
+    return np.arange(index.num_frames) * rate.denominator / rate.numerator
 
 
 def _file_windows(index, times, every: float, seconds: float, num_segments: int) -> Iterator:
     """Windows of a file in which any picture can be reached."""
     crop = fixed_boxes(index.width, index.height, 1)[0]
     starts = [0, *accumulate(index.gop_lengths)]
-    duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
+    duration, size = end_of(times[-1], len(times)), os.path.getsize(index.path)
     known: dict = {}
-    number = 0
-    # As `stream_windows`: none begins behind the end, and the first that reaches it is the last.
-    while number == 0 or (number * every < duration and (number - 1) * every + seconds < duration):
-        start = number * every
-        end = min(start + seconds, duration)
-        number += 1
-        first, last = np.searchsorted(times, (start, end)).tolist()
+    for start, end in windows_until(times[-1], every, seconds):
+        first, last = pictures_between(times, start, end)
+        end = min(end, duration)
         if first == last:
             yield Window(start, end, None, "there is no picture in it")
             continue
