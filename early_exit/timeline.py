@@ -60,7 +60,8 @@ class Timeline:
     """The Moments of a source, each given as soon as it is decided.
 
     every, seconds: a window of `seconds` begins each `every` seconds. smooth: a window's
-    probabilities are the mean of its own and those of up to smooth - 1 windows before it.
+    probabilities are the mean of its own and those of the smooth - 1 windows before it, as far as
+    these have any.
     costs: GMACs by decision point. duration: seconds of the source, None if it is not known.
     notes: what the user should know. Errors as `Predictor.predict`; a window that cannot be decoded
     or decided is a Moment with a problem.
@@ -105,6 +106,7 @@ class Timeline:
         for window in _ahead(self.windows):
             self.notes += window.notes
             if window.problem:
+                self.recent.append(None)
                 yield Moment(window.start, window.end, problem=window.problem)
             else:
                 yield self._decide(window)
@@ -114,9 +116,10 @@ class Timeline:
         try:
             probabilities, point, _ = self.predictor.decide(clip)
         except ValueError as error:  # its output is not finite
+            self.recent.append(None)
             return Moment(window.start, window.end, problem=str(error))
         self.recent.append(probabilities.cpu())
-        smoothed = torch.stack(list(self.recent)).mean(0)
+        smoothed = torch.stack([own for own in self.recent if own is not None]).mean(0)
         label = int(smoothed.argmax())
         name = self.predictor.points[point]
         return Moment(

@@ -182,6 +182,34 @@ def test_smoothing_is_the_mean_of_the_last_windows(film):
     assert [m.probability for m in found] == [1.0, 0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("undecided", [False, True])
+def test_a_failed_window_counts_as_one_of_those_smoothed(film, undecided):
+    """It cannot be decoded, or its output is not finite."""
+    windows = list(Timeline(Judge(), str(film), 1, 1, COSTS).windows)
+    labels = [moment.label for moment in moments(film)[0]]
+    for failed in range(4):
+        known = [[labels[k] for k in range(max(n - 2, 0), n + 1) if k != failed] for n in range(4)]
+        del known[failed]
+        expected = [max(map(own.count, own)) / len(own) for own in known]
+        film_in_time = Timeline(Judge(), str(film), 1, 1, COSTS, smooth=3)
+        film_in_time.windows = iter(windows)
+        decide, judge = film_in_time.predictor.decide, film_in_time.predictor
+
+        def fail(clip, failed=failed, decide=decide, judge=judge):
+            if len(judge.clips) == failed:
+                judge.clips.append(None)
+                raise ValueError("not finite")
+            return decide(clip)
+
+        if undecided:
+            judge.decide = fail
+        else:
+            bad = Window(failed, failed + 1, None, "damaged")
+            film_in_time.windows = iter([*windows[:failed], bad, *windows[failed + 1 :]])
+        found = [m.probability for m in film_in_time if not m.problem]
+        assert found == pytest.approx(expected)
+
+
 def test_csv_and_picture(film, tmp_path, capsys):
     tally, drawn = Tally(), tmp_path / "strip.png"
     write_timeline(Timeline(Judge(), str(film), 1, 1, COSTS), "a, b", tally, "csv", False, drawn)
