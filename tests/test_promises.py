@@ -16,7 +16,8 @@ from early_exit.groups import groups_of, split_off
 from early_exit.outside import load_outside
 from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
-from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
+from early_exit.gate import fit_gate
+from early_exit.policy import Policy, combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
 from early_exit.promised import CHOSEN_HERE, PolicySettings, promise_policy
 from early_exit.thresholds import confidences
@@ -261,6 +262,21 @@ def test_a_gate_is_not_swept_as_if_it_were_the_largest_probability(tmp_path, cap
     combined = load_outside(path).samples("heldout")[0].astype(float)
     with pytest.raises(ValueError, match="`gate` has no weights for exit 1"):
         confidences(combined, "gate")
+
+
+@pytest.mark.parametrize("costs", [[1.0, 10.0, 10.0], [10.0, 3.0, 10.0], [10.0, 10.0, 10.0]])
+def test_nobody_leaves_at_a_gate_that_saves_nothing(costs):
+    """Measured times may tie; a budget's cheapest policy has thresholds of 0."""
+    arrays = scores(groups=100)
+    combined = arrays["logits"].astype(float)
+    gate = fit_gate(combined, arrays["labels"], costs)
+    policy = Policy((1, 2), (0.0, 0.0), tuple(map(tuple, np.eye(3))), confidence="gate", gate=gate)
+    points = set(decide(policy, arrays["logits"]).points.tolist())
+    assert points == {next((k for k in range(2) if costs[k] < 10), 2)}
+    for dtype in (np.float32, np.float64):
+        sure = confidences(combined.astype(dtype), "gate", gate=gate)
+        assert np.isfinite(sure).all()
+        assert not any(sure[:, k].any() for k in range(2) if costs[k] == 10)
 
 
 def test_57_videos_are_refused_honestly(tmp_path, capsys):
