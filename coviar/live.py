@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -77,6 +77,39 @@ def middle_position(length: int) -> int:
     return min(length - 1, max(1, (length - 1) // 2))
 
 
+def window_times(number: int, every: float, seconds: float) -> tuple[float, float]:
+    """Start and end of a window, in seconds. The numbers are taken as their decimals, and rounded
+    once, so that an edge at a picture is at its time."""
+    start = number * Fraction(str(every))
+    return float(start), float(start + Fraction(str(seconds)))
+
+
+def windows_until(
+    last: float, every: float, seconds: float, number: int = 0
+) -> Iterator[tuple[float, float]]:
+    """`window_times` from a number on. The first window that holds the source's last picture, at
+    `last`, is the last window; none begins behind that picture."""
+    while True:
+        start, end = window_times(number, every, seconds)
+        if start > last:
+            return
+        yield start, end
+        if end > last:
+            return
+        number += 1
+
+
+def pictures_between(times: Sequence[float], start: float, end: float) -> tuple[int, int]:
+    """(first, end) of the pictures in a window: those at its start or later, and before its end."""
+    return bisect_left(times, start), bisect_left(times, end)
+
+
+def end_of(last: float, count: int) -> float:
+    """When a source of `count` pictures ends: the last one, at `last`, stays as long as a mean
+    one."""
+    return float(last + (last / (count - 1) if count > 1 else 1 / _USUAL_RATE))
+
+
 def stream_windows(
     source: str,
     every: float,
@@ -98,7 +131,8 @@ def stream_windows(
         rate = stream.average_rate
         converter = Converter(size, fit, stream.sample_aspect_ratio)
         recent = _Recent(source, size, rate, gop, crop)
-        start, error = 0.0, None
+        number, error = 0, None
+        start, end = window_times(number, every, seconds)
         pictures = _pictures(container, stream)
         while error is None:
             try:
@@ -109,16 +143,15 @@ def stream_windows(
                 error = raised
                 break
             recent.add(*picture, converter)
-            while recent.holds(start + seconds):
-                yield recent.window(start, start + seconds, num_segments)
-                start += every
+            while recent.holds(end):
+                yield recent.window(start, end, num_segments)
+                number += 1
+                start, end = window_times(number, every, seconds)
                 recent.forget(start)
         recent.finish(converter)
-        while recent.end > start:
-            yield recent.window(start, min(start + seconds, recent.end), num_segments)
-            if start + seconds >= recent.end:
-                break
-            start += every
+        if recent.times:
+            for start, end in windows_until(recent.times[-1], every, seconds, number):
+                yield recent.window(start, min(end, recent.end), num_segments)
     if error is not None:
         raise ValueError(f"{source}: the source ended in an error ({error.strerror})") from error
     if not recent.count:
@@ -142,7 +175,7 @@ class _Recent:
     @property
     def end(self) -> float:
         """When the source ends, as far as it is known."""
-        return self.times[-1] + 1 / float(self.rate or _USUAL_RATE) if self.times else 0.0
+        return end_of(self.times[-1], self.first + len(self.times))
 
     def add(self, seconds: float, frame, problem: str | None, converter: Converter) -> None:
         if problem:
@@ -171,7 +204,7 @@ class _Recent:
         return self.count >= last // self.gop * self.gop + self.kept
 
     def window(self, start: float, end: float, num_segments: int) -> Window:
-        first, last = (self.first + bisect_left(self.times, time) for time in (start, end))
+        first, last = (self.first + n for n in pictures_between(self.times, start, end))
         problem = next((words for at, words in self.problems if start <= at < end), None)
         if first == last:
             problem = problem or "there is no picture in it"
@@ -217,7 +250,7 @@ def _pictures(container, stream) -> Iterator[tuple]:
             frames = []
             problem = "a picture cannot be decoded" if is_begun or packet.is_keyframe else None
         if problem:
-            yield clock.seconds or 0.0, None, problem
+            yield float(clock.seconds or 0), None, problem
         for frame in begin(frames):
             yield clock.tell(frame), frame, "a picture is damaged" if frame.is_corrupt else None
     for frame in begin(stream.decode(None)):
@@ -225,23 +258,26 @@ def _pictures(container, stream) -> Iterator[tuple]:
 
 
 class _Clock:
-    """Seconds since the first picture; where the source's clock jumps, they go on."""
+    """Seconds since the first picture; where the source's clock jumps, they go on.
+
+    Fractions, so that they are exact whatever the number of pictures.
+    """
 
     def __init__(self, stream):
-        self.step = 1 / float(stream.average_rate or _USUAL_RATE)
+        self.step = 1 / Fraction(stream.average_rate or _USUAL_RATE)
         self.seconds = self.before = None
 
     def tell(self, frame: av.VideoFrame) -> float:
         known = frame.pts is not None and frame.time_base
-        time = float(frame.pts * frame.time_base) if known else None
+        time = frame.pts * frame.time_base if known else None
         if self.seconds is None:
-            self.seconds = 0.0
+            self.seconds = Fraction(0)
         else:
             both = time is not None and self.before is not None
             step = time - self.before if both else self.step
             self.seconds += step if 0 < step < _LONGEST_STEP else self.step
         self.before = time
-        return self.seconds
+        return float(self.seconds)
 
 
 @contextlib.contextmanager

@@ -141,7 +141,9 @@ def read_source_index(
         if reason is None:
             try:
                 found = _arrange(packets, _first_times(path, converter))
-                seconds = np.sort(found["pts"][found["pictures"] >= 0]) * float(time_base)
+                ticks = np.sort(found["pts"][found["pictures"] >= 0])
+                # From integers, rounded once: the edges of windows are compared with these.
+                seconds = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
             except CannotSeek as error:
                 reason = str(error)
         if reason is not None:

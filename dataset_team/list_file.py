@@ -146,7 +146,7 @@ def _is_header(line: str) -> bool:
 def _parse(line: str, needs_class: bool) -> tuple[str, str | None, int | None, bool]:
     """(path, class name, label, whether a column names the class) of a line."""
     path, *rest = _columns(line)
-    path = _plain_path(path)
+    path = plain_path(path)
     if not rest:
         return path, None, None, False
     *class_names, label = rest
@@ -207,7 +207,7 @@ def _csv_fields(line: str, separator: str) -> list[str]:
     return fields if all(fields) else []
 
 
-def _plain_path(path: str) -> str:
+def plain_path(path: str) -> str:
     """The path with single slashes, without `.`, and without `Folder/..`."""
     plain = posixpath.normpath(path.replace("\\", "/"))
     return "/" + plain.lstrip("/") if plain.startswith("/") else plain

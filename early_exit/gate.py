@@ -16,10 +16,16 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from early_exit.confidence import Gate, Temperature, gate_features
+from early_exit.confidence import GATE_FEATURES, Gate, Temperature, gate_features
 
 # Penalty on the squared weights. It keeps a gate finite where a line separates its classes.
 RIDGE = 1.0
+# Going on corrects the label with a chance that rounds to 1, and spoils it with one of 0.
+STAY = (
+    (0.0,) * len(GATE_FEATURES) + (100.0,),
+    (0.0,) * len(GATE_FEATURES) + (-100.0,),
+    1.0,
+)
 
 
 def fit_gate(
@@ -27,17 +33,22 @@ def fit_gate(
 ) -> Gate:
     """The gate of each exit, of combined logits (n, D, C), labels (n,), cumulative costs (D,).
 
-    Thresholds must be chosen on other clips.
+    Thresholds must be chosen on other clips. Nobody leaves at an exit that saves nothing, whatever
+    its threshold.
     """
     seen = list(torch.from_numpy(combined).unbind(1))
     right = combined.argmax(axis=2) == labels[:, None]
     saved = costs[-1] - np.asarray(costs[:-1], dtype=float)
+    least = saved[saved > 0].min(initial=np.inf)
     gates = []
-    for k, share in enumerate(saved.min() / saved):
+    for k in range(len(saved)):
+        if saved[k] <= 0:
+            gates.append(STAY)
+            continue
         features = gate_features(seen[: k + 1], temperature).numpy()
         better = logistic(features, right[:, -1] & ~right[:, k])
         worse = logistic(features, right[:, k] & ~right[:, -1])
-        gates.append((better, worse, float(share)))
+        gates.append((better, worse, float(least / saved[k])))
     return tuple(gates)
 
 

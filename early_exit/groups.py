@@ -7,20 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataset_team.groups import group_of
-from dataset_team.list_file import without_extension
+from dataset_team.groups import UCF_GROUP, group_of
+from dataset_team.list_file import plain_path, without_extension
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
-    """The recording of each video, "Class/g01", by its name. A name that does not tell is a group
-    of its own."""
-    found = []
-    for name in names:
-        stem = without_extension(name)
-        recording = group_of(stem)
-        folder = stem.rpartition("/")[0]
-        found.append(f"{folder}/{recording}" if recording else stem)
-    return found
+    """The recording of each video by its name: "Class/g01" in a folder of its class, elsewhere
+    "v_Class_g01". A name that does not tell is a group of its own."""
+    return [_recording(without_extension(plain_path(name))) for name in names]
+
+
+def _recording(stem: str) -> str:
+    folder, _, own = stem.rpartition("/")
+    recording = group_of(own)
+    if recording is None:
+        return stem
+    is_of_class = own.casefold().startswith(f"v_{folder.rpartition('/')[2]}_g".casefold())
+    if UCF_GROUP.search(own) and not is_of_class:
+        recording = own.rpartition("_")[0]  # each class has a g01
+    return f"{folder}/{recording}" if folder else recording
 
 
 def split_off(groups: Sequence[str], share: float, seed: int = 0) -> np.ndarray:

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dataset_team.list_file import plain_path, without_extension
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
 from models import STREAMS
@@ -181,7 +183,11 @@ def _check_apart(heldout: dict, test: dict) -> None:
             raise LogitsError(f"{key} differ: {heldout[key]} and {test[key]}")
     if heldout["logits"].shape[1:] != test["logits"].shape[1:]:
         raise LogitsError("the numbers of classes, or of segments, differ")
-    both = sorted(set(heldout["names"]) & set(test["names"]))
+    if (heldout["groups"] is None) != (test["groups"] is None):
+        raise LogitsError(
+            "only one of them has groups, so recordings cannot be told apart: give both or none"
+        )
+    both = sorted(_videos(heldout["names"]) & _videos(test["names"]))
     if both:
         raise LogitsError(f"{len(both)} videos are in both files, the first is {both[0]!r}")
     crossing = sorted(set(_part(heldout).recordings()) & set(_part(test).recordings()))
@@ -190,3 +196,8 @@ def _check_apart(heldout: dict, test: dict) -> None:
             f"{len(crossing)} groups have videos in both files, the first is {crossing[0]!r}: move "
             "whole groups to one side"
         )
+
+
+def _videos(names: Sequence[str]) -> set[str]:
+    """The names, however they are spelled and whatever their extension."""
+    return {without_extension(plain_path(name)) for name in names}

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,9 +66,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         number = len(self.exits)
-        if not number or list(self.exits) != sorted(set(self.exits)):
+        good = all(type(exit_) is int and exit_ > 0 for exit_ in self.exits)
+        if not number or not good or list(self.exits) != sorted(set(self.exits)):
             raise ValueError(f"a policy's exits are ascending numbers, not {self.exits}")
-        if len(self.thresholds) != number or any(map(math.isnan, self.thresholds)):
+        good = all(_is_number(x) and not math.isnan(x) for x in self.thresholds)
+        if len(self.thresholds) != number or not good:
             raise ValueError(f"expected {number} thresholds, one per exit, not {self.thresholds}")
         outputs = len(self.weights[-1]) if self.weights else 0
         if outputs not in (number + 1, number + 3) or [len(row) for row in self.weights] != [
@@ -77,8 +80,10 @@ class Policy:
                 f"weights of {number} exits are {number + 1} rows of {number + 3}, or of"
                 f" {number + 1} for outside logits"
             )
-        if not all(math.isfinite(weight) for row in self.weights for weight in row):
-            raise ValueError("a policy's weights must be finite")
+        if not all(_is_number(x) and math.isfinite(x) for row in self.weights for x in row):
+            raise ValueError("a policy's weights must be finite numbers")
+        if not all(map(any, self.weights)):
+            raise ValueError("a decision point has no weight, so all videos would be of class 0")
         if any(any(row[k + 1 :]) for k, row in enumerate(self.weights[:-1])):
             raise ValueError("an exit's weights must be 0 for outputs that come after it")
         self._check_temperatures(number + 1, outputs)
@@ -86,6 +91,11 @@ class Policy:
             raise ValueError(f"unknown confidence {self.confidence!r}; one of {CONFIDENCES}")
         self._check_pool()
         self._check_gate(number)
+        if not isinstance(self.provenance, dict):
+            raise ValueError(f"a policy's provenance holds fields, not {self.provenance!r}")
+        made = self.promise
+        if not isinstance(made, dict) or (made and not isinstance(made.get("words"), str)):
+            raise ValueError(f"a policy's promise holds fields, `words` among them, not {made!r}")
         if self.evidence not in EVIDENCE:
             raise ValueError(f"unknown evidence {self.evidence!r}; one of {EVIDENCE}")
         if self.route:
@@ -137,7 +147,7 @@ class Policy:
             raise ValueError(f"expected {outputs} output temperatures or none")
         own = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
         for value in (*own, *self.output_temperatures):
-            if not 0 < value < math.inf:
+            if not (_is_number(value) and 0 < value < math.inf):
                 raise ValueError(f"a policy's temperature is above 0, not {value}")
 
     def _check_pool(self) -> None:
@@ -154,10 +164,15 @@ class Policy:
         size = len(GATE_FEATURES) + 1
         for number, entry in enumerate(self.gate, 1):
             good = len(entry) == 3 and len(entry[0]) == len(entry[1]) == size
-            if not good or not all(map(math.isfinite, (*entry[0], *entry[1], entry[2]))):
+            values = (*entry[0], *entry[1], entry[2]) if good else ()
+            if not good or not all(_is_number(x) and math.isfinite(x) for x in values):
                 raise ValueError(f"the gate of exit {number} is not 2 x {size} weights and a share")
         if self.gate and len(self.gate) != exits:
             raise ValueError(f"expected {exits} gates, one per exit, not {len(self.gate)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def vanilla_policy(

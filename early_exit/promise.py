@@ -131,14 +131,7 @@ def betting_p_values(z: np.ndarray, limit: float) -> np.ndarray:
     bounded random variables by betting, 2023). The value depends on the order of the recordings,
     which must be fixed without looking at z.
     """
-    mean, square = -PRIOR_MEAN * limit, PRIOR_VARIANCE * limit + (PRIOR_MEAN * limit) ** 2
-    total = PRIOR_COUNT * mean + _before(z)
-    squares = PRIOR_COUNT * square + _before(z * z)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bets = np.where(squares > 0, -total / squares, 0)
-    bets = np.clip(bets, 0, CAP / (1 - limit))
-    growth = np.cumsum(np.log1p(-bets * z), axis=1)
-    return np.exp(-np.maximum(growth.max(axis=1, initial=0), 0))
+    return np.exp(-np.maximum(_growth(z, limit).max(axis=1, initial=0), 0))
 
 
 def hoeffding_bentkus_p_values(z: np.ndarray, limit: float, low: float) -> np.ndarray:
@@ -180,39 +173,53 @@ def rejected_along(a: np.ndarray, b: np.ndarray, wish: Wish, limit: float, low: 
     return found
 
 
-def recordings_needed(limit: float, guarantee: float) -> float:
+def recordings_needed(limit: float, guarantee: float, weights: Sequence[float] = (1.0,)) -> float:
     """With fewer recordings `betting` rejects nothing, even if nothing is lost.
 
-    Infinite for a limit of 0.
+    weights: b of the recordings, in the order of the bets; further ones are as these are, in turn.
+    Infinite for a limit of 0, or where no recording has a weight.
     """
-    if limit == 0:
+    if limit == 0 or not np.any(weights):
         return np.inf
-    most = int(np.ceil(40 * np.log(1 / (1 - guarantee)) / limit)) + 100
-    growth = _growth_without_loss(most, limit)
-    return int(np.argmax(growth >= -np.log(1 - guarantee))) + 1
+    enough = np.zeros(1, dtype=bool)
+    while not enough.any():
+        enough = _growth_without_loss(weights, limit) >= -np.log(1 - guarantee)
+        weights = np.tile(weights, 2)
+    return int(np.argmax(enough)) + 1
 
 
-def least_limit(recordings: int, guarantee: float) -> float | None:
-    """The smallest share that so many recordings can promise if nothing is lost, or None."""
+def least_limit(weights: Sequence[float], guarantee: float) -> float | None:
+    """The smallest share that recordings of these weights, in the order of the bets, can promise if
+    nothing is lost, or None."""
+
+    def can_promise(limit: float) -> bool:
+        return _growth_without_loss(weights, limit)[-1] >= -np.log(1 - guarantee)
+
     low, high = 0.0, 0.999
-    if recordings < 2 or recordings_needed(high, guarantee) > recordings:
+    if len(weights) < 2 or not can_promise(high):
         return None
     while high - low > 1e-4:
         middle = (low + high) / 2
-        if recordings_needed(middle, guarantee) <= recordings:
+        if can_promise(middle):
             high = middle
         else:
             low = middle
     return high
 
 
-def _growth_without_loss(number: int, limit: float) -> np.ndarray:
-    """(number,) log of what the gambler has after each recording that loses nothing."""
-    seen = np.arange(number)
+def _growth_without_loss(weights: Sequence[float], limit: float) -> np.ndarray:
+    return _growth(-limit * np.asarray(weights, dtype=float)[None], limit)[0]
+
+
+def _growth(z: np.ndarray, limit: float) -> np.ndarray:
+    """(P, G) log of what the gambler of `betting_p_values` has after each recording."""
     mean, square = -PRIOR_MEAN * limit, PRIOR_VARIANCE * limit + (PRIOR_MEAN * limit) ** 2
-    total = PRIOR_COUNT * mean - limit * seen
-    squares = PRIOR_COUNT * square + limit**2 * seen
-    return np.cumsum(np.log1p(np.clip(-total / squares, 0, CAP / (1 - limit)) * limit))
+    total = PRIOR_COUNT * mean + _before(z)
+    squares = PRIOR_COUNT * square + _before(z * z)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bets = np.where(squares > 0, -total / squares, 0)
+    bets = np.clip(bets, 0, CAP / (1 - limit))
+    return np.cumsum(np.log1p(-bets * z), axis=1)
 
 
 def _before(z: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A policy with a promise, from one part of a logits file.
 
-Weights, temperatures and gates are fitted on a share of its recordings; the promise is tested on
-the others.
+Weights, temperatures, gates and the first step of an exit error are fitted on a share of its
+recordings; the promise is tested on the others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from early_exit.paths import common_path, leave_along, pareto_path, quantile_pat
 from early_exit.policy import Policy, combined_logits, policy_confidences, vanilla_policy
 from early_exit.promise import (
     BUDGETS,
+    Losses,
     Wish,
     least_limit,
     losses,
+    p_values,
     per_recording,
     recordings_needed,
     rejected_along,
@@ -79,32 +81,32 @@ def promise_policy(
     wish.check()
     rows, labels = logits.samples(part)
     names, groups = logits.part(part).names, logits.groups(part)
-    fit_on = (
-        split_off(groups, FIT_SHARE) if settings.needs_fit else np.zeros(len(names), dtype=bool)
-    )
+    needs_fit = settings.needs_fit or wish.kind == "exit_error"
+    fit_on = split_off(groups, FIT_SHARE) if needs_fit else np.zeros(len(names), dtype=bool)
     tested = ~fit_on
-    used = [group for group, own in zip(groups, tested) if own]
-    order = {group: place for place, group in enumerate(shuffled(used))}
-    recordings = np.array([order[group] for group in used])
     # Where there are too few to fit on, there are too few to promise anything.
-    can_fit = not settings.needs_fit or fit_on.any()
+    can_fit = not needs_fit or fit_on.any()
     plain = _policy(logits, settings, rows[fit_on], labels[fit_on], costs, provenance, can_fit)
-    chosen, number = None, len(order)
+    chosen, weights = None, ()
+    number = len({group for group, own in zip(groups, tested) if own})
     if number >= 2 and can_fit:
         path = _path(settings, plain, rows[fit_on], labels[fit_on], costs)
         if wish.kind in BUDGETS:  # from the cheapest up
             path = path[::-1]
-        combined = combined_logits(plain, rows[tested])
-        points = leave_along(policy_confidences(plain, combined), path)
-        full = wise.combine(rows[tested], wise.vanilla_weights(logits.outputs))[:, -1].argmax(
-            axis=1
-        )
-        predicted = combined.argmax(axis=2)
-        found = losses(wish.kind, points, predicted, labels[tested], costs, full)
-        a, b = (per_recording(x, recordings, wish.count) for x in (found.a, found.b))
         share = wish.limit / costs[-1] if wish.kind in BUDGETS else wish.limit
+        full = wise.combine(rows, wise.vanilla_weights(logits.outputs))[:, -1].argmax(axis=1)
+
+        def along(path: np.ndarray, videos: np.ndarray) -> Losses:
+            own = [group for group, one in zip(groups, videos) if one]
+            seen = rows[videos], labels[videos], full[videos]
+            return _losses_along(path, plain, wish, *seen, own, costs)
+
+        if wish.kind == "exit_error":
+            path = path[_safest(along(path, fit_on), wish, share) :]
+        found = along(path, tested)
+        weights = found.b[0]
         # No policy can cost more than the full network.
-        kept = rejected_along(a, b, wish, share, found.low) if share < 1 else path
+        kept = rejected_along(found.a, found.b, wish, share, found.low) if share < 1 else path
         steps = len(kept)
         chosen = tuple(map(float, path[steps - 1])) if steps else None
     thresholds = chosen or (0.0 if wish.kind in BUDGETS else NOBODY,) * len(plain.exits)
@@ -118,7 +120,9 @@ def promise_policy(
         **{"num_videos_to_fit": int(fit_on.sum()), "list_digest": names_digest(names)},
         "epochs_chosen_here": epochs_chosen_on(logits, part),
     }
-    return replace(plain, thresholds=thresholds, promise={**promise, "words": words(promise)})
+    return replace(
+        plain, thresholds=thresholds, promise={**promise, "words": words(promise, weights)}
+    )
 
 
 def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
@@ -126,8 +130,11 @@ def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
     return f"selected on {part}" in logits.meta["protocol"]
 
 
-def words(promise: dict) -> str:
-    """The promise in words: what holds, or, if nothing holds, what it would take."""
+def words(promise: dict, weights: Sequence[float]) -> str:
+    """The promise in words: what holds, or, if nothing holds, what it would take.
+
+    weights: b of each recording at the first step, in the order of the bets.
+    """
     wish = Wish(*(promise[field] for field in Wish._fields))
     counted = f"{promise['num_videos']} videos of {promise['num_groups']} recordings"
     asked = f"{_amount(wish, wish.limit)} with probability {wish.guarantee:g}"
@@ -141,7 +148,10 @@ def words(promise: dict) -> str:
     number = promise["num_groups"]
     if number < 2:
         return f"{start}; fewer than two recordings can promise nothing"
-    least, needed = least_limit(number, wish.guarantee), recordings_needed(*wish[1:3])
+    if not np.any(weights):
+        return f"{start}; nobody leaves at the first step"
+    least = least_limit(weights, wish.guarantee)
+    needed = recordings_needed(wish.limit, wish.guarantee, weights)
     could = (
         f"so many recordings could promise {_amount(wish, least)} at best"
         if least is not None
@@ -216,6 +226,38 @@ def _policy(
     if settings.confidence == "gate":
         gate = fit_gate(combined_logits(policy, rows), labels, costs, temperature)
     return replace(policy, temperature=temperature, confidence=settings.confidence, gate=gate)
+
+
+def _losses_along(
+    path: np.ndarray,
+    policy: Policy,
+    wish: Wish,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    full: np.ndarray,
+    groups: Sequence[str],
+    costs: Sequence[float],
+) -> Losses:
+    """The losses along a path (P, E), per recording in the order of the bets: a and b (P, G)."""
+    order = {group: place for place, group in enumerate(shuffled(groups))}
+    recordings = np.array([order[group] for group in groups])
+    combined = combined_logits(policy, rows)
+    points = leave_along(policy_confidences(policy, combined), path)
+    found = losses(wish.kind, points, combined.argmax(axis=2), labels, costs, full)
+    a, b = (per_recording(x, recordings, wish.count) for x in (found.a, found.b))
+    return Losses(a, b, found.low)
+
+
+def _safest(fitted: Losses, wish: Wish, limit: float) -> int:
+    """The step at which the fit share speaks most for the wish; of equal ones the last, cheapest.
+
+    An exit error needs clips that leave: a step without any has p = 1, and would end the tests. To
+    skip the steps at which no tested clip leaves would choose the start by the data of the test.
+    Chosen by other recordings, the path is fixed for those that test it, from any step on (split
+    fixed sequence testing in Angelopoulos et al., Learn then Test, 2021).
+    """
+    p = p_values(fitted.a, fitted.b, wish, limit, fitted.low)
+    return int(np.flatnonzero(p == p.min())[-1])
 
 
 def _path(

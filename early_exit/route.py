@@ -19,6 +19,7 @@ import torch
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
 from early_exit.wise import FULL, num_exits
+from models import STREAMS
 from models.points import (
     EVIDENCE,
     ROUTES,
@@ -70,7 +71,7 @@ def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -
     route = []
     for word in words:
         found = re.fullmatch(r"(.+)@(\d+)", word)
-        known = found and (found[1] in depths or found[1] == depth_of(streams_of(found[1])))
+        known = found and (found[1] in depths or _is_sum(found[1]))
         if not (known and 1 <= int(found[2]) <= num_segments):
             raise ValueError(
                 f"{word!r} is no point of a route: DEPTH@SEGMENTS, one of {', '.join(depths)}, or"
@@ -85,10 +86,14 @@ def parse_route(words: Sequence[str], num_segments: int, exits: Sequence[str]) -
 
 
 def check_route(route: Sequence[tuple[int, str]]) -> None:
-    """Raises ValueError where a point adds neither segments nor depth."""
+    """Raises ValueError for what is no point, or adds neither segments nor depth."""
     for segments, depth in route:
-        if not (type(segments) is int and segments >= 1 and isinstance(depth, str)):
+        if not (type(segments) is int and segments >= 1 and _is_depth(depth)):
             raise ValueError(f"{(segments, depth)} is no point of a route: (segments, depth)")
+        if depth != FULL and streams_of(depth) == STREAMS:
+            raise ValueError(
+                f"{name_of(segments, depth)} is {name_of(segments, FULL)}; a route names it so"
+            )
     for before, after in zip(route, route[1:]):
         if after[0] < before[0] or (after[0] == before[0] and not _is_deeper(before[1], after[1])):
             raise ValueError(
@@ -99,6 +104,17 @@ def check_route(route: Sequence[tuple[int, str]]) -> None:
         raise ValueError(
             "a route has exits or single streams, not both: an exit needs all the streams"
         )
+
+
+def _is_depth(depth: object) -> bool:
+    if not isinstance(depth, str):
+        return False
+    return bool(depth == FULL or re.fullmatch(r"exit\d+", depth) or _is_sum(depth))
+
+
+def _is_sum(depth: str) -> bool:
+    """Whether it names streams, in their order."""
+    return bool(streams_of(depth)) and depth == depth_of(streams_of(depth))
 
 
 def _is_deeper(before: str, after: str) -> bool:

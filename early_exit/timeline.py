@@ -20,10 +20,13 @@ from coviar import Clip, VideoIndex, load_clip
 from coviar.container import open_video
 from coviar.live import (
     Window,
+    end_of,
     is_live,
     middle_pictures,
     middle_position,
+    pictures_between,
     stream_windows,
+    windows_until,
 )
 from coviar.source_index import CannotSeek
 from dataset_team.transforms import fixed_boxes, resize
@@ -57,7 +60,8 @@ class Timeline:
     """The Moments of a source, each given as soon as it is decided.
 
     every, seconds: a window of `seconds` begins each `every` seconds. smooth: a window's
-    probabilities are the mean of its own and those of up to smooth - 1 windows before it.
+    probabilities are the mean of its own and those of the smooth - 1 windows before it, as far as
+    these have any.
     costs: GMACs by decision point. duration: seconds of the source, None if it is not known.
     notes: what the user should know. Errors as `Predictor.predict`; a window that cannot be decoded
     or decided is a Moment with a problem.
@@ -90,7 +94,7 @@ class Timeline:
                 index, reason = predictor.open(source)
             self.notes += [str(warning.message) for warning in caught]
             times = index.seconds if reason else _times(index)
-            self.duration = float(times[-1] + _step(times))
+            self.duration = end_of(times[-1], len(times))
             if reason and index.streamed:
                 windows = from_start(trained.picture_size)
             else:
@@ -102,6 +106,7 @@ class Timeline:
         for window in _ahead(self.windows):
             self.notes += window.notes
             if window.problem:
+                self.recent.append(None)
                 yield Moment(window.start, window.end, problem=window.problem)
             else:
                 yield self._decide(window)
@@ -111,9 +116,10 @@ class Timeline:
         try:
             probabilities, point, _ = self.predictor.decide(clip)
         except ValueError as error:  # its output is not finite
+            self.recent.append(None)
             return Moment(window.start, window.end, problem=str(error))
         self.recent.append(probabilities.cpu())
-        smoothed = torch.stack(list(self.recent)).mean(0)
+        smoothed = torch.stack([own for own in self.recent if own is not None]).mean(0)
         label = int(smoothed.argmax())
         name = self.predictor.points[point]
         return Moment(
@@ -159,26 +165,18 @@ def _times(index: VideoIndex) -> np.ndarray:
     """The time of each picture, in seconds, of a file that is loaded as it is."""
     with open_video(index.path) as (_, stream):
         rate = stream.average_rate or Fraction(25)
-    return np.arange(index.num_frames) / float(rate)
-
-
-def _step(times: np.ndarray) -> float:
-    return float(times[-1] / (len(times) - 1)) if len(times) > 1 else 0.04
+    return np.arange(index.num_frames) * rate.denominator / rate.numerator
 
 
 def _file_windows(index, times, every: float, seconds: float, num_segments: int) -> Iterator:
     """Windows of a file in which any picture can be reached."""
     crop = fixed_boxes(index.width, index.height, 1)[0]
     starts = [0, *accumulate(index.gop_lengths)]
-    duration, size = float(times[-1] + _step(times)), os.path.getsize(index.path)
+    duration, size = end_of(times[-1], len(times)), os.path.getsize(index.path)
     known: dict = {}
-    number = 0
-    # As `stream_windows`: none begins behind the end, and the first that reaches it is the last.
-    while number == 0 or (number * every < duration and (number - 1) * every + seconds < duration):
-        start = number * every
-        end = min(start + seconds, duration)
-        number += 1
-        first, last = np.searchsorted(times, (start, end)).tolist()
+    for start, end in windows_until(times[-1], every, seconds):
+        first, last = pictures_between(times, start, end)
+        end = min(end, duration)
         if first == last:
             yield Window(start, end, None, "there is no picture in it")
             continue

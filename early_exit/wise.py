@@ -32,9 +32,14 @@ SOLVERS = ("exact", "sgd")
 SGD_STEPS, SGD_LR = 500, 0.1
 # Published start of iframe, mv, residual at the full network; an exit's start is itself.
 SGD_STREAM_START = (1.0, 1.2, 1.3)
-# The largest projected gradient that a solution may have. CE is of order 1 and float64 gradients
-# are exact to 1e-12, so L-BFGS reaches this easily.
+# The largest projected gradient that a solution may have, for logits of the size of UNIT. CE is of
+# order 1 and float64 gradients are exact to 1e-12, so L-BFGS reaches this easily.
 STATIONARY = 1e-5
+# Outputs whose logits typically lead by more than this are divided by their lead before solving.
+UNIT = 100.0
+# A logit that lies further from the label's, in such units, counts as this far: -1e9 only rules a
+# class out.
+FURTHEST = 1e4
 # Smaller probabilities count as this one.
 TINY = 1e-300
 
@@ -130,8 +135,9 @@ def fit(
     """Learn the WISE weights from (n, K, C) logits and (n,) labels.
 
     pool and temperatures as in `combine`. The weights of a pool of probabilities sum to 1, so their
-    L1 norm is constant. It is left out, and only the exact solver can be used.
-    Raises ValueError for an unknown solver or alpha < 0, RuntimeError if no minimum was reached.
+    L1 norm is constant. It is left out, and only the exact solver can be used. Logits far from the
+    label's are cut at FURTHEST. Raises ValueError for an unknown solver or alpha < 0, where no
+    minimum was reached, and where a decision point is left without weight.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
@@ -159,10 +165,31 @@ def fit(
         return Fit(weights, ce, ce)
     margins = np.ascontiguousarray(logits.swapaxes(0, 1))
     margins -= margins[:, rows, labels][:, :, None]  # (K, n, C): CE needs no labels after this
-    solve = _solve_exactly if solver == "exact" else _solve_by_sgd
-    for point in range(1, len(weights)):
+    units = _units(margins, labels)
+    furthest = FURTHEST * units[:, None, None]
+    np.clip(margins, -furthest, furthest, out=margins)
+    for point, name in enumerate(decision_points(outputs)):
         ran = mask[point]
-        weights[point, ran] = solve(margins[ran], starts[point, ran], alpha)
+        if point and solver == "exact":
+            scaled = margins[ran] / units[ran, None, None]
+            beta, violation = _solve_exactly(scaled, starts[point, ran], alpha, units[ran])
+            weights[point, ran] = beta / units[ran]
+            if violation > STATIONARY:
+                largest = np.abs(logits[:, ran]).max(axis=(0, 2))
+                raise ValueError(
+                    f"WISE finds no minimum at {name} (gradient {violation:.1e}); the largest logit"
+                    f" is {largest.max():g}, of {outputs[np.flatnonzero(ran)[largest.argmax()]]}:"
+                    " divide its logits by a constant, or fit with --temperature"
+                )
+        elif point:
+            weights[point, ran] = _solve_by_sgd(margins[ran], starts[point, ran], alpha)
+        if not weights[point].any():
+            if (_loss(weights[point, ran], margins[ran])[1] < 0).any():
+                raise ValueError(f"--alpha {alpha:g} leaves no weight at {name}; lower it")
+            raise ValueError(
+                f"WISE leaves no weight at {name}: its outputs are no better than a guess, or rule"
+                " true classes out"
+            )
     ce = np.array([_loss(row, margins)[0] for row in weights])
     return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
 
@@ -194,10 +221,23 @@ def _loss(beta: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray]:
     return float(log_norm.mean()), np.tensordot(margins, probabilities, 2) / len(log_norm)
 
 
-def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:
+def _units(margins: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K,) the median distance between the label's logit and the nearest other one, of outputs
+    where it is above UNIT; else 1. Of margins (K, n, C)."""
+    distance = np.abs(margins)
+    distance[:, np.arange(len(labels)), labels] = np.inf
+    typical = np.median(distance.min(axis=2), axis=1)
+    return np.where(typical > UNIT, typical, 1.0)
+
+
+def _solve_exactly(
+    margins: np.ndarray, start: np.ndarray, alpha: float, units: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The betas (K,) of margins in these units (K,), and their largest projected gradient."""
+
     def objective(beta):
         ce, gradient = _loss(beta, margins)
-        return ce + alpha * beta.sum(), gradient + alpha
+        return ce + alpha * (beta / units).sum(), gradient + alpha / units
 
     result = minimize(
         objective,
@@ -209,10 +249,7 @@ def _solve_exactly(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.n
     )
     beta, gradient = result.x, objective(result.x)[1]
     # It is 0 at the minimum, where no step inside the bounds lowers the objective.
-    violation = np.abs(beta - np.maximum(beta - gradient, 0)).max()
-    if violation > STATIONARY:
-        raise RuntimeError(f"WISE did not converge (gradient {violation:.1e}): {result.message}")
-    return beta
+    return beta, float(np.abs(beta - np.maximum(beta - gradient, 0)).max())
 
 
 def _solve_pool(right: np.ndarray) -> np.ndarray:

@@ -71,6 +71,8 @@ def load_weights(path: str | os.PathLike, outputs: Sequence[str]) -> WiseWeights
             if sorted(betas[point]) != sorted(expected):
                 raise ValueError(f"{point} weighs {sorted(betas[point])}, expected {expected}")
             weights[d, ran] = [float(betas[point][name]) for name in expected]
+            if not weights[d].any():
+                raise ValueError(f"no weight at {point}, so all videos would be of class 0")
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative")
         pool = content.get("pool", "logits")

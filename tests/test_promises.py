@@ -12,13 +12,14 @@ import team_net_wise_all_acc
 import wise_team_net_logit
 from early_exit import promise, wise, wise_file
 from early_exit.confidence import CONFIDENCES
+from early_exit.gate import fit_gate
 from early_exit.groups import groups_of, split_off
 from early_exit.outside import load_outside
 from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
-from early_exit.policy import combined_logits, decide, load_policy, policy_confidences
+from early_exit.policy import Policy, combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
-from early_exit.promised import CHOSEN_HERE
+from early_exit.promised import CHOSEN_HERE, PolicySettings, promise_policy
 from early_exit.thresholds import confidences
 
 CLIPS = 3
@@ -102,6 +103,47 @@ def test_twice_the_level_would_be_noticed():
     assert broken_share(2 * level) > level + 2 * np.sqrt(level * (1 - level) / 2000)
 
 
+def drawn(rng, number):
+    """Margins of two classes at exit 1, of two names, and whether its label is right."""
+    margins = rng.gamma(2, 1.5, number)
+    return margins, rng.random(number) < 1 / (1 + np.exp(-margins))
+
+
+@pytest.mark.parametrize(("kind", "temperature"), [("patience", 1.0), ("max", 4.0)])
+def test_exit_errors_are_promised_where_no_confidence_comes_near_1(tmp_path, kind, temperature):
+    """Patience is below 1/2 at the only exit. The promise is broken no more often than said."""
+    rng, limit, draws, groups = np.random.default_rng(5), 0.1, 120, 400
+    wish = Wish("exit_error", limit, 0.9)
+    margins, right = drawn(rng, 200_000)
+    sure = 1 / (1 + np.exp(-margins / temperature)) / (2 if kind == "patience" else 1)
+    how = PolicySettings(np.eye(2), kind, temperature=temperature)
+    promised = broken = 0
+    for _ in range(draws):
+        logits = np.zeros((groups, 2, 2), np.float32)
+        logits[:, 0, 0], correct = drawn(rng, groups)
+        labels = np.where(correct, 0, 1)
+        names = np.array([f"v{n}" for n in range(groups)])
+        file = load_outside(save(tmp_path / "s.npz", {}, logits=logits, labels=labels, names=names))
+        policy = promise_policy(file, "heldout", (1.0, 2.0), wish, how, {})
+        if policy.promise["kept_by"] == "thresholds":
+            promised += 1
+            broken += 1 - right[sure > policy.thresholds[0]].mean() > limit
+    # Two standard errors of the draws.
+    assert broken <= draws * 0.1 + 2 * np.sqrt(draws * 0.1 * 0.9)
+    assert promised > draws / 2
+
+
+def test_a_first_step_at_which_nobody_leaves_is_called_so(tmp_path):
+    """Exits that know nothing have no lead at all; that is no loss."""
+    arrays = scores()
+    arrays["logits"][:, :-1] = 0
+    file = load_outside(save(tmp_path / "scores.npz", arrays))
+    how = PolicySettings(np.eye(3), "margin")
+    wish = Wish("exit_error", 0.1, 0.9)
+    said = promise_policy(file, "heldout", file.gmacs, wish, how, {}).promise["words"]
+    assert said.endswith("the full network is kept; nobody leaves at the first step")
+
+
 def test_losses_against_loops():
     rng = np.random.default_rng(0)
     points, predicted = rng.integers(0, 3, (2, 50)), rng.integers(0, 3, (50, 3))
@@ -127,16 +169,55 @@ def test_recordings_needed_is_where_betting_begins_to_reject():
             p = betting_p_values(np.full((1, number), -limit), limit)
             assert (p[0] <= 1 - guarantee) == enough
     assert promise.recordings_needed(0, 0.9) == np.inf
-    least = promise.least_limit(200, 0.9)
+    least = promise.least_limit(np.ones(200), 0.9)
     assert (
         promise.recordings_needed(least, 0.9) <= 200 < promise.recordings_needed(0.9 * least, 0.9)
     )
-    assert promise.least_limit(1, 0.9) is None
+    assert promise.least_limit(np.ones(1), 0.9) is None
+
+
+def test_recordings_of_other_sizes_take_more():
+    """Against the bets on recordings that lose nothing, the sizes in turn."""
+    sizes = np.random.default_rng(0).permutation([1.0] * 3 + [0.1] * 60)
+    needed = promise.recordings_needed(0.05, 0.9, sizes)
+    assert needed > 5 * promise.recordings_needed(0.05, 0.9)
+    for number, enough in ((needed - 1, False), (needed, True)):
+        assert (slow_betting(-0.05 * np.resize(sizes, number), 0.05) <= 0.1) == enough
+    least = promise.least_limit(sizes, 0.9)
+    assert slow_betting(-least * sizes, least) <= 0.1 < slow_betting(-0.9 * least * sizes, least)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("kind", ["drop", "disagreement", "exit_error"])
+def test_a_first_step_loses_too_much_only_where_one_without_loss_would_pass(tmp_path, kind, lost):
+    """Nothing is lost, but one recording is much larger than the others; or much is lost."""
+    number, large = 600, 1 if lost else 40
+    labels = np.arange(number) % 4
+    logits = np.zeros((number, 2, 4), np.float32)
+    logits[np.arange(number), 1, labels] = 30
+    logits[np.arange(number), 0, (labels + lost) % 4] = 30
+    groups = np.maximum(np.arange(number) - large, 0)
+    names = np.array([f"v{n}" for n in range(number)])
+    arrays = {"logits": logits, "labels": labels, "names": names, "groups": groups}
+    file = load_outside(save(tmp_path / "scores.npz", arrays))
+    wish = Wish(kind, 0.05, 0.9, "clips")
+    made = promise_policy(file, "heldout", file.gmacs, wish, PolicySettings(np.eye(2)), {}).promise
+    assert made["kept_by"] == "the full network"
+    assert ("already the first step loses too much" in made["words"]) == lost
+    if not lost:
+        needed = int(re.search(r"needs at least (\d+) recordings", made["words"])[1])
+        assert needed > made["num_groups"]
 
 
 def test_groups_are_read_from_names_and_never_split():
     names = ["Run/v_Run_g01_c01.avi", "Run/v_Run_g01_c02", "Jump/v_Jump_g01_c01.avi", "x/y.mp4"]
     assert groups_of(names) == ["Run/g01", "Run/g01", "Jump/g01", "x/y"]
+    bare = [name.rpartition("/")[2] for name in names]
+    assert groups_of(bare) == ["v_Run_g01", "v_Run_g01", "v_Jump_g01", "y"]
+    flat = [f"videos/{name}" for name in bare]
+    assert groups_of(flat) == ["videos/v_Run_g01"] * 2 + ["videos/v_Jump_g01", "videos/y"]
+    film = "April_09_brush_hair_u_nm_np1_ba_goo_0.avi"
+    assert groups_of([film, f"brush_hair/{film}"]) == [film[:19], f"brush_hair/{film[:19]}"]
     groups = [f"g{n // 3}" for n in range(90)]
     chosen = split_off(groups, 1 / 3)
     assert chosen.sum() == 30
@@ -181,6 +262,21 @@ def test_a_gate_is_not_swept_as_if_it_were_the_largest_probability(tmp_path, cap
     combined = load_outside(path).samples("heldout")[0].astype(float)
     with pytest.raises(ValueError, match="`gate` has no weights for exit 1"):
         confidences(combined, "gate")
+
+
+@pytest.mark.parametrize("costs", [[1.0, 10.0, 10.0], [10.0, 3.0, 10.0], [10.0, 10.0, 10.0]])
+def test_nobody_leaves_at_a_gate_that_saves_nothing(costs):
+    """Measured times may tie; a budget's cheapest policy has thresholds of 0."""
+    arrays = scores(groups=100)
+    combined = arrays["logits"].astype(float)
+    gate = fit_gate(combined, arrays["labels"], costs)
+    policy = Policy((1, 2), (0.0, 0.0), tuple(map(tuple, np.eye(3))), confidence="gate", gate=gate)
+    points = set(decide(policy, arrays["logits"]).points.tolist())
+    assert points == {next((k for k in range(2) if costs[k] < 10), 2)}
+    for dtype in (np.float32, np.float64):
+        sure = confidences(combined.astype(dtype), "gate", gate=gate)
+        assert np.isfinite(sure).all()
+        assert not any(sure[:, k].any() for k in range(2) if costs[k] == 10)
 
 
 def test_57_videos_are_refused_honestly(tmp_path, capsys):
@@ -309,6 +405,23 @@ def test_calibration_and_test_must_be_apart(tmp_path):
     crossing = save(tmp_path / "b.npz", other, groups=GOOD["groups"])
     with pytest.raises(LogitsError, match="20 groups have videos in both files"):
         load_outside(path, crossing)
+    grouped = np.array([f"recording{n}" for n in range(60)])
+    for spelled in ("./{}", "x/../{}", "{}.avi"):
+        names = np.array([spelled.format(name) for name in GOOD["names"]])
+        for groups in (None, grouped):
+            same = save(tmp_path / "s.npz", GOOD, names=names, groups=groups)
+            plain = path if groups is not None else save(tmp_path / "p.npz", GOOD, groups=None)
+            with pytest.raises(LogitsError, match="60 videos are in both files"):
+                load_outside(plain, same)
+    ungrouped = save(tmp_path / "u.npz", other, groups=None)
+    for pair in ((path, ungrouped), (ungrouped, path)):
+        with pytest.raises(LogitsError, match="only one of them has groups"):
+            load_outside(*pair)
+    clips = [np.array([f"{folder}Run/v_Run_g01_c{n}" for n in range(60)]) for folder in ("", "./")]
+    clips[1] = np.char.replace(clips[1], "_c", "_c9")
+    pair = [save(tmp_path / f"{n}.npz", GOOD, names=clips[n], groups=None) for n in range(2)]
+    with pytest.raises(LogitsError, match="1 groups have videos in both files"):
+        load_outside(*pair)
     dearer = save(tmp_path / "c.npz", other, gmacs=np.array([1.0, 3.0, 11.0]))
     with pytest.raises(LogitsError, match="gmacs differ"):
         load_outside(path, dearer)

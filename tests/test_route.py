@@ -63,6 +63,8 @@ def test_named_routes():
         (["residual+iframe@1"], "streams such as iframe\\+residual"),
         (["mv+depth@1"], "streams such as iframe\\+residual"),
         (["exit1@1", "mv@2"], "exits or single streams, not both"),
+        (["iframe+mv+residual@1"], "iframe\\+mv\\+residual@1 is full@1"),
+        (["mv@1", "iframe+mv+residual@4"], "iframe\\+mv\\+residual@4 is full@4"),
     ],
 )
 def test_routes_that_lead_nowhere(words, message):
@@ -75,7 +77,11 @@ def test_policies_check_their_route(tmp_path):
     save_policy(tmp_path / "policy.json", good)
     assert load_policy(tmp_path / "policy.json") == good
     content = json.loads((tmp_path / "policy.json").read_text())
-    for change in ({"route": [[2, "full"], [1, "full"]]}, {"route": [[1, "full"]]}):
+    routes = [[[2, "full"], [1, "full"]], [[1, "full"]], [[1, "iframe+mv+residual"], [4, "full"]]]
+    routes += [
+        [[1, depth], [4, "full"]] for depth in ("iframe+bogus", "residual+mv", "exit", "", 1)
+    ]
+    for change in ({"route": route} for route in routes):
         (tmp_path / "policy.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(ValueError, match="route"):
             load_policy(tmp_path / "policy.json")

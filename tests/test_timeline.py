@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,14 @@ from conftest import REPO
 import coviar
 import predict
 from coviar import live
-from coviar.live import Window, is_live, middle_pictures, middle_position, stream_windows
+from coviar.live import (
+    Window,
+    is_live,
+    middle_pictures,
+    middle_position,
+    pictures_between,
+    stream_windows,
+)
 from coviar.reencode import reencode_in_memory
 from dataset_team.sampling import segment_positions
 from early_exit import timeline
@@ -117,6 +125,37 @@ def test_memory_depends_on_the_window_not_on_the_time_between(film, monkeypatch,
     assert max(times for _, times in held) <= 3 * 12
 
 
+@pytest.mark.parametrize("every", [0.2, 0.4, 1.2])
+def test_round_off_moves_no_picture_to_another_window(tmp_path, every):
+    """10.04 s of 25 pictures per second: edges at pictures, and at the last one."""
+    frames = (np.full((16, 16, 3), 40 + 10 * (t % 20), np.uint8) for t in range(251))
+    film = write_video(tmp_path / "film.mp4", frames, "libx264", "mp4", gop=20, bf="0")
+    index = coviar.source_index.read_source_index(film, (16, 16))
+    crop = timeline.fixed_boxes(16, 16, 1)[0]
+    read = list(timeline._file_windows(index, index.seconds, every, every, 3))
+    streamed = list(stream_windows(str(film), every, every, 3, (16, 16), 12, "stretch", crop))
+    frames_in = [range(251)[slice(*pictures_between(index.seconds, w.start, w.end))] for w in read]
+    exact = [[t for t in range(251) if t * 10 // round(250 * every) == n] for n in range(len(read))]
+    assert [list(pictures) for pictures in frames_in] == exact and sum(map(len, exact)) == 251
+    assert len(read) == len(streamed)
+    for one, other in zip(read, streamed):
+        assert one[:2] == other[:2] and one.problem is other.problem is None
+        assert all(np.array_equal(*pair) for pair in zip(one.clip, other.clip))
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)])
+def test_a_clock_that_ran_for_hours_is_exact(rate):
+    """Times are those of the file, also after a jump of the source's clock."""
+    clock = live._Clock(SimpleNamespace(average_rate=rate))
+    for n in range(100_000):
+        jump = 90_000_000 if n >= 50_000 else 0
+        frame = SimpleNamespace(pts=round(n * 90_000 / rate) + jump, time_base=Fraction(1, 90_000))
+        found = clock.tell(frame)
+    # The jump counts as one picture; the clock of the source rounds the time of each.
+    assert found == pytest.approx(float(n / rate), abs=1 / 90_000)
+    assert rate != 25 or found == n / 25
+
+
 def test_one_window_over_all_is_the_clip_that_is_tested():
     for length in range(1, 200, 7):
         lengths = [12] * (length // 12) + [length % 12] * (length % 12 > 0)
@@ -160,11 +199,39 @@ def test_smoothing_is_the_mean_of_the_last_windows(film):
     assert [m.probability for m in found] == [1.0, 0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("undecided", [False, True])
+def test_a_failed_window_counts_as_one_of_those_smoothed(film, undecided):
+    """It cannot be decoded, or its output is not finite."""
+    windows = list(Timeline(Judge(), str(film), 1, 1, COSTS).windows)
+    labels = [moment.label for moment in moments(film)[0]]
+    for failed in range(4):
+        known = [[labels[k] for k in range(max(n - 2, 0), n + 1) if k != failed] for n in range(4)]
+        del known[failed]
+        expected = [max(map(own.count, own)) / len(own) for own in known]
+        film_in_time = Timeline(Judge(), str(film), 1, 1, COSTS, smooth=3)
+        film_in_time.windows = iter(windows)
+        decide, judge = film_in_time.predictor.decide, film_in_time.predictor
+
+        def fail(clip, failed=failed, decide=decide, judge=judge):
+            if len(judge.clips) == failed:
+                judge.clips.append(None)
+                raise ValueError("not finite")
+            return decide(clip)
+
+        if undecided:
+            judge.decide = fail
+        else:
+            bad = Window(failed, failed + 1, None, "damaged")
+            film_in_time.windows = iter([*windows[:failed], bad, *windows[failed + 1 :]])
+        found = [m.probability for m in film_in_time if not m.problem]
+        assert found == pytest.approx(expected)
+
+
 def test_csv_and_picture(film, tmp_path, capsys):
     tally, drawn = Tally(), tmp_path / "strip.png"
     write_timeline(Timeline(Judge(), str(film), 1, 1, COSTS), "a, b", tally, "csv", False, drawn)
     (row, *_) = csv.reader(capsys.readouterr().out.splitlines())
-    assert row[:4] == ["a, b", "0", "1", "dark"]
+    assert row[:4] == ["a, b", "0.0", "1.0", "dark"]
     assert drawn.read_bytes()[:4] == b"\x89PNG"
     assert tally.result["windows"] == 4 and tally.result["video_s"] == pytest.approx(4, abs=0.05)
 

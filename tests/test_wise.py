@@ -136,6 +136,43 @@ def test_sgd_is_the_published_recipe(heldout):
         np.testing.assert_allclose(fit.weights[d, : len(start)], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e8, 1e28])
+def test_the_size_of_logits_does_not_matter(heldout, scale):
+    """Without the L1 term the sums of any size are equally good; 1e-6 of their cross entropy."""
+    rows, labels = heldout
+    fit = wise.fit(rows, labels, OUTPUTS, alpha=0)
+    large = wise.fit(rows.astype(float) * scale, labels, OUTPUTS, alpha=0)
+    np.testing.assert_allclose(large.ce[1:], fit.ce[1:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.01])
+@pytest.mark.parametrize("lowest", [-1e6, -1e9, -1e30])
+def test_classes_may_be_ruled_out(heldout, alpha, lowest):
+    """A class that is never true changes nothing; exit 2 rules out true ones and is left out."""
+    rows, labels = heldout
+    never = np.concatenate([rows, np.full_like(rows[:, :, :1], lowest)], 2)
+    plain = wise.fit(rows, labels, OUTPUTS, alpha)
+    np.testing.assert_allclose(wise.fit(never, labels, OUTPUTS, alpha).ce, plain.ce, rtol=1e-6)
+    wrong = never.copy()
+    wrong[np.arange(0, len(labels), 10), 1, labels[::10]] = lowest
+    fit = wise.fit(wrong, labels, OUTPUTS, alpha)
+    assert fit.weights[1, 1] == fit.weights[2, 1] == 0
+    without = wise.fit(np.delete(never, 1, 1), labels, np.delete(OUTPUTS, 1).tolist(), alpha)
+    assert fit.ce[2] == pytest.approx(without.ce[1], rel=1e-6)
+
+
+def test_no_point_is_left_without_weight(heldout, tmp_path):
+    with pytest.raises(ValueError, match="--alpha 10 leaves no weight at exit2; lower it"):
+        wise.fit(*heldout, OUTPUTS, alpha=10)
+    with pytest.raises(ValueError, match="no weight at exit2: its outputs are no better"):
+        wise.fit(-heldout[0], heldout[1], OUTPUTS, alpha=0)
+    weights = wise.constant_weights(OUTPUTS)
+    weights[2] = 0
+    wise_file.save_weights(tmp_path / "wise.json", OUTPUTS, weights, {})
+    with pytest.raises(ValueError, match="wise.json: .*no weight at full"):
+        wise_file.load_weights(tmp_path / "wise.json", OUTPUTS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"), [({"solver": "adam"}, "unknown solver"), ({"alpha": -1}, "alpha is -1")]
 )
