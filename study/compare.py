@@ -139,8 +139,9 @@ def compare_backbones(
             difference = (shares[0].to_numpy() - shares[1].to_numpy())[None]
             splits.append(backbone[1])
             units.append(by_unit(difference, own["recording"], weights))
+        of_splits = of_data.merge(of_data.drop_duplicates("split")[columns.BACKBONE])
         about = {
-            **{"data": data, "runs": len(units), "num_videos": int(of_data["num_videos"].sum())},
+            **{"data": data, "runs": len(units), "num_videos": int(of_splits["num_videos"].sum())},
             **{"confidence_pct": pct, "resample": BACKBONE},
             "protocol": "; ".join(sorted(of_data["protocol"].unique()))
             + (", mean over classes" if mean_over == CLASSES else ""),
@@ -255,9 +256,11 @@ def tables_of(rows: Sequence[dict]) -> str:
             }
             table.append([" - ".join(pair), *(cells.get(point, "") for point in points)])
         row = own[0]
+        unit = "backbones" if row["resample"] == BACKBONE else "runs"
         parts.append(
-            f"{to_markdown(table)}\n\n{data}, {row['runs']} runs, {row['num_videos']} test videos;"
-            f" top-1 in percent, difference in points with its {row['confidence_pct']:g} % interval"
+            f"{to_markdown(table)}\n\n{data}, {row['runs']} {unit}, {row['num_videos']} test"
+            f" videos; top-1 in percent, difference in points with its {row['confidence_pct']:g} %"
+            " interval"
             f" (bootstrap over {row['resample']}s), bold where that does not hold 0."
             f" Protocol: {row['protocol']}."
         )

@@ -79,7 +79,9 @@ def confusion_rows(paths: Sequence[Path], first: int) -> list[dict]:
 def _read(path: Path, first: int) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; study.confusions writes it")
-    rows = read_rows(path, COLUMNS, "study.confusions")
+    required = [name for name in COLUMNS if name not in ("backbone_digest", "recording")]
+    numbers = "errors", "within", "even"
+    rows = read_rows(path, COLUMNS, "study.confusions", required, numbers, is_input=True)
     if any(row["first"] != str(first) for row in rows):
         raise ValueError(f"{path} was written with another --first than {first}")
     return rows

@@ -49,6 +49,7 @@ CASE = ["data", "method", "points", "combination", "max_drop", "chosen"]
 SAVED = ["gmacs_saved_pct", "ms_saved_pct"]
 COLUMNS = [*RUN, *CASE[2:], "guarantee", "kept_full", "full_top1_pct", "top1_pct", *SAVED]
 COLUMNS += ["num_heldout", "num_test", "backbone", "command"]
+REQUIRED = [name for name in COLUMNS if name not in ("guarantee", "ms_saved_pct", "backbone")]
 NUMBERS = ["max_drop", "kept_full", *(name for name in COLUMNS if name.endswith("_pct"))]
 
 
@@ -105,7 +106,7 @@ def read_drops(path: Path) -> list[dict]:
     """The rows that this command wrote. Raises FileNotFoundError, and ValueError otherwise."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; study.drops writes it")
-    rows = read_rows(path, COLUMNS, "study.drops")
+    rows = read_rows(path, COLUMNS, "study.drops", REQUIRED, NUMBERS, is_input=True)
     return [{**row, **{name: float(row[name] or "nan") for name in NUMBERS}} for row in rows]
 
 

@@ -54,6 +54,7 @@ ALL = "all"
 CASE = ["teacher", "per_class", "wrong_pct", "unlabelled"]
 CASES = [*BACKBONE, *CASE, "exit", "top1_pct", "std_over_seeds_pct", "seeds", "num_videos"]
 CASES += ["labelled", "backbone", "command"]
+MAY_BE_EMPTY = ["std_over_seeds_pct"]
 # What every row depends on beside the recipe, as options or resolved from them.
 SETTINGS = ["lists", "heldout", "select_on", "exits", "ic_pool", "views", "precision", "data_seed"]
 SETTINGS += ["no_flip", "independent_crops", "clips", "crops", "on_bad_video", "bank_dtype"]
@@ -150,7 +151,10 @@ def add_cases(args: argparse.Namespace) -> int:
     names = [f"exit{k}" for k in sorted(set(args.exits))]
     paths = {args.out / "cases.csv": CASES, args.out / "recordings.csv": [*RECORDINGS, *names]}
     script = "study.few_labels with these exits"
-    tables = [read_rows(path, columns, script) for path, columns in paths.items()]
+    tables = [
+        read_rows(path, columns, script, [name for name in columns if name not in MAY_BE_EMPTY])
+        for path, columns in paths.items()
+    ]
     frozen = open_frozen(args)
     _check_settings(args, bool(tables[0]))
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))

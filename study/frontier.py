@@ -29,6 +29,7 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing, probes
+from study.columns import TEXTS
 from study.probes import PROBE
 from study.run_tables import write_rows
 from study.summary import read_table, where
@@ -52,17 +53,20 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
     Raises FileNotFoundError, and ValueError where the method is missing.
     """
 
-    def read(name: str) -> pd.DataFrame:
+    def read(name: str, script: str = "collect") -> pd.DataFrame:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder / name} is missing; study.collect and study.over_time write it"
             )
-        return read_table(folder / name, ["data", "split", "method"])
+        required = ["data", "split", "method", "top1_pct"]
+        return read_table(
+            folder / name, TEXTS, "study." + script, required, name == "backbones.csv"
+        )
 
     exits = where(read("exits.csv"), part="test", combination="vanilla", method=method)
     if exits.empty:
         raise ValueError(f"{folder}/exits.csv has no test rows of {method}")
-    points = where(read("points.csv"), part="test", evidence="logits", method=method)
+    points = where(read("points.csv", "over_time"), part="test", evidence="logits", method=method)
     depths = points["point"].str.split("@").str[0]
     parts = [
         _family("depth", exits, "exit"),
@@ -71,10 +75,13 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
         _family("probe", where(read("backbones.csv"), method=PROBE), "method"),
     ]
     if (folder / probes.NAME).is_file():
-        probed = read(probes.NAME)
+        probed = read(probes.NAME, "probes")
         names = probed["method"] + "@" + probed["frames"].astype(str)
         parts.append(_family("probe", probed.assign(method=names), "method"))
-    return pd.concat(parts).assign(study=str(folder))
+    ways = pd.concat(parts)
+    for way in ways.loc[ways["gmacs"].isna(), "way"]:
+        raise ValueError(f"{folder} has no GMACs of {way}: collect its run again")
+    return ways.assign(study=str(folder))
 
 
 def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
@@ -149,6 +156,7 @@ def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> lis
     if rows["data"].nunique() > 1:
         raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
     about = {"method": method, "command": command_line()}
+    figure = draw(rows)
     write_rows(out, COLUMNS, [{**row, **about} for row in rows.to_dict("records")])
     header = ["family", "way", "GMACs", "top-1 %", "n"]
     lines = [
@@ -156,7 +164,7 @@ def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> lis
         for row in rows.itertuples()
     ]
     print(to_markdown([header, *lines]))
-    return drawing.save(draw(rows), figures, "frontier")
+    return drawing.save(figure, figures, "frontier")
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -48,12 +48,11 @@ def read_recordings(folder: Path) -> pd.DataFrame:
     path = folder / "recordings.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; python -m study.few_labels writes it")
-    table = read_table(path, [*BACKBONE, *CASE, "recording"])
+    texts = [*BACKBONE, *CASE, "recording"]
+    table = read_table(path, texts, "study.few_labels", [*BACKBONE, *CASE, "num_videos"])
     exits = [name for name in table if name not in RECORDINGS]
     if list(table) != [*RECORDINGS, *exits] or not exits:
         raise ValueError(f"{path} is no file of study.few_labels")
-    if table.empty:
-        raise ValueError(f"{path} has no rows; python -m study.few_labels writes them")
     return table.assign(right=table[exits].mean(axis=1) / table["num_videos"])
 
 
@@ -224,13 +223,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         by_data = read_all(args.folders).groupby("data", sort=False)
         rows = [row for data, table in by_data for row in gains(data, table)]
+        figure = draw(pd.DataFrame(rows)) if args.figures else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("\n\n".join(tables(rows)))
     write_rows(args.out, COLUMNS, rows)
     paths = []
-    if args.figures:
-        paths = drawing.save(draw(pd.read_csv(args.out)), args.figures, "few_labels")
+    if figure:
+        paths = drawing.save(figure, args.figures, "few_labels")
     print_result({"out": str(args.out), "rows": len(rows), "figures": [str(p) for p in paths]})
 
 

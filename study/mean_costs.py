@@ -6,7 +6,6 @@ wrong (the published script took exits with a wrong label as free).
 
 from __future__ import annotations
 
-import csv
 import os
 import statistics
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from MACs.rival import PAPER_UNIT
 from study.columns import ALL, RUN
+from study.csv_rows import read_csv_text
 
 REPEATS = ("split", "seed")  # a mean is over these
 POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")
@@ -23,31 +23,31 @@ def read_policies(path: str | os.PathLike) -> list[dict]:
     """One row per run and policy of a policies.csv: top-1 and mean gmacs per video, in both units.
 
     The file is one run's, or a study's (`python -m study.collect`) with many, whose protocols are
-    in the runs.csv beside it. Raises ValueError when a policy's shares do not add up to all videos.
+    in the runs.csv beside it. Raises ValueError as `read_csv_text`, and when
+    a policy's shares do not add up to all videos.
     """
     policies: dict[tuple, dict] = {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        of_study = "protocol" not in reader.fieldnames
-        protocols = _protocols(Path(path).with_name("runs.csv")) if of_study else {}
-        for line, row in enumerate(reader, start=2):
-            try:
-                if of_study:
-                    protocol = protocols[tuple(row[column] for column in RUN)]
-                    row["protocol"] = protocol[row["combination"] == "wise"]
-                key = tuple(row[column] for column in (*REPEATS, *POLICY_COLUMNS))
-                policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
-                if row["exit"] == ALL:
-                    policy["top1_pct"] = float(row["top1_pct"])
-                else:
-                    share = float(row["share_pct"])
-                    policy["share_pct"] += share
-                    policy["gmacs"] += share / 100 * float(row["gmacs"])
-            except (KeyError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, line {line}: not a row of a policies.csv as "
-                    f"team_net_wise_all_acc.py writes it ({error!r})"
-                ) from error
+    found = read_csv_text(path, "team_net_wise_all_acc.py")
+    of_study = "protocol" not in found.header
+    protocols = _protocols(Path(path).with_name("runs.csv")) if of_study else {}
+    for line, row in zip(found.lines, found.rows):
+        try:
+            if of_study:
+                protocol = protocols[tuple(row[column] for column in RUN)]
+                row["protocol"] = protocol[row["combination"] == "wise"]
+            key = tuple(row[column] for column in (*REPEATS, *POLICY_COLUMNS))
+            policy = policies.setdefault(key, {"share_pct": 0.0, "gmacs": 0.0})
+            if row["exit"] == ALL:
+                policy["top1_pct"] = float(row["top1_pct"])
+            else:
+                share = float(row["share_pct"])
+                policy["share_pct"] += share
+                policy["gmacs"] += share / 100 * float(row["gmacs"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {line}: not a row of a policies.csv as "
+                f"team_net_wise_all_acc.py writes it ({error!r})"
+            ) from error
     return [_mean(path, key, policy) for key, policy in policies.items()]
 
 
@@ -75,11 +75,11 @@ def _protocols(path: Path) -> dict[tuple, tuple[str, str]]:
     """By RUN the protocol and the one of combination "wise"; empty where the file is not there."""
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
-        return {
-            tuple(row[column] for column in RUN): (row["protocol"], row["wise_protocol"])
-            for row in csv.DictReader(file)
-        }
+    rows = read_csv_text(path, "study.collect", [*RUN, "protocol"]).rows
+    return {
+        tuple(row[column] for column in RUN): (row["protocol"], row.get("wise_protocol", ""))
+        for row in rows
+    }
 
 
 def _mean(path: str | os.PathLike, key: tuple, policy: dict) -> dict:

@@ -7,8 +7,8 @@ vectors, + residual, + I-frame, + optical flow (summed logits). All test videos 
 population, so the true drop of every policy is known. Calibration sets are drawn from it by
 recording, with replacement. Thresholds are chosen on each set, and the population shows whether
 they keep the promise. Writes draws.csv (one row per setting) and wise.csv. A (data, split, method)
-that draws.csv holds is not done again. The exit code is 1 if a promise was broken more often than 1
-- guarantee plus two standard errors.
+that draws.csv holds is not done again, nor is a (data, split) of wise.csv. The exit code is 1 if a
+promise was broken more often than 1 - guarantee plus two standard errors.
 """
 
 from __future__ import annotations
@@ -37,10 +37,18 @@ from models.networks import build_network
 from study.cascade import CASCADE, DATA, SPLITS, Population, load_population, scores_name
 from study.cascade_wise import wise_rows
 from study.promise_figures import draw_promises
-from study.run_tables import write_rows
-from training.options import make_parser
+from study.run_tables import read_rows, write_rows
+from training.options import make_parser, refusing
 
 SIZES, DRAWS = (50, 100, 200, 500, 1000), 500
+TEXTS = {"data", "method", "wise", "point"}
+DRAWN_COLUMNS = [
+    *("data", "split", "method", "recordings", "drop_pct", "guarantee", "draws", "broken_pct"),
+    *("broken_low_pct", "broken_high_pct", "broken_clips_pct", "refused_pct", "saved_pct"),
+    "best_saved_pct",
+]
+WISE_COLUMNS = ["data", "split", "wise", "point", "top1_pct", "cross_entropy"]
+WISE_COLUMNS += ["calibration_error_pct"]
 DROPS, GUARANTEES = (0.5, 1.0, 2.0, 5.0), (0.9, 0.95)
 # Number of draws with a fit of their own; the draws between them use the last fit.
 NUM_FITS = 20
@@ -255,14 +263,19 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     missing = [name for name in map(scores_name, args.data) if not (args.scores / name).is_file()]
     if missing:
         parser.error(f"{args.scores} has no {' and no '.join(missing)}")
-    costs, table = cascade_gmacs(), args.out / "draws.csv"
-    rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
+    tables = {args.out / "draws.csv": DRAWN_COLUMNS, args.out / "wise.csv": WISE_COLUMNS}
+    with refusing(parser):
+        rows, wise_table = (
+            read_rows(path, columns, "study.promises", columns, set(columns) - TEXTS)
+            for path, columns in tables.items()
+        )
     done = {(row["data"], row["split"], row["method"]) for row in rows}
-    wise_table = []
+    wise_done = {(row["data"], row["split"]) for row in wise_table}
+    (table, wise_path), costs = tables, cascade_gmacs()
     for name in args.methods or [TODAY, *PROCEDURES]:
         for data in args.data:
             for split in args.splits:
-                if (data, split, name) in done:
+                if (data, str(split), name) in done:
                     continue
                 population = load_population(args.scores, data, split, costs)
                 rng = np.random.default_rng([split, len(data)])  # the same draws for all methods
@@ -273,17 +286,20 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                     best = best_saved(population, PROCEDURES[name])
                 where = {"data": data, "split": split, "method": name}
                 rows += [{**where, **row} for row in summary(found, best)]
-                write_rows(table, list(rows[0]), rows)
+                write_rows(table, DRAWN_COLUMNS, rows)
                 print(f"{name}: {data} split {split}", flush=True)
-    if not (args.out / "wise.csv").is_file():
-        for data in args.data:
-            for split in args.splits:
+    for data in args.data:
+        for split in args.splits:
+            if (data, str(split)) not in wise_done:
                 found = wise_rows(load_population(args.scores, data, split, costs))
                 wise_table += [{"data": data, "split": split, **row} for row in found]
-        write_rows(args.out / "wise.csv", list(wise_table[0]), wise_table)
+                write_rows(wise_path, WISE_COLUMNS, wise_table)
+    drawn = pd.DataFrame(rows)
+    numbers = [name for name in drawn if name not in TEXTS]
+    drawn[numbers] = drawn[numbers].apply(pd.to_numeric)
     for guarantee in GUARANTEES:
-        draw_promises(pd.DataFrame(rows), args.figures, guarantee)
-    broken = violations(pd.DataFrame(rows))
+        draw_promises(drawn, args.figures, guarantee)
+    broken = violations(drawn)
     print(f"{len(broken)} promises broken more often than said")
     print(broken.to_string() if len(broken) else "", file=sys.stderr)
     return 1 if len(broken) else 0

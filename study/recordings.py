@@ -42,7 +42,9 @@ def load(paths: Sequence[Path], sides: Sequence[str]) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; study.compare --recordings writes it")
-    table = read_table(path, [*BACKBONE, "class_name", "recording", "protocol"])
+    texts = [*BACKBONE, "class_name", "recording", "protocol"]
+    required = ["data", "split", "num_videos", "seeds", "protocol"]  # names may be empty, sides too
+    table = read_table(path, texts, "study.compare --recordings", required)
     if list(table)[: len(RECORDING)] != RECORDING:
         raise ValueError(f"{path} is no file of study.compare --recordings")
     return table

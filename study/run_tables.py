@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from early_exit.logits import LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.thresholds import confidences, sweep
 from study.columns import ALL, RUN, TIMES
+from study.csv_rows import read_csv_text
 from study.timings import Times
 
 
@@ -152,18 +153,23 @@ class RunTables:
         return rows
 
 
-def read_rows(path: str | os.PathLike, columns: Sequence[str], script: str) -> list[dict]:
+def read_rows(
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    script: str,
+    required: Collection[str] = (),
+    numbers: Collection[str] = (),
+    is_input: bool = False,
+) -> list[dict]:
     """The rows that `script` wrote there by `write_rows`, as text; none where there is no file.
 
-    Raises ValueError for other columns.
+    is_input: the file is not the --out of the script that reads it, and has rows. Raises as
+    `read_csv_text`.
     """
     if not os.path.isfile(path):
         return []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
-            raise ValueError(f"{path} is no file of {script}: name another --out")
-        return list(reader)
+    how = {"columns": columns, "is_output": not is_input}
+    return read_csv_text(path, script, required, numbers, **how).rows
 
 
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[Mapping]) -> None:

@@ -9,8 +9,9 @@ of the calibration.
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pandas as pd
 
 from early_exit.wise import FULL
 from study.columns import ALL, RUN, STUDY_COLUMNS, TIMES
+from study.csv_rows import read_csv_text
 
 # In the order in which tables and figures show them.
 METHOD_LABELS = {
@@ -32,6 +34,8 @@ COMBINATION_LABELS = {"vanilla": "vanilla", "constant": "constant", "wise": "WIS
 MISSING = dict.fromkeys(("top1_pct", "gmacs", *TIMES), [""])
 # Shares that leave are shown for one policy: the paper's weights with the paper's rule.
 SHOWN = {"combination": "wise", "rule": "common"}
+REQUIRED = {*RUN, "part", "combination", "exit", "point", "output", "share_pct", "num_videos"}
+REQUIRED |= {"threshold", "beta", "left", "correct"}
 NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
     **dict.fromkeys(
@@ -109,24 +113,38 @@ class Study:
         return f"{row['goal']}, chosen on {row['select_on']} videos"
 
 
-def read_table(path: str | os.PathLike, texts: Sequence[str]) -> pd.DataFrame:
-    """A CSV file whose columns `texts` are text even where they look like a number or like a
-    missing value ("null"); an empty cell of the others is NaN."""
-    header = pd.read_csv(path, nrows=0).columns
-    missing = {name: [""] for name in header if name not in texts}
+def read_table(
+    path: str | os.PathLike,
+    texts: Sequence[str],
+    script: str,
+    required: Collection[str] = (),
+    may_be_empty: bool = False,
+) -> pd.DataFrame:
+    """A CSV file that `script` wrote. Its columns `texts` are text even where they look like a
+    number or a missing value ("null"); the others are numbers, an empty cell is NaN.
+
+    Raises as `read_csv_text`.
+    """
+    found = read_csv_text(path, script, required, None, texts=texts, may_be_empty=may_be_empty)
+    missing = {name: [""] for name in found.header if name not in texts}
     kinds = dict.fromkeys(texts, str)
-    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=missing)
+    text = io.StringIO(found.text)
+    return pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=missing)
 
 
 def read_study(folder: str | os.PathLike) -> Study:
     """The CSV files of a study, test videos only; raises FileNotFoundError or ValueError."""
     folder, tables = Path(folder), {}
-    again = f"python -m study.collect RUNS --out {folder} writes"
+    script = f"python -m study.collect RUNS --out {folder}"
+    again = f"{script} writes"
     for field in dataclasses.fields(Study)[1:]:
         path = folder / f"{field.name}.csv"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; {again} the whole study")
-        header, expected = list(pd.read_csv(path, nrows=0).columns), STUDY_COLUMNS[path.name]
+        expected = STUDY_COLUMNS[path.name]
+        required = [column for column in expected if column in REQUIRED]
+        found = read_csv_text(path, script, required, NUMBERS, may_be_empty=True)
+        header = found.header
         untimed = [column for column in expected if column not in TIMES]  # of earlier versions
         if header not in (expected, untimed):
             raise ValueError(
@@ -137,7 +155,12 @@ def read_study(folder: str | os.PathLike) -> Study:
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
             kinds["confidence"] = "float64"
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=MISSING)
+        try:
+            table = pd.read_csv(
+                io.StringIO(found.text), dtype=kinds, keep_default_na=False, na_values=MISSING
+            )
+        except ValueError as error:  # a column of whole numbers with another cell
+            raise ValueError(f"{path}: {error}; {again} it again") from error
         for column in TIMES if TIMES[0] in expected else ():
             if column not in table:
                 table[column] = np.nan

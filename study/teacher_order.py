@@ -29,8 +29,8 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import flatness
-from study.columns import STUDY_COLUMNS
-from study.run_tables import write_rows
+from study.columns import STUDY_COLUMNS, TEXTS
+from study.run_tables import read_rows, write_rows
 from study.summary import read_table, where
 from study.tables import spread, to_markdown
 from training.options import make_parser, refusing
@@ -59,8 +59,7 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     path = study / "exits.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; python -m study.collect writes it")
-    texts = [*_BACKBONE, "method", "part", "combination", "exit"]
-    exits = read_table(path, texts)
+    exits = read_table(path, TEXTS, "study.collect", [*_BACKBONE, "method", "exit", "top1_pct"])
     if list(exits.columns) != STUDY_COLUMNS[path.name]:
         raise ValueError(f"{path}: python -m study.collect writes it anew, with the right columns")
     exits = where(exits, part="test", combination="vanilla")
@@ -68,12 +67,12 @@ def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     files = sorted(study.glob("flatness*.csv"))
     if not files:
         raise FileNotFoundError(f"{study} has no flatness*.csv; study.flatness writes it")
-    found = [row for file in files for row in flatness.read_flatness(file)]
+    required = [name for name in flatness.COLUMNS if name not in ("radius", "draws", "std_error")]
+    how = flatness.COLUMNS, "study.flatness", required, ["value"]
+    found = [row for file in files for row in read_rows(file, *how, is_input=True)]
     flat = pd.DataFrame(found, columns=flatness.COLUMNS).astype({"value": float})
     flat = pd.concat([flat, *_heldout_top1(study / "points.csv", flat)], ignore_index=True)
     measured, trained = (set(map(tuple, table[_BACKBONE].values)) for table in (flat, exits))
-    if not measured | trained:
-        raise ValueError(f"{study}: no exits of the orders {', '.join(ORDERS)}, and no flatness")
     for backbone in sorted(measured | trained):
         own = dict(zip(_BACKBONE, backbone))
         name = " ".join([str(study), *backbone])
@@ -86,7 +85,8 @@ def _heldout_top1(path: Path, flat: pd.DataFrame) -> Iterator[pd.DataFrame]:
     held-out top-1 study.over_time counted and study.flatness did not."""
     if not path.is_file():
         return
-    points = read_table(path, [*_BACKBONE, "point"])
+    required = [*_BACKBONE, "part", "evidence", "point", "top1_pct"]
+    points = read_table(path, TEXTS, "study.over_time", required)
     points = where(points, part="heldout", evidence="logits")
     points[["stream", "segments"]] = points["point"].str.extract(r"^(.*)@(\d+)$").to_numpy()
     points = points[points["stream"].isin(STREAMS)].astype({"segments": int})

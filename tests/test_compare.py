@@ -331,7 +331,10 @@ def test_each_backbone_counts_as_one(backbones, tmp_path, capsys):
     assert {row["runs"] for row in rows} == {"3"} and {row["resample"] for row in rows} == {
         "backbone"
     }
-    assert "(bootstrap over backbones)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "(bootstrap over backbones)" in printed
+    assert "3 backbones, 120 test videos;" in printed, "a video counts once, not with each backbone"
+    assert {row["num_videos"] for row in rows} == {"120"}
     runs = load_runs(backbones, by_backbone=True)
     for row in rows:
         top1 = {

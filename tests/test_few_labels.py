@@ -185,7 +185,7 @@ def test_a_case_that_lacks_test_videos_is_refused(tmp_path, capsys, change, case
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t[:0], "/bad/recordings.csv has no rows; python -m study.few_labels writes"),
+        (lambda t: t[:0], "/bad/recordings.csv has no rows; study.few_labels writes it"),
         (lambda t: t[:9], "bad: toy split1 b lacks the case teacher labels, per_class all, wr"),
         (lambda t: t[:-3], "bad: toy split1 b lacks the case teacher prog_kd, per_class all, wr"),
         (lambda t: t[t.per_class == "all"], "lacks the case teacher labels, per_class 1, wrong"),

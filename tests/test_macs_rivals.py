@@ -252,3 +252,13 @@ def test_other_tables_are_refused_with_the_line(tmp_path):
     path.write_text("data,split\nucf101,split1\n")
     with pytest.raises(ValueError, match="trade_off.csv, line 2: not a row of a policies.csv"):
         mean_costs.read_policies(path)
+    write_policies(path, {"exit1": (25, 2.0), "full": (75, 10.0)})
+    whole = path.read_text()
+    for text, words in {
+        "": "trade_off.csv is empty; team_net_wise_all_acc.py writes it again",
+        whole.splitlines()[0] + "\n": "trade_off.csv has no rows; team_net",
+        whole.rpartition(",")[0] + "\n": "trade_off.csv, line 4: .* cells in place of",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            mean_costs.read_policies(path)
