@@ -17,6 +17,7 @@ convex too. `solver="sgd"` is the published recipe: full-batch gradient descent 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ UNIT = 100.0
 # A logit that lies further from the label's, in such units, counts as this far: -1e9 only rules a
 # class out.
 FURTHEST = 1e4
+# The weight of outputs that WISE leaves none: they name the class, and none is likely.
+FAINT = 1e-3
 # Smaller probabilities count as this one.
 TINY = 1e-300
 
@@ -136,8 +139,9 @@ def fit(
 
     pool and temperatures as in `combine`. The weights of a pool of probabilities sum to 1, so their
     L1 norm is constant. It is left out, and only the exact solver can be used. Logits far from the
-    label's are cut at FURTHEST. Raises ValueError for an unknown solver or alpha < 0, where no
-    minimum was reached, and where a decision point is left without weight.
+    label's are cut at FURTHEST. A decision point that is left without weight, which would call all
+    videos class 0, has FAINT ones, and a warning says so. Raises ValueError for an unknown solver
+    or alpha < 0, and where no minimum was reached.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
@@ -184,12 +188,12 @@ def fit(
         elif point:
             weights[point, ran] = _solve_by_sgd(margins[ran], starts[point, ran], alpha)
         if not weights[point].any():
-            if (_loss(weights[point, ran], margins[ran])[1] < 0).any():
-                raise ValueError(f"--alpha {alpha:g} leaves no weight at {name}; lower it")
-            raise ValueError(
-                f"WISE leaves no weight at {name}: its outputs are no better than a guess, or rule"
-                " true classes out"
+            warnings.warn(
+                f"WISE (alpha {alpha:g}) leaves no weight at {name}: its outputs tell too little,"
+                " or rule true classes out. They are weighed alike, so faintly that nobody leaves",
+                stacklevel=2,
             )
+            weights[point, ran] = FAINT / units[ran]
     ce = np.array([_loss(row, margins)[0] for row in weights])
     return Fit(weights, ce + alpha * np.abs(weights).sum(axis=1), ce)
 
