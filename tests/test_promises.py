@@ -12,11 +12,11 @@ import team_net_wise_all_acc
 import wise_team_net_logit
 from early_exit import promise, wise, wise_file
 from early_exit.confidence import CONFIDENCES
+from early_exit.gate import fit_gate
 from early_exit.groups import groups_of, split_off
 from early_exit.outside import load_outside
 from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
-from early_exit.gate import fit_gate
 from early_exit.policy import Policy, combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
 from early_exit.promised import CHOSEN_HERE, PolicySettings, promise_policy
@@ -327,7 +327,9 @@ def test_one_recording_promises_nothing(tmp_path, capsys):
             ["--max-exit-error", -1, "--guarantee", 0.9],
             "argument --max-exit-error: -1 is not a finite number",
         ),
-        (["--max-disagreement", 3], "--max-disagreement is a promise"),
+        (["--max-disagreement", 3], "--max-disagreement is of a promise: give its --guarantee"),
+        (["--count", "clips"], "--count is of a promise: give its --guarantee"),
+        (["--count", "recordings"], "--count is of a promise: give its --guarantee"),
         (["--max-drop", 100, "--guarantee", 0.9], "--max-drop 100: a promise is below 100 %"),
         (
             ["--max-exit-error", 250, "--guarantee", 0.9],
