@@ -52,6 +52,7 @@ from training.resolve import choose_device, resolve_precision
 from training.trained import Trained, load_trained
 
 WINDOW_SECONDS = 10  # about what a clip of the data sets lasts
+TOP = 5
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -102,7 +103,6 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--read-ahead",
         type=int,
         choices=(0, 1),
-        default=0,
         help="of a policy that reads segment by segment: 1 decodes the next segment in a thread"
         " while the network works, needed or not (default 0)",
     )
@@ -121,7 +121,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="how a picture of another shape than the training videos' is re-encoded: stretched (as"
         " published), padded with black, or cropped to its middle",
     )
-    group.add_argument("--top", type=positive_int, default=5, help="classes to name (default 5)")
+    group.add_argument(
+        "--top", type=positive_int, help=f"classes to name of a video (default {TOP})"
+    )
     group.add_argument(
         "--json", action="store_true", help="one JSON object per video (or window) and line"
     )
@@ -194,6 +196,8 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         check_classes(trained.path, trained.class_names, num_classes, names, args.classes)
         trained.class_names = names
     policy = choose_policy(args, trained)
+    if args.read_ahead is not None and not (policy and policy.route):
+        raise ValueError("--read-ahead is for a policy that reads segment by segment; leave it out")
     views = policy.provenance.get("num_views", 1) if policy else 1
     if views > 1:
         print(
@@ -208,7 +212,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         device=device,
         as_is=args.as_is,
         fit=args.fit,
-        read_ahead=args.read_ahead,
+        read_ahead=args.read_ahead or 0,
     )
 
 
@@ -224,6 +228,11 @@ def is_timeline(args: argparse.Namespace, videos: Sequence[Source]) -> bool:
         raise ValueError("--csv and --json are two forms of the same lines; choose one")
     if not wanted and (args.merge or args.csv or args.smooth > 1):
         raise ValueError("--merge, --smooth and --csv are for a timeline: add --every SECONDS")
+    if wanted and (args.top is not None or args.read_ahead is not None):
+        raise ValueError(
+            "--top and --read-ahead are for whole videos; a window of a timeline has one label, and"
+            " is read at once"
+        )
     return wanted
 
 
@@ -290,18 +299,18 @@ def predict_videos(
     costs: Mapping[str, float],
 ) -> int:
     """A prediction for each video; the exit code."""
-    class_names = predictor.trained.class_names
+    class_names, top = predictor.trained.class_names, args.top or TOP
     failed, exits, gmacs = 0, Counter(), 0.0
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:
             prediction = predictor.predict(video)
             if args.show:
-                draw_prediction(pictures[video], prediction, class_names, costs, args.top)
+                draw_prediction(pictures[video], prediction, class_names, costs, top)
         except (OSError, ValueError) as error:
             failed += 1
             print_failure(video, error, args.json)
             continue
-        found = prediction_values(prediction, class_names, costs, args.top)
+        found = prediction_values(prediction, class_names, costs, top)
         tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)
         exits[found["exit"]] += 1
         gmacs += found["gmacs"]

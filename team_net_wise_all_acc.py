@@ -137,9 +137,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--count",
         choices=COUNTS,
-        default="recordings",
-        help="what a promised share is a mean over: recordings, whatever their number of clips"
-        " (default), or clips",
+        help="with --guarantee, what a promised share is a mean over: recordings, whatever their"
+        " number of clips (default), or clips",
     )
     group.add_argument(
         "--test-logits",
@@ -179,7 +178,7 @@ def temperature_option(text: str) -> float | None:
 
 def wish_of(args: argparse.Namespace) -> Wish:
     """What --guarantee is about. Raises ValueError for a share of 100 % or more."""
-    common = {"guarantee": args.guarantee, "count": args.count}
+    common = {"guarantee": args.guarantee, "count": args.count or COUNTS[0]}
     if args.budget_gmacs is not None:
         return Wish("budget", args.budget_gmacs, **common)
     if args.budget_ms is not None:
@@ -239,9 +238,11 @@ def check_args(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
         with refusing(parser):
             wish_of(args).check()
         return
-    for flag in ("max_disagreement", "max_exit_error"):
+    for flag in ("max_disagreement", "max_exit_error", "count"):
         if getattr(args, flag) is not None:
-            parser.error(f"--{flag.replace('_', '-')} is a promise: give its --guarantee, say 0.9")
+            parser.error(
+                f"--{flag.replace('_', '-')} is of a promise: give its --guarantee, say 0.9"
+            )
     if args.confidence == "gate" or args.temperature == "fit_per_exit":
         parser.error("gate and fit_per_exit are fitted on videos of their own: add --guarantee")
 

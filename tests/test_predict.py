@@ -381,6 +381,9 @@ def test_usage_errors(study, run, videos, refused, tmp_path):
     assert "name the run's best.pt instead" in refused(videos[0], *last)
     words = ["--checkpoint", backbone, "--pretrained", backbone / "best.pt"]
     assert "leave out the backbone" in refused(videos[0], *words)
+    for place in (run, backbone):
+        ahead = ["--checkpoint", place, "--read-ahead", 1]
+        assert "a policy that reads segment by segment" in refused(videos[0], *ahead)
 
 
 def write_official(path, net):

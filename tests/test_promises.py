@@ -327,7 +327,9 @@ def test_one_recording_promises_nothing(tmp_path, capsys):
             ["--max-exit-error", -1, "--guarantee", 0.9],
             "argument --max-exit-error: -1 is not a finite number",
         ),
-        (["--max-disagreement", 3], "--max-disagreement is a promise"),
+        (["--max-disagreement", 3], "--max-disagreement is of a promise: give its --guarantee"),
+        (["--count", "clips"], "--count is of a promise: give its --guarantee"),
+        (["--count", "recordings"], "--count is of a promise: give its --guarantee"),
         (["--max-drop", 100, "--guarantee", 0.9], "--max-drop 100: a promise is below 100 %"),
         (
             ["--max-exit-error", 250, "--guarantee", 0.9],

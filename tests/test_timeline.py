@@ -306,6 +306,8 @@ def test_usage(capsys):
         (["a.mp4", "--every", "1", "--csv", "--json"], "choose one"),
         (["a.mp4", "--every", "0"], "above 0"),
         (["ftp://a"], "addresses begin with"),
+        (["a.mp4", "--every", "1", "--top", "5"], "--top and --read-ahead are for whole videos"),
+        (["-", "--read-ahead", "0"], "--top and --read-ahead are for whole videos"),
     ):
         with pytest.raises(SystemExit):
             predict.main(parser.parse_args([*words, "--checkpoint", "x"]), parser)
