@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 
 from coviar.command import run
-from dataset_team.records import Record
 from dataset_team.sampling import reading_order
-from early_exit.groups import groups_of
+from early_exit.groups import stated_groups
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.part import PARTS, LogitsError, Part
 from early_exit.wise import output_names
@@ -97,14 +96,6 @@ def collect(net: TeamNetIC, views: Views, count: int, device: torch.device) -> P
         groups=stated_groups(views.dataset.records),
         segments=torch.stack(segments) if segments else None,
     )
-
-
-def stated_groups(records: Sequence[Record]) -> list[str] | None:
-    """The recordings of the file beside the list; None where there is none, and names tell."""
-    if all(record.recording is None for record in records):
-        return None
-    by_name = groups_of([record.name for record in records])
-    return [record.recording or group for record, group in zip(records, by_name)]
 
 
 def segment_logits(

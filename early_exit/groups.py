@@ -9,6 +9,7 @@ import numpy as np
 
 from dataset_team.groups import UCF_GROUP, group_of
 from dataset_team.list_file import plain_path, without_extension
+from dataset_team.records import Record
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
@@ -26,6 +27,14 @@ def _recording(stem: str) -> str:
     if UCF_GROUP.search(own) and not is_of_class:
         recording = own.rpartition("_")[0]  # each class has a g01
     return f"{folder}/{recording}" if folder else recording
+
+
+def stated_groups(records: Sequence[Record]) -> list[str] | None:
+    """The recordings of the file beside the list; None where there is none, and names tell."""
+    if all(record.recording is None for record in records):
+        return None
+    by_name = groups_of([record.name for record in records])
+    return [record.recording or group for record, group in zip(records, by_name)]
 
 
 def split_off(groups: Sequence[str], share: float, seed: int = 0) -> np.ndarray:

@@ -41,7 +41,6 @@ import pandas as pd
 
 from coviar.command import run
 from early_exit import wise
-from early_exit.groups import groups_of
 from early_exit.logits import LogitsFile
 from study import columns, recordings
 from study.paired import Difference, by_unit, over_backbones, paired_difference
@@ -96,6 +95,7 @@ def compare(
                     " than another seed of this split: save its logits again from the same lists"
                 )
         names = [same[0].names for same in alike.values()]
+        recordings = [same[0].recordings for same in alike.values()]
         weights = [same[0].weights for same in alike.values()]
         first_right, second_right = (
             [np.stack([getattr(pair, name) for pair in same]) for same in alike.values()]
@@ -103,7 +103,7 @@ def compare(
         )
         result = paired_difference(
             [a - b for a, b in zip(first_right, second_right)],
-            names if resample == "video" else list(map(groups_of, names)),
+            names if resample == "video" else recordings,
             weights,
             confidence_pct=pct,
         )
@@ -170,6 +170,7 @@ def _rows(
 class _Pair(NamedTuple):
     points: list[str]
     names: list[str]  # sorted, so that the rows of all seeds are of the same videos
+    recordings: list[str]  # of the videos
     first: np.ndarray  # (n, D) float, 1 where right
     second: np.ndarray
     weights: np.ndarray  # (n,) of the videos
@@ -190,11 +191,11 @@ def _correct_pair(
         side.right(logits, names, points) for logits, side in ((ours, first), (theirs, second))
     ]
     protocol = " against ".join(sorted({logits.meta["protocol"] for logits in (ours, theirs)}))
-    weights = np.ones(len(names))
+    weights, test = np.ones(len(names)), ours.part("test").select(names)
     if mean_over == CLASSES:
-        weights = _class_weights(ours.part("test").select(names).labels)
+        weights = _class_weights(test.labels)
         protocol += ", mean over classes"
-    return _Pair(points, names, *correct, weights, protocol)
+    return _Pair(points, names, test.recordings(), *correct, weights, protocol)
 
 
 def _mean_right(splits: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:

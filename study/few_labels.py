@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from coviar.command import run
 from coviar.files import read_json, write_json
-from early_exit.groups import groups_of
+from early_exit.groups import groups_of, stated_groups
 from models.team_net_ic import TeamNetIC
 from study.columns import BACKBONE
 from study.run_tables import read_rows, write_rows
@@ -174,7 +174,8 @@ def add_cases(args: argparse.Namespace) -> int:
         bank.prepare(args.views)
     views = [[bank[view] for view in range(args.views)] for bank in banks]
     test = average_views(frozen.views("test"))
-    units, unit_of = np.unique(np.asarray(groups_of(test.names)), return_inverse=True)
+    recordings = stated_groups(frozen.splits.test.records) or groups_of(test.names)
+    units, unit_of = np.unique(np.asarray(recordings), return_inverse=True)
     for case in tqdm(missing, desc="cases", disable=None):
         found = []
         for seed in args.seeds:
