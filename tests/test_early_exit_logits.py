@@ -6,9 +6,9 @@ import torch
 
 from dataset_team.identity import file_digest
 from dataset_team.records import Record
+from early_exit.groups import stated_groups
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
-from save_logits import stated_groups
 
 META = {
     "data": "toy",
