@@ -251,9 +251,9 @@ def _pictures(container, stream) -> Iterator[tuple]:
             problem = "a picture cannot be decoded" if is_begun or packet.is_keyframe else None
         if problem:
             yield float(clock.seconds or 0), None, problem
-        for frame in begin(frames):
+        for frame in begin(packet, frames):
             yield clock.tell(frame), frame, "a picture is damaged" if frame.is_corrupt else None
-    for frame in begin(stream.decode(None)):
+    for frame in begin(None, stream.decode(None)):
         yield clock.tell(frame), frame, None
 
 

