@@ -165,7 +165,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="save_logits.py"):
         LogitsFile.load(path)
     torch.save([1, 2], path)
-    with pytest.raises(LogitsError, match="the file holds a list"):
+    with pytest.raises(LogitsError, match="holds a list where a dict is expected"):
         LogitsFile.load(path)
     whole = tmp_path / "whole.pt"
     make_file().save(whole)

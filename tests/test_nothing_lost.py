@@ -266,7 +266,8 @@ def test_a_training_that_diverged_is_no_success(server, tiny_toy, tmp_path, wher
 
 
 def test_a_second_run_in_the_same_folder_is_refused(server, tiny_toy, tmp_path):
-    command = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", tmp_path]
+    words = [SCRIPT, *tiny_toy, *RECIPE, "--checkpoint_dir", tmp_path]
+    command = [word for word in words if word != "--resume"]
     first = server.start(*command)
     first.wait_for(tmp_path / RUN / "lock")
     code, output = server.run(*command, "--overwrite")
