@@ -39,12 +39,11 @@ from training.probe import (
     scores,
 )
 from training.provenance import print_result
+from training.recipes import PROBE
 from training.resolve import choose_device, resolve_precision
 from training.script import check_data, pick, run_folder, running
 from training.splits import DataSettings, open_splits
 from training.tensor_file import BEST
-
-METHOD = "i_frame_probe"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -89,7 +88,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         check_data(args)
         device = choose_device(args.gpus)
         resolve_precision(args)
-        folder = run_folder(args, parser, METHOD)
+        folder = run_folder(args, parser, PROBE)
         result = folder.finished()
         if result is None:
             settings = pick(DataSettings, args)

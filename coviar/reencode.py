@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from coviar.command import run
+from coviar.command import INTERRUPTED, run
 from coviar.container import open_video
 from coviar.convert import FITS, Converter
 from coviar.encoder import GOP, QUANTISER, SIZE, make_encoder, naming
@@ -213,7 +213,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 report["failed"][path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coviar.files import whole_file
-from dataset_team.list_file import ListError, without_extension
+from dataset_team.list_file import ListError, decoded, without_extension
 
 # Beside lists: two columns, the path of a video as in the lists, and its recording.
 RECORDINGS_NAME = "recordings.csv"
@@ -52,9 +52,10 @@ def read_recordings(path: str | os.PathLike) -> dict[str, str]:
     A recording may hold clips of several classes. Commas or semicolons stand between the columns.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise ListError(f"{path} cannot be read: {error}") from error
+    text = decoded(content, "utf-8", path, "save it as UTF-8", ListError).removeprefix("\ufeff")
     separator = ";" if ";" in text.split("\n")[0] else ","
     found: dict[str, str] = {}
     rows = csv.reader(text.splitlines(), delimiter=separator, strict=True)

@@ -172,9 +172,9 @@ def fit(
     units = _units(margins, labels)
     furthest = FURTHEST * units[:, None, None]
     np.clip(margins, -furthest, furthest, out=margins)
-    for point, name in enumerate(decision_points(outputs)):
+    for point, name in enumerate(decision_points(outputs)[1:], 1):
         ran = mask[point]
-        if point and solver == "exact":
+        if solver == "exact":
             scaled = margins[ran] / units[ran, None, None]
             beta, violation = _solve_exactly(scaled, starts[point, ran], alpha, units[ran])
             weights[point, ran] = beta / units[ran]
@@ -185,7 +185,7 @@ def fit(
                     f" is {largest.max():g}, of {outputs[np.flatnonzero(ran)[largest.argmax()]]}:"
                     " divide its logits by a constant, or fit with --temperature"
                 )
-        elif point:
+        else:
             weights[point, ran] = _solve_by_sgd(margins[ran], starts[point, ran], alpha)
         if not weights[point].any():
             warnings.warn(

@@ -43,7 +43,7 @@ from study.columns import ALL, RUN, RUN_COLUMNS, STUDY_COLUMNS, TIMES
 from study.run_tables import write_rows
 from training.options import make_parser, refusing
 from training.provenance import print_result
-from training.recipes import BACKBONES
+from training.recipes import BACKBONES, PROBE
 
 MAX_THRESHOLDS = 41
 # By output of a backbone, its field in result.json.
@@ -81,7 +81,7 @@ def gather(roots: Iterable[Path]) -> Gathered:
     left_out, seen = {}, {}
     for folder in find_runs(roots):
         try:
-            if folder.parent.name in (*BACKBONES, "i_frame_probe"):
+            if folder.parent.name in (*BACKBONES, PROBE):
                 run = backbone_rows(folder)
             else:
                 run = exit_run_rows(folder)
@@ -243,7 +243,7 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
         scores = [
             {"output": output, "top1_pct": float(result[key]), **shared}
             for output, key in TOP1_FIELDS.items()
-            if output == "fused" or run["method"] != "i_frame_probe"
+            if output == "fused" or run["method"] != PROBE
         ]
     except KeyError as error:
         raise ValueError(

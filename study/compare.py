@@ -95,7 +95,7 @@ def compare(
                     " than another seed of this split: save its logits again from the same lists"
                 )
         names = [same[0].names for same in alike.values()]
-        recordings = [same[0].recordings for same in alike.values()]
+        groups = [same[0].groups for same in alike.values()]
         weights = [same[0].weights for same in alike.values()]
         first_right, second_right = (
             [np.stack([getattr(pair, name) for pair in same]) for same in alike.values()]
@@ -103,7 +103,7 @@ def compare(
         )
         result = paired_difference(
             [a - b for a, b in zip(first_right, second_right)],
-            names if resample == "video" else recordings,
+            names if resample == "video" else groups,
             weights,
             confidence_pct=pct,
         )
@@ -170,7 +170,7 @@ def _rows(
 class _Pair(NamedTuple):
     points: list[str]
     names: list[str]  # sorted, so that the rows of all seeds are of the same videos
-    recordings: list[str]  # of the videos
+    groups: list[str]  # the recordings of the videos
     first: np.ndarray  # (n, D) float, 1 where right
     second: np.ndarray
     weights: np.ndarray  # (n,) of the videos

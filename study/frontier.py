@@ -30,12 +30,12 @@ from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing, probes
 from study.columns import TEXTS
-from study.probes import PROBE
 from study.run_tables import write_rows
 from study.summary import read_table, where
 from study.tables import to_markdown
 from training.options import folder_name, make_parser
 from training.provenance import command_line, print_result
+from training.recipes import PROBE
 
 FAMILIES = {
     "depth": "exits, all segments",
@@ -79,8 +79,9 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
         names = probed["method"] + "@" + probed["frames"].astype(str)
         parts.append(_family("probe", probed.assign(method=names), "method"))
     ways = pd.concat(parts)
-    for way in ways.loc[ways["gmacs"].isna(), "way"]:
-        raise ValueError(f"{folder} has no GMACs of {way}: collect its run again")
+    uncounted = ways.loc[ways["gmacs"].isna(), "way"]
+    if len(uncounted):
+        raise ValueError(f"{folder} has no GMACs of {uncounted.iloc[0]}: collect its run again")
     return ways.assign(study=str(folder))
 
 

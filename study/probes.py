@@ -18,8 +18,8 @@ from study.columns import RUN
 from study.run_tables import write_rows
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
+from training.recipes import PROBE
 
-PROBE = "i_frame_probe"
 NAME = "probes.csv"
 COLUMNS = [*RUN, "frames", "top1_pct", "gmacs", "num_videos", "command"]
 

@@ -55,18 +55,16 @@ def _copy(
             f" --fusion {fusion} come from a run with --fusion sum"
         )
     known, num_classes = source.config["num_classes"], model.config["num_classes"]
-    has_other_classes = known != num_classes
-    if has_other_classes:
+    theirs = checkpoint.get("class_names")
+    differ = differing_labels(theirs, class_names) if theirs and class_names else []
+    if known != num_classes:
         print(f"{path} knows {known} classes: new classifiers for {num_classes}")
-    elif checkpoint.get("class_names") and class_names:
-        theirs = checkpoint["class_names"]
-        differ = differing_labels(theirs, class_names)
-        has_other_classes = bool(differ)
-        for label in differ[:1]:
-            print(
-                f"{path} knows other classes (label {label} is {theirs[label]!r} there,"
-                f" {class_names[label]!r} here): new classifiers"
-            )
+    elif differ:
+        print(
+            f"{path} knows other classes (label {differ[0]} is {theirs[differ[0]]!r} there,"
+            f" {class_names[differ[0]]!r} here): new classifiers"
+        )
+    has_other_classes = known != num_classes or bool(differ)
 
     def wanted(net: TeamNet) -> dict[str, torch.Tensor]:
         return {

@@ -38,8 +38,9 @@ def read_recipes(path: Path) -> dict[str, dict[str, Recipe]]:
 RECIPES = read_recipes(Path(__file__).with_name("recipes.txt"))
 # The run folders that hold backbones: <checkpoint_dir>/<data>/<one of these>/<split>_seed<k>/.
 BACKBONES = ("team_net", "streams", "pretrain")
+PROBE = "i_frame_probe"  # the run folders of the probe
 # Folders beside those of the methods that other scripts fill.
-RESERVED = (*BACKBONES, "i_frame_probe", "views")
+RESERVED = (*BACKBONES, PROBE, "views")
 # How exits are trained: by train_<method>.py.
 METHODS = tuple(
     script.replace("train_", "", 1) for script, rows in RECIPES.items() if rows[ANY].schedule
