@@ -229,6 +229,7 @@ tables() {
         drops=$(having drops.csv "$results") errors=$(having confusions.csv "$results")
         ! all_have "$errors" "$studies" || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
         [ -z "$drops" ] || echo "job - python -m study.drops$drops --out $results/drops.md"
+        echo "job - python -m study.top1$studies --out $results/top1.md"
         echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
         echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures figures/$set"
         recordings=$(having recordings.csv "$results")

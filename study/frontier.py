@@ -29,9 +29,8 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing, probes
-from study.columns import TEXTS
 from study.run_tables import write_rows
-from study.summary import read_table, where
+from study.summary import each_once, read_of_study, where
 from study.tables import to_markdown
 from training.options import folder_name, make_parser
 from training.provenance import command_line, print_result
@@ -53,29 +52,23 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
     Raises FileNotFoundError, and ValueError where the method is missing.
     """
 
-    def read(name: str, script: str = "collect") -> pd.DataFrame:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder / name} is missing; study.collect and study.over_time write it"
-            )
-        required = ["data", "split", "method", "top1_pct"]
-        return read_table(
-            folder / name, TEXTS, "study." + script, required, name == "backbones.csv"
-        )
-
-    exits = where(read("exits.csv"), part="test", combination="vanilla", method=method)
+    exits = where(
+        read_of_study(folder, "exits.csv"), part="test", combination="vanilla", method=method
+    )
     if exits.empty:
         raise ValueError(f"{folder}/exits.csv has no test rows of {method}")
-    points = where(read("points.csv", "over_time"), part="test", evidence="logits", method=method)
+    points = read_of_study(folder, "points.csv", "study.over_time")
+    points = where(points, part="test", evidence="logits", method=method)
     depths = points["point"].str.split("@").str[0]
+    baselines = read_of_study(folder, "backbones.csv", may_be_empty=True)
     parts = [
         _family("depth", exits, "exit"),
         _family("segments", points[depths == FULL], "point"),
         _family("streams", points[depths.isin(STREAMS)], "point"),
-        _family("probe", where(read("backbones.csv"), method=PROBE), "method"),
+        _family("probe", where(baselines, method=PROBE), "method"),
     ]
     if (folder / probes.NAME).is_file():
-        probed = read(probes.NAME, "probes")
+        probed = read_of_study(folder, probes.NAME, "study.probes")
         names = probed["method"] + "@" + probed["frames"].astype(str)
         parts.append(_family("probe", probed.assign(method=names), "method"))
     ways = pd.concat(parts)
@@ -152,7 +145,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
     """Table and figure; returns the figure's files. Raises as `read_ways`, and ValueError where the
-    studies are of several data sets."""
+    studies are of several data sets, or one is named twice."""
+    each_once(studies)
     rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
     if rows["data"].nunique() > 1:
         raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")

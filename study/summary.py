@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from early_exit.wise import FULL
-from study.columns import ALL, RUN, STUDY_COLUMNS, TIMES
+from study.columns import ALL, RUN, STUDY_COLUMNS, TEXTS, TIMES
 from study.csv_rows import read_csv_text
 
 # In the order in which tables and figures show them.
@@ -130,6 +130,28 @@ def read_table(
     kinds = dict.fromkeys(texts, str)
     text = io.StringIO(found.text)
     return pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=missing)
+
+
+def each_once(folders: Sequence[Path]) -> None:
+    """Raise ValueError where a folder is named twice: what it holds would count twice."""
+    known: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in known:
+            raise ValueError(f"{folder} is named twice: name each once")
+        known.add(folder.resolve())
+
+
+def read_of_study(
+    folder: Path, name: str, script: str = "study.collect", may_be_empty: bool = False
+) -> pd.DataFrame:
+    """A table of test top-1 that `script` wrote into a study's folder, which need not be whole.
+
+    Raises FileNotFoundError, and as `read_table`.
+    """
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"{folder / name} is missing; {script} writes it")
+    required = ["data", "split", "method", "top1_pct"]
+    return read_table(folder / name, TEXTS, script, required, may_be_empty)
 
 
 def read_study(folder: str | os.PathLike) -> Study:

@@ -31,7 +31,7 @@ from models import STREAMS
 from study import flatness
 from study.columns import STUDY_COLUMNS, TEXTS
 from study.run_tables import read_rows, write_rows
-from study.summary import read_table, where
+from study.summary import each_once, read_table, where
 from study.tables import spread, to_markdown
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -188,6 +188,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
+        each_once(args.studies)
         rows = [row for study in args.studies for row in study_rows(study)]
     write_rows(args.out, COLUMNS, rows)
     print(to_markdown(summary_table(rows)))

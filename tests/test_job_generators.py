@@ -427,7 +427,7 @@ def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
         unit.mkdir(parents=True)
         (unit / "exits.csv").touch()
     jobs = would_run("second_edition.sh", "--tables", **places)
-    assert [module for module, _ in jobs] == ["study.teacher_order", "study.frontier"]
+    assert [module for module, _ in jobs] == ["study.top1", "study.teacher_order", "study.frontier"]
     assert all(args.studies == units for _, args in jobs)
     for name in ("recordings.csv", "drops.csv"):
         (units[1] / name).touch()

@@ -59,6 +59,7 @@ COMMANDS = {
     "study.probes": "{new} --out {new}/a.csv",
     "study.promises": "{new}",
     "study.teacher_order": "{new} --out {new}/a.csv",
+    "study.top1": "{new} --out {new}/a.csv",
     "study.compare": "{study} --pair team_ce prog_kd",
     "study.variants": "{new} --out {new}/a.csv",
     "study.report": "{new} --out {new}/a.html",

@@ -1,0 +1,81 @@
+"""study.top1: means over backbones, not over runs, with the baselines beside."""
+
+import pandas as pd
+import pytest
+
+from study import frontier, probes, teacher_order, top1
+from study.columns import STUDY_COLUMNS
+from tests.calls import call, refused
+
+RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test", "combination": "vanilla"}
+GMACS = {"exit1": 0.25, "exit10": 0.5, "full": 1.0}
+
+
+def write_study(folder, split, top1_of_seeds):
+    """Exits as accurate as said for each seed; the full network has 90 %."""
+    folder.mkdir(parents=True)
+    exits = []
+    for seed, right in enumerate(top1_of_seeds):
+        for point, gmacs in GMACS.items():
+            row = {**RUN, "split": split, "seed": seed, "exit": point, "gmacs": gmacs}
+            exits.append({**row, "top1_pct": 90 if point == "full" else right})
+            exits.append({**row, "top1_pct": 0, "combination": "wise"})
+            exits.append({**row, "top1_pct": 0, "part": "heldout"})
+    run = {**RUN, "split": split, "gmacs": 1.0}
+    baselines = [
+        {**run, "method": "streams", "output": "fused", "top1_pct": 90},
+        {**run, "method": "streams", "output": "mv", "top1_pct": 60},
+        {**run, "method": "i_frame_probe", "output": "fused", "top1_pct": 40, "gmacs": 0.3},
+    ]
+    for name, rows in {"exits.csv": exits, "backbones.csv": baselines}.items():
+        table = pd.DataFrame(rows).reindex(columns=STUDY_COLUMNS[name])
+        table.to_csv(folder / name, index=False)
+    return folder
+
+
+def test_seeds_are_averaged_before_backbones(tmp_path, capsys):
+    first = write_study(tmp_path / "a", "split1", [10, 20, 60])  # 30 of three seeds
+    second = write_study(tmp_path / "b", "split1", [50])
+    out = tmp_path / "top1.csv"
+    call(top1, first, second, "--out", out)
+    rows = pd.read_csv(out).set_index(["method", "exit"])
+    exit1 = rows.loc[("prog_kd", "exit1")]
+    assert (exit1.top1_pct, exit1.backbones, exit1.gmacs) == (40, 2, 0.25)
+    assert exit1.std_over_backbones_pct == pytest.approx(200**0.5)
+    assert rows.loc[("i_frame_probe", "full")].gmacs == 0.3
+    assert rows.loc[("mv", "full")].top1_pct == 60  # whose cost is not that of the whole network
+    assert pd.isna(rows.loc[("mv", "full")].gmacs) and "streams" not in rows.index.levels[0]
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [cell.strip("| ") for cell in lines[0]] == [
+        *("method", "exit1", "exit10", "full", "GMACs", "backbones")
+    ]
+    assert [cell.strip("| ") for cell in lines[-2]] == [
+        *("prog_kd", "40.0 ± 14.1", "40.0 ± 14.1", "90.0 ± 0.0", "0.25, 0.50, 1.00", "2")
+    ]
+
+
+def test_a_table_says_its_command(tmp_path):
+    study = write_study(tmp_path / "a", "split1", [50])
+    call(top1, study, "--out", tmp_path / "top1.md")
+    text = (tmp_path / "top1.md").read_text(encoding="utf-8")
+    assert "| prog_kd " in text and "    python -m " in text
+
+
+def test_what_cannot_be_averaged_is_refused(tmp_path, capsys):
+    study, out = write_study(tmp_path / "a", "split1", [50]), ["--out", tmp_path / "top1.csv"]
+    other = write_study(tmp_path / "b", "split1", [50])
+    for name in ("exits.csv", "backbones.csv"):
+        (other / name).write_text((other / name).read_text().replace("toy", "clay"))
+    assert "several data sets: toy, clay" in refused(capsys, top1, study, other, *out)
+    (other / "exits.csv").unlink()
+    assert "exits.csv is missing" in refused(capsys, top1, other, *out)
+    assert not (tmp_path / "top1.csv").exists()
+
+
+@pytest.mark.parametrize("script", [top1, frontier, teacher_order, probes])
+def test_a_folder_counts_once(tmp_path, capsys, script):
+    study = write_study(tmp_path / "a", "split1", [50])
+    figures = ["--figures", tmp_path] if script is frontier else []
+    again = tmp_path / "a/../a"
+    words = refused(capsys, script, study, again, "--out", tmp_path / "x.csv", *figures)
+    assert f"{again} is named twice" in words
