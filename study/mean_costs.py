@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+from dataset_team.csv_rows import read_csv_text
 from MACs.rival import PAPER_UNIT
 from study.columns import ALL, RUN
-from study.csv_rows import read_csv_text
 
 REPEATS = ("split", "seed")  # a mean is over these
 POLICY_COLUMNS = ("data", "method", "part", "combination", "rule", "goal", "protocol")

@@ -15,12 +15,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from coviar.files import whole_file
+from dataset_team.csv_rows import read_csv_text
 from early_exit import wise
 from early_exit.logits import LogitsFile
 from early_exit.policy import Policy, decide
 from early_exit.thresholds import confidences, sweep
 from study.columns import ALL, RUN, TIMES
-from study.csv_rows import read_csv_text
 from study.timings import Times
 
 

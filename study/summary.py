@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dataset_team.csv_rows import read_csv_text
 from early_exit.wise import FULL
 from study.columns import ALL, RUN, STUDY_COLUMNS, TEXTS, TIMES
-from study.csv_rows import read_csv_text
 
 # In the order in which tables and figures show them.
 METHOD_LABELS = {

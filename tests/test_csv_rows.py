@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dataset_team.csv_rows import read_csv_text
 from study import confusions, drops, frontier, label_gain, teacher_order
-from study.csv_rows import read_csv_text
 from study.run_tables import read_rows
 from tests.calls import refused
 
