@@ -113,11 +113,11 @@ def open_exits(args: argparse.Namespace, frozen: Frozen, folder: Path) -> TeamNe
     if args.method == "team_net":
         if not args.per_segment:
             raise ValueError("--method team_net has no exits: name a method, or add --per-segment")
-        net = TeamNetIC(frozen.backbone, ()).eval()
+        net = frozen.alone()
     else:
         try:
             net = frozen.exits(folder / BEST)
-        except (ValueError, FileNotFoundError) as error:
+        except FileNotFoundError as error:
             raise ValueError(f"{error}; train the exits first, with the same options") from error
     if args.per_segment:
         check_depths(net, net.exits)
@@ -186,7 +186,7 @@ def save_parts(
         "split": args.split,
         "seed": args.random_seed,
         "method": args.method,
-        "protocol": frozen.splits.protocol,
+        "protocol": frozen.protocol,
         "command": command_line(),
         "model": frozen.backbone.config,
         "crop_size": frozen.crop_size,

@@ -35,8 +35,8 @@ from early_exit.wise import fit_temperature
 FIT_SHARE = 1 / 3
 NOBODY = 1.0
 CHOSEN_HERE = (
-    "the exits' epochs were chosen on these videos, so the promise is too hopeful: train the exits"
-    " with --select-on last"
+    "the epochs of the exits or of their backbone were chosen on these videos, so the promise is"
+    " too hopeful: train both with --select-on last"
 )
 
 
@@ -126,7 +126,7 @@ def promise_policy(
 
 
 def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
-    """Whether the protocol says that the exits' best epochs were chosen on these videos."""
+    """Whether the protocol says that epochs of exits or backbone were chosen on these videos."""
     return f"selected on {part}" in logits.meta["protocol"]
 
 

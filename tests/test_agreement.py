@@ -1,13 +1,17 @@
 """Lists, checkpoint and options that contradict each other are refused before anything is done."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+import save_logits
 import train_i_frame
 import train_team_net
+from early_exit.logits import LogitsFile
+from early_exit.promised import epochs_chosen_on
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.splits import DataSettings, open_splits
 
@@ -184,6 +188,65 @@ def test_exits_are_evaluated_on_the_segments_and_crops_they_learned(
     save_checkpoint(exits, content)
     refused(train_i_frame, options, "--evaluate", "--crop-size", "32")
     assert "holds no exits" in capsys.readouterr().err
+
+
+EXITS = "toy/i_frame/split1_seed1"
+LAST = ["--select-on", "last"]
+WHOLE = [*LAST, "--heldout", "0"]
+
+
+@pytest.mark.parametrize(
+    "trained, asked, words",
+    [
+        ([], ["--select-on", "last"], "--select-on heldout, here it is last: give --select-on h"),
+        (["--select-on", "test"], [], "--select-on test, here it is heldout: give --select-on t"),
+        (LAST, WHOLE, "videos held out, here they are 0, .*: give the --train-list, --heldout"),
+        (WHOLE, LAST, "with 0 videos held out, here they are"),
+    ],
+)
+def test_exits_chosen_on_other_videos_are_refused(
+    frozen_toy, data, tmp_path, capsys, trained, asked, words
+):
+    """Their logits would state a wrong protocol. A file of an earlier version does not tell."""
+    options = exits_options(frozen_toy, data[0], tmp_path)
+    run(train_i_frame, options, *trained)
+    exits = tmp_path / EXITS / "best.pt"
+    assert bool(load_checkpoint(exits)["heldout"]) == (trained in ([], LAST))
+    save = [*options[: options.index("--epochs")], "--views", "0", "--method", "i_frame"]
+    capsys.readouterr()
+    for script, given in ((train_i_frame, [*options, "--evaluate"]), (save_logits, save)):
+        refused(script, given, *asked)
+        message = capsys.readouterr().err
+        assert re.search(f"{re.escape(str(exits))} was trained .*{words}", message), message
+        run(script, given, *trained)
+    older = load_checkpoint(exits)
+    save_checkpoint(exits, {k: v for k, v in older.items() if k not in ("select_on", "heldout")})
+    run(train_i_frame, [*options, "--evaluate"], *asked)
+
+
+def test_logits_name_what_chose_their_backbone(frozen_toy, data, tmp_path, capsys):
+    """In the protocol, which promises read; without exits the backbone's flags are asked for."""
+    folder = data[0]
+    content = load_checkpoint(frozen_toy[1])
+    options = exits_options(frozen_toy, folder, tmp_path / "runs")
+    save = [*options[: options.index("--epochs")], "--views", "0", *LAST]
+    best = tmp_path / "backbone.pt"
+    heldout = open_data(folder, select_on="last").heldout_names
+    for chosen in ("heldout", "last"):
+        save_checkpoint(best, {**content, "select_on": chosen, "heldout": heldout})
+        words = [*LAST, "--pretrained", str(best)]
+        run(train_i_frame, options, *words, "--overwrite")
+        run(save_logits, save, "--pretrained", str(best), "--method", "i_frame")
+        logits = LogitsFile.load(tmp_path / "runs" / EXITS / "logits.pt")
+        end = "last epoch kept, backbone selected on heldout"
+        assert logits.meta["protocol"].endswith(end if chosen == "heldout" else "last epoch kept")
+        assert epochs_chosen_on(logits, "heldout") == (chosen == "heldout")
+        assert not epochs_chosen_on(logits, "test")
+    alone = [*save, "--pretrained", str(best), "--method", "team_net", "--per-segment"]
+    run(save_logits, alone)
+    capsys.readouterr()
+    refused(save_logits, alone, "--select-on", "heldout")
+    assert "backbone.pt was trained with --select-on last" in capsys.readouterr().err
 
 
 def test_swapped_classes_are_told_from_the_checkpoint(frozen_toy, data, tmp_path, capsys):

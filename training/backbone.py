@@ -300,5 +300,5 @@ def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
         "data_name": splits.settings.data_name,
         "split": splits.settings.split,
         "select_on": splits.settings.select_on,
-        "heldout": [record.name for record in splits.heldout.records] if splits.heldout else [],
+        "heldout": splits.heldout_names,
     }

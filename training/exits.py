@@ -109,6 +109,8 @@ def train_exits(
             "num_segments": frozen.backbone.num_segments,
             "class_names": frozen.class_names,
             "encoding": frozen.splits.train.encoding,
+            "select_on": frozen.data.select_on,
+            "heldout": frozen.splits.heldout_names,
         },
     )
     return {
@@ -240,5 +242,5 @@ def test_exits(net: TeamNetIC, frozen: Frozen) -> dict:
         "test_videos": len(features.labels),
         "skipped_videos": frozen.splits.skipped,
         "precision": frozen.precision,
-        "protocol": frozen.splits.protocol,
+        "protocol": frozen.protocol,
     }

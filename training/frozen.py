@@ -14,6 +14,8 @@ from training.checkpoint import load_checkpoint
 from training.splits import DataSettings, open_splits
 from training.trained import put_exits_on
 
+# What a checkpoint records of the choice of its epoch.
+CHOSEN = ("select_on", "heldout")
 VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")
 
 
@@ -48,7 +50,9 @@ class Frozen:
         self.class_names = list(self.splits.class_names)
         known = checkpoint.get("class_names")
         check_classes(path, known, count, self.class_names, data.train_list)
-        self._check_heldout(checkpoint)
+        # Files of earlier versions and published ones do not tell.
+        self._chosen = {key: checkpoint[key] for key in CHOSEN if key in checkpoint}
+        self._check_heldout()
         self.network = FrozenNetwork(
             self.backbone,
             path,
@@ -60,11 +64,24 @@ class Frozen:
         self.digest = self.network.digest
         self._dtype, self._cache_dir = bank_dtype, cache_dir
 
+    @property
+    def protocol(self) -> str:
+        """The protocol of exits on this backbone, with what chose the backbone's own epoch."""
+        backbone = self._chosen.get("select_on", "last")
+        if backbone in ("last", self.data.select_on):
+            return self.splits.protocol
+        return f"{self.splits.protocol}, backbone selected on {backbone}"
+
+    def alone(self) -> TeamNetIC:
+        """The backbone without exits. Raises ValueError where it was chosen on other videos."""
+        self._check_chosen(self.path, self._chosen)
+        return TeamNetIC(self.backbone, ()).eval()
+
     def exits(self, path: Path) -> TeamNetIC:
         """The exits of an IC run's best.pt on this backbone and device, in eval mode.
 
         Raises FileNotFoundError, and ValueError where they are of another backbone, of crops of
-        another size, or of other classes than the lists.
+        another size, of other classes than the lists, or were chosen on other videos.
         """
         content = load_checkpoint(path)
         count = self.backbone.config["num_classes"]
@@ -77,6 +94,7 @@ class Frozen:
                 f"the exits in {path} were trained with --crop-size {crop_size}, here it is"
                 f" {self.crop_size}: name that size"
             )
+        self._check_chosen(path, content)
         return net.to(self.device)
 
     def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
@@ -97,11 +115,30 @@ class Frozen:
             per_segment=per_segment,
         )
 
-    def _check_heldout(self, checkpoint: dict) -> None:
+    def _check_chosen(self, path: Path, content: Mapping) -> None:
+        """Raise ValueError where `path` records another choice, or others held out, than is asked.
+
+        Logits of it would state a wrong protocol, and hold out videos that it trained on.
+        """
+        if not content.keys() >= set(CHOSEN):
+            return
+        known, asked = content["select_on"], self.data.select_on
+        if known != asked:
+            raise ValueError(
+                f"{path} was trained with --select-on {known}, here it is {asked}: give"
+                f" --select-on {known}"
+            )
+        then, now = set(content["heldout"]), set(self.splits.heldout_names)
+        if then != now:
+            raise ValueError(
+                f"{path} was trained with {len(then)} videos held out, here they are {len(now)},"
+                f" and {min(then ^ now)} is not among both: give the --train-list, --heldout and"
+                " --on-bad-video of its training"
+            )
+
+    def _check_heldout(self) -> None:
         """Print a note when the backbone may have seen the videos that models are chosen on."""
-        heldout = self.splits.heldout
-        unseen = set(checkpoint.get("heldout", ()))
-        if heldout and any(record.name not in unseen for record in heldout.records):
+        if not set(self.splits.heldout_names) <= set(self._chosen.get("heldout", ())):
             print(
                 f"note: the backbone {self.path} may have trained on held-out videos (it records"
                 " another held-out set, or none); its exits look better there than they are"

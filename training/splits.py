@@ -76,6 +76,11 @@ class Splits:
         return "test" if self.heldout is None else "heldout"
 
     @property
+    def heldout_names(self) -> list[str]:
+        """The names of the held-out videos, as checkpoints record them."""
+        return [record.name for record in self.heldout.records] if self.heldout else []
+
+    @property
     def protocol(self) -> str:
         """The evaluation protocol in words, for every table of results."""
         views = f"{self.settings.clips} clip x {self.settings.crops} crop"
