@@ -18,7 +18,7 @@ convex too. `solver="sgd"` is the published recipe: full-batch gradient descent 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +34,9 @@ SGD_STEPS, SGD_LR = 500, 0.1
 # Published start of iframe, mv, residual at the full network; an exit's start is itself.
 SGD_STREAM_START = (1.0, 1.2, 1.3)
 # The largest projected gradient that a solution may have, for logits of the size of UNIT. CE is of
-# order 1 and float64 gradients are exact to 1e-12, so L-BFGS reaches this easily.
+# order 1 and float64 gradients are exact to 1e-12, so L-BFGS reaches this when it is started again.
 STATIONARY = 1e-5
+STARTS = 5
 # Outputs whose logits typically lead by more than this are divided by their lead before solving.
 UNIT = 100.0
 # A logit that lies further from the label's, in such units, counts as this far: -1e9 only rules a
@@ -243,17 +244,30 @@ def _solve_exactly(
         ce, gradient = _loss(beta, margins)
         return ce + alpha * (beta / units).sum(), gradient + alpha / units
 
-    result = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0, None)] * len(start),
-        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
-    )
-    beta, gradient = result.x, objective(result.x)[1]
-    # It is 0 at the minimum, where no step inside the bounds lowers the objective.
-    return beta, float(np.abs(beta - np.maximum(beta - gradient, 0)).max())
+    return _minimise(objective, start, np.inf)
+
+
+def _minimise(objective: Callable, start: np.ndarray, high: float) -> tuple[np.ndarray, float]:
+    """The x with the least objective, 0 <= x <= high, and its largest projected gradient.
+
+    L-BFGS-B ends where steps hardly lower the objective. That may be far from the minimum where
+    outputs are alike, as means of a few more segments are; without its memory it goes on.
+    """
+    x = start
+    for _ in range(STARTS):
+        x = minimize(
+            objective,
+            x,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0, high)] * len(x),
+            options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
+        ).x
+        # It is 0 at the minimum, where no step inside the bounds lowers the objective.
+        violation = float(np.abs(x - np.clip(x - objective(x)[1], 0, high)).max())
+        if violation <= STATIONARY:
+            break
+    return x, violation
 
 
 def _solve_pool(right: np.ndarray) -> np.ndarray:
@@ -266,12 +280,8 @@ def _solve_pool(right: np.ndarray) -> np.ndarray:
         pooled = np.maximum(weights @ right, TINY)
         return weights.sum() - np.log(pooled).mean(), 1 - (right / pooled).mean(axis=1)
 
-    start = np.full(len(right), 1 / len(right))
-    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(start), options=options
-    )
-    return found.x / found.x.sum()
+    found, _ = _minimise(objective, np.full(len(right), 1 / len(right)), 1)
+    return found / found.sum()
 
 
 def _solve_by_sgd(margins: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:

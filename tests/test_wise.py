@@ -278,3 +278,29 @@ def test_script_refusals_say_what_to_do(tmp_path, capsys, arguments, message):
         main(parser.parse_args(["--logits", str(tmp_path / "logits.pt"), *arguments]), parser)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pool", wise.POOLS)
+@pytest.mark.parametrize("seed", [0, 3])
+def test_outputs_that_are_nearly_alike_have_a_minimum_too(seed, pool):
+    """Running means, as the answers after 1, 2, .. segments are: a first descent ends too early."""
+    videos, points, classes = 100, 20, 3
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, videos)
+    logits = rng.standard_normal((videos, 1, classes))
+    logits = logits + rng.standard_normal((videos, points, classes))
+    logits[np.arange(videos), :, labels] += 0.3
+    logits = np.cumsum(logits, axis=1) / np.arange(1, points + 1)[:, None]
+    outputs = [*(f"exit{k}" for k in range(1, points)), "full"]
+    weights = wise.fit(logits, labels, outputs, alpha=0.01, pool=pool).weights
+
+    def loss(row):  # (K,)
+        combined = wise.combine(logits, row[None], pool)
+        return wise.cross_entropy(combined, labels)[0] + (pool == "logits") * 0.01 * row.sum()
+
+    step = 1e-5
+    for row in weights[[points // 2, points - 1]]:
+        for k in np.flatnonzero(row > 1e-3):  # others are at their bound, or nearly
+            there = np.eye(points)[k] * step
+            # The solver's 1e-5, and as much for the differences.
+            assert abs(loss(row + there) - loss(row - there)) / (2 * step) < 2e-5
