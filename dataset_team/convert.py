@@ -7,25 +7,29 @@ from pathlib import Path
 
 from coviar.folder import list_folder
 from dataset_team.finder import alike
+from dataset_team.groups import recordings_beside
 from dataset_team.list_file import ListError, Row, read_rows, without_extension
 from dataset_team.official_lists import Entry
 from dataset_team.records import Seen, shorten
 
 
-def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[Entry]:
-    """The rows of a list as entries; each video is found below `data_root` by the end of its path.
+def convert(
+    list_path: Path, data_root: Path, renumber: bool = False
+) -> tuple[list[Entry], dict[str, str]]:
+    """The rows of a list as entries, and {name of an entry: recording} of the file beside the list.
 
-    A row that begins with # is a comment, unless the path of a video begins so. The class is the
-    video's folder. Labels are the list's. With `renumber` they number the class
-    folders in name order, so they are the same for every list. Raises ListError, naming the rows
-    whose video is found never, several times or in another class only, or which contradict earlier
-    ones.
+    Each video is found below `data_root` by the end of its path. A row that
+    begins with # is a comment, unless the path of a video begins so. The class is the video's
+    folder. Labels are the list's. With `renumber` they number the class folders in name order, so
+    they are the same for every list. Raises ListError, naming the rows whose video is found never,
+    several times or in another class only, or which contradict earlier ones.
     """
     by_stem = defaultdict(list)
     for path in list_folder(data_root).videos:
         by_stem[without_extension(path.name).casefold()].append(path)
     folders = sorted({p.parent.name for paths in by_stem.values() for p in paths if p.parent.name})
     entries, problems, seen = [], [], Seen(None)
+    beside, recordings = recordings_beside(list_path, data_root), {}
     for row in read_rows(list_path, needs_class=False):
         if isinstance(row, ListError):
             problems.append(str(row))
@@ -61,15 +65,20 @@ def convert(list_path: Path, data_root: Path, renumber: bool = False) -> list[En
         label = folders.index(folder) if renumber else row.label
         try:
             seen.check(path.as_posix(), folder, label, row.line)
+            own = beside and (beside.find(next(iter(found))) or beside.find(row.name))
         except ListError as error:
             problems.append(f"{list_path}:{row.line}: {error}")
             continue
         entries.append(Entry(path.as_posix(), folder, label))
+        if own:
+            recordings[path.as_posix()] = own
     if problems:
         raise ListError(shorten(problems))
     if not entries:
         raise ListError(f"{list_path}: no videos in this list")
-    return entries
+    if beside:
+        beside.warn_of_others(list_path, len(recordings), len(entries))
+    return entries, recordings
 
 
 def _other_class(row: Row, path: Path, folders: list[str]) -> str | None:

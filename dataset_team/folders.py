@@ -19,14 +19,15 @@ import av
 from coviar.container import open_video
 from coviar.folder import list_folder
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import group_of, read_recordings
+from dataset_team.groups import Recordings, group_of
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, without_extension
 from dataset_team.official_lists import Entry
 
-# Endings that mark a copy or a part: " (1)", "_part2", "-trim", "_copy".
+# Endings that mark a copy or a part: " (1)", "_part2", "-trim", "_copy"; "clip 1" alone is a name.
 COPY_ENDING = re.compile(
-    r"(?:[ _.-]*(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
+    r"(?<=[^ _.-])(?:[ _.-]*"
+    r"(?:\(\d+\)|copy ?\d*|kopie|edit(?:ed)?|trim(?:med)?|(?:cut|part|clip) ?\d+))+$",
     re.IGNORECASE,
 )
 NEEDED = {"train": 2, "test": 1}  # groups of each class, a list
@@ -79,35 +80,44 @@ def _seconds(path: str) -> float:
 
 
 def groups_by_regex(videos: Sequence[ClassVideo], pattern: str) -> dict[str, str]:
-    """{name: recording}: what the first group of `pattern`, or all of it, matches in Class/video.
+    """{name: recording}: what the first group of `pattern` that takes part, or all of it, matches
+    in Class/video.
 
-    Raises ListError for a wrong pattern, and for names without a match.
+    Raises ListError for a wrong pattern, and for names where it matches nothing.
     """
     try:
-        found = {video.name: re.search(pattern, without_extension(video.name)) for video in videos}
+        groups = {video.name: _matched(pattern, without_extension(video.name)) for video in videos}
     except re.error as error:
         raise ListError(f"--group-regex {pattern!r} is no regular expression: {error}") from error
-    bad = [name for name, match in found.items() if match is None]
+    bad = [name for name, group in groups.items() if not group.strip()]
     if bad:
         raise ListError(
-            f"--group-regex {pattern!r} does not match {len(bad)} names, first {bad[0]}"
+            f"--group-regex {pattern!r} matches nothing in {len(bad)} names, first {bad[0]}"
         )
-    return {
-        name: next((part for part in match.groups() if part), match[0])
-        for name, match in found.items()
-    }
+    return groups
 
 
-def groups_by_csv(videos: Sequence[ClassVideo], path: Path) -> dict[str, str]:
-    """{name: recording} of a file with the columns Class/video, recording. Raises ListError."""
+def _matched(pattern: str, name: str) -> str:
+    match = re.search(pattern, name)
+    if match is None:
+        return ""
+    return next((part for part in match.groups() if part is not None), match[0])
+
+
+def groups_by_csv(
+    videos: Sequence[ClassVideo], path: Path, folder: Path = Path()
+) -> dict[str, str]:
+    """{name: recording} of a file with the columns Class/video, recording; absolute paths are those
+    below `folder`. Raises ListError."""
     try:
-        found = read_recordings(path)
+        recordings = Recordings(path, folder)
+        found = {video.name: recordings.find(without_extension(video.name)) for video in videos}
     except ListError as error:
         raise ListError(f"--group-csv {error}") from error
-    missing = [video.name for video in videos if without_extension(video.name) not in found]
+    missing = [name for name, recording in found.items() if recording is None]
     if missing:
         raise ListError(f"--group-csv {path} lacks {len(missing)} videos, first {missing[0]}")
-    return {video.name: found[without_extension(video.name)] for video in videos}
+    return found
 
 
 def groups_by_name(videos: Sequence[ClassVideo]) -> dict[str, str]:

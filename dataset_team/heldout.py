@@ -21,12 +21,13 @@ def split_heldout(
     """Split records into (training, held-out), both in list order, class by class.
 
     A group of a class stays on one side, so no recording is on both; a video whose name tells no
-    group is a group of its own. A film with several classes trains. Recordings that a file beside
-    the list names may hold several classes; they stay whole. copies: sets of names of equal videos.
-    If the choice would part them, their groups become one, and the choice is made again. Each class
-    gives about `fraction` of its videos, and at least one group. The choice depends on the seed and
-    the names of the videos, not on their order. Raises ListError for a class that has only one
-    group, or whose groups all hold other classes too.
+    group is a group of its own. A film with several classes trains. copies: sets of names of equal
+    videos. If the choice would part them, their groups become one, and the choice is made again.
+    Recordings that a file beside the list names, and copies, may hold several classes: then all
+    classes are divided at once, and films, too, are on either side, whole. Each class gives about
+    `fraction` of its videos, and at least one group. The choice depends on the seed and the names
+    of the videos, not on their order. Raises ListError for a class that has only one group, or
+    whose groups all hold other classes too.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"held-out fraction must be between 0 and 1, found {fraction}")
@@ -40,12 +41,18 @@ def split_heldout(
     shared = _films_of_several_classes(records)
     heldout = _pick_heldout(classes, fraction, seed, shared)
     copies = [[name for name in names if name in group_named] for names in copies]
-    if any(0 < len(heldout.intersection(names)) < len(names) for names in copies):
+    if _are_parted(copies, heldout):
         for names in copies:
             _join_groups(classes, group_named, names)
         heldout = _pick_heldout(classes, fraction, seed, shared)
+    if _are_parted(copies, heldout):  # copies in several classes
+        return _divide_recordings(records, fraction, seed, copies)
     train = [record for record in records if record.name not in heldout]
     return train, [record for record in records if record.name in heldout]
+
+
+def _are_parted(copies: Iterable[Collection[str]], heldout: set[str]) -> bool:
+    return any(0 < len(heldout.intersection(names)) < len(names) for names in copies)
 
 
 def _a_recording_holds_several_classes(records: Iterable[Record]) -> bool:
@@ -57,7 +64,12 @@ def _divide_recordings(
     records: Sequence[Record], fraction: float, seed: int, copies: Iterable[Collection[str]]
 ) -> tuple[list[Record], list[Record]]:
     """`split_heldout` where classes share recordings, so that it cannot go class by class."""
-    groups = {record.name: record.recording or record.name for record in records}
+    films = _films_of_several_classes(records)
+    groups = {
+        r.name: r.recording
+        or (film_of(r.name) if r.name in films else f"{r.class_name}/{r.group or r.name}")
+        for r in records
+    }
     for names in copies:
         joined = {groups[name] for name in names if name in groups}
         groups.update({name: min(joined) for name, group in groups.items() if group in joined})
@@ -65,8 +77,8 @@ def _divide_recordings(
     for class_name in sorted({record.class_name for record in records}):
         if not all(any(r.class_name == class_name for r in side) for side in sides):
             raise ListError(
-                f"class {class_name!r} would be on one side only, since its recordings hold other"
-                " classes too; add videos of another recording"
+                f"class {class_name!r} would be on one side only, since its recordings or copies"
+                " are in other classes too; add videos of another recording"
             )
     heldout = {record.name for record in sides[1]}
     train = [record for record in records if record.name not in heldout]

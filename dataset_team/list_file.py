@@ -13,7 +13,7 @@ import csv
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,13 +60,20 @@ class Row(NamedTuple):
 
 
 def read_rows(list_path: str | os.PathLike, needs_class: bool = True) -> Iterator[Row | ListError]:
-    """Yield each row in order, and a ListError for each line that cannot be read.
+    """Each row in order, and a ListError for each line that cannot be read.
 
     needs_class=False: a row with a label and no class, not even a folder, has the class "".
     Raises FileNotFoundError, and ListError when the file is not a text.
     """
+    return parse_rows(_read_lines(list_path), list_path, needs_class)
+
+
+def parse_rows(
+    lines: Iterable[str], list_path: str | os.PathLike, needs_class: bool = True
+) -> Iterator[Row | ListError]:
+    """`read_rows` of the lines of a list; `list_path` only names it."""
     is_first = True
-    for number, line in enumerate(_read_lines(list_path), 1):
+    for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line:
             continue

@@ -27,17 +27,23 @@ from dataset_team.finder import VideoFinder
 from dataset_team.groups import RECORDINGS_NAME, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
-from dataset_team.list_file import ListError, without_extension
+from dataset_team.list_file import ListError, Row, parse_rows, without_extension
 from dataset_team.records import MAX_PROBLEMS_SHOWN, Record, read_list, shorten
 
 
-def write_lists(lists: Mapping[Path, Iterable[official_lists.Entry]]) -> None:
+def write_lists(
+    lists: Mapping[Path, Iterable[official_lists.Entry]],
+    recordings: Mapping[str, str] | None = None,
+) -> None:
     """Write list files, all or none of them; with tabs between the columns where a name or class
-    holds blanks.
+    holds blanks. recordings: {name: recording}, for the file beside the lists.
 
-    Raises ListError for a name that a line of text cannot hold.
+    Raises ListError for a name that a list cannot hold, and for an empty recording.
     """
     texts = {path: _list_text(entries) for path, entries in lists.items()}
+    if recordings:  # first: lists without them would part recordings
+        for folder in {path.parent for path in lists}:
+            write_recordings(folder, recordings)
     for path, text in texts.items():
         with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -47,11 +53,22 @@ def _list_text(entries: Iterable[official_lists.Entry]) -> str:
     lines = []
     for entry in entries:
         words = entry.name, entry.class_name, str(entry.label)
-        if not "".join(words).isprintable() or '"' in "".join(words):
-            raise ListError(f"{entry.name!r}: a list cannot hold this name; rename the file")
         line = ("\t" if " " in "".join(words) else " ").join(words)
+        if not "".join(words).isprintable() or '"' in line or not _reads_back(line, entry):
+            raise ListError(
+                f"{entry.name!r}: a list cannot hold this name; rename the file or its folder,"
+                " without quotes, backslashes, a blank at an end or a separator beside blanks"
+            )
         lines.append(f"{line}\n")
     return "".join(lines)
+
+
+def _reads_back(line: str, entry: official_lists.Entry) -> bool:
+    """Whether a line is read as its entry wherever it stands, also as the first of a list."""
+    return any(
+        isinstance(row, Row) and (row.path, row.class_name, row.label) == entry
+        for row in parse_rows([line], "")
+    )
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -111,7 +128,8 @@ def _add_folders_command(commands: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--group-regex",
         metavar="RE",
-        help="a recording is what RE, or its first (group), matches in Class/video",
+        help="a recording is what RE, or its first (group), matches in Class/video; it must not be "
+        "empty",
     )
     group.add_argument(
         "--group-csv", type=Path, metavar="FILE", help="two columns: Class/video, recording"
@@ -169,8 +187,8 @@ def _make_official_lists(args: argparse.Namespace) -> dict:
 def _convert(args: argparse.Namespace) -> dict:
     if not args.data_root.is_dir():
         raise ListError(f"--data-root {args.data_root}: no such folder")
-    entries = convert(args.list, args.data_root, args.renumber)
-    write_lists({args.out: entries})
+    entries, recordings = convert(args.list, args.data_root, args.renumber)
+    write_lists({args.out: entries}, recordings)
     classes = {entry.class_name for entry in entries}
     return {"list": str(args.out), "videos": len(entries), "classes": len(classes)}
 
@@ -188,12 +206,9 @@ def _make_pools(args: argparse.Namespace) -> dict:
         args.out / f"{args.list.stem}_pool{number}.txt": [_as_entry(record) for record in pool]
         for number, pool in enumerate(pools, 1)
     }
-    write_lists(lists)
-    result = {str(path): len(entries) for path, entries in lists.items()}
     recordings = {_as_entry(r).name: r.recording for r in records if r.recording is not None}
-    if recordings:
-        write_recordings(args.out, recordings)
-    return result
+    write_lists(lists, recordings)
+    return {str(path): len(entries) for path, entries in lists.items()}
 
 
 def _as_entry(record: Record) -> official_lists.Entry:
@@ -217,8 +232,7 @@ def _make_folder_lists(args: argparse.Namespace) -> dict:
         raise ListError(f"{args.dir} holds {len(set(groups.values()))} recording(s): too few")
     parts = folders.make_splits(clips, groups, args.test_share, args.folds, args.seed)
     lists = {args.out / f"{part}.txt": entries for part, entries in parts.items()}
-    write_lists(lists)
-    write_recordings(args.out, groups)
+    write_lists(lists, groups)
     if equal:
         shown = "\n".join("  " + " = ".join(names) for names in equal[:MAX_PROBLEMS_SHOWN])
         print(f"equal files, kept on one side:\n{shown}")
@@ -241,7 +255,7 @@ def _choose_groups(args: argparse.Namespace, clips: Sequence[folders.ClassVideo]
     if args.group_regex is not None:
         return folders.groups_by_regex(clips, args.group_regex)
     if args.group_csv is not None:
-        return folders.groups_by_csv(clips, args.group_csv)
+        return folders.groups_by_csv(clips, args.group_csv, args.dir)
     by_name = folders.groups_by_name(clips)
     if args.group_names:
         return by_name

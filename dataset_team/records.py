@@ -11,7 +11,14 @@ from typing import NamedTuple
 from dataset_team.finder import VideoFinder
 from dataset_team.groups import group_of, recordings_beside
 from dataset_team.identity import real_file
-from dataset_team.list_file import EXPECTED, ListError, Row, read_rows, relative_name
+from dataset_team.list_file import (
+    EXPECTED,
+    ListError,
+    Row,
+    read_rows,
+    relative_name,
+    without_extension,
+)
 from dataset_team.registry import DATASETS
 
 MAX_PROBLEMS_SHOWN = 10
@@ -35,9 +42,10 @@ def read_list(
     """Read and check a list file; return its Records in order.
 
     Videos are looked up under `data_root` as finder.VideoFinder does. A recordings.csv beside the
-    list says which are of one recording, else their names may tell. Raises ListError naming every
-    bad line (at most 10 shown): malformed, class and label that contradict an earlier line, label
-    outside `data_name`'s classes, video listed twice (one file under two names too), not found.
+    list says which are of one recording, and a warning how many it does not name; else their names
+    may tell. Raises ListError naming every bad line (at most 10 shown): malformed, class and label
+    that contradict an earlier line, label outside `data_name`'s classes, video listed twice (one
+    file under two names too), not found.
     """
     num_classes = DATASETS[data_name].num_classes if data_name in DATASETS else None
     return _read_records(list_path, data_root, Seen(num_classes), labelled=True)
@@ -56,7 +64,7 @@ def _read_records(
 ) -> list[Record]:
     if not Path(data_root).is_dir():
         raise ListError(f"{data_root}: no such folder (the one that holds the class folders)")
-    finder, recordings = VideoFinder(data_root), recordings_beside(list_path)
+    finder, recordings = VideoFinder(data_root), recordings_beside(list_path, data_root)
     records, problems = [], []
     for row in read_rows(list_path, needs_class=labelled):
         if isinstance(row, ListError):
@@ -79,7 +87,8 @@ def _read_records(
                     "python -m coviar.reencode brings videos there)"
                 )
             seen.check_file(name, path, row.line)
-            recording = recordings.get(name)
+            found = without_extension(os.path.relpath(path, data_root))
+            recording = recordings.find(found) if recordings else None
             group = recording or group_of(name)
             records.append(Record(name, path, class_name, label, group, recording))
         except ListError as error:
@@ -90,6 +99,9 @@ def _read_records(
         raise ListError(shorten(problems))
     if not records:
         raise ListError(f"{list_path}: no videos in this list")
+    if recordings:
+        named = sum(record.recording is not None for record in records)
+        recordings.warn_of_others(list_path, named, len(records))
     return records
 
 

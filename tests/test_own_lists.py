@@ -9,13 +9,13 @@ import pytest
 
 from dataset_team import folders
 from dataset_team.finder import VideoFinder
-from dataset_team.groups import read_recordings, write_recordings
+from dataset_team.groups import film_of, group_of, read_recordings, write_recordings
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files
 from dataset_team.list_file import ListError, read_rows
 from dataset_team.lists import get_args_parser, main, write_lists
 from dataset_team.official_lists import Entry
-from dataset_team.records import list_digest, read_list, read_paths, read_unlabelled
+from dataset_team.records import Record, list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
 from dataset_team.toy import Video, draw, encode
 
@@ -133,8 +133,6 @@ def test_equal_files(tmp_path):
 
 
 def test_equal_videos_are_held_out_together(root):
-    from dataset_team.records import Record
-
     records = [Record(f"A/{n}", "", "A", 0, None) for n in range(12)]
     for seed in range(8):
         train, heldout = split_heldout(records, 0.3, seed, copies=[["A/0", "A/7", "A/9"]])
@@ -147,8 +145,6 @@ def test_equal_videos_are_held_out_together(root):
     [([1, 2], "label 0: labels count from 0"), ([0, 5], "no gaps"), ([0, 10_000_000], "no gaps")],
 )
 def test_labels_that_are_no_classes(labels, message):
-    from dataset_team.records import Record
-
     records = [Record(f"{n}", "", f"C{n}", n, None) for n in labels]
     with pytest.raises(ValueError, match=message):
         class_names("mine", records)
@@ -302,6 +298,164 @@ def test_recordings_of_another_folder_stay_in_the_file(tmp_path):
     assert found == {"path": "recording", "A/x": "3", "A/a,b": "2", "B/y": "4"}
 
 
+def two_days(folder, classes=("Jump", "My run"), days=6):
+    """Clips of days that both classes share, two of each, and their list."""
+    rows = []
+    for label, name in enumerate(classes):
+        for clip in (f"d{day}_{part}" for day in range(days) for part in "ab"):
+            (folder / "clips" / name).mkdir(parents=True, exist_ok=True)
+            (folder / "clips" / name / f"{clip}.mp4").write_text(f"{name}/{clip}")
+            rows.append(f"{name}/{clip}.mp4\t{name}\t{label}\n")
+    (folder / "train.txt").write_text("".join(rows))
+    return [row.split("\t")[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str.lower,
+        "./{}".format,
+        "{}".format,
+        lambda name: name.replace("/", "\\"),
+        lambda name: name.replace("/", "/x/..//"),
+        lambda name: name.replace(" ", "_").replace(".mp4", ".AVI"),
+        lambda name: f"{{root}}/{name}",
+    ],
+)
+def test_recordings_are_found_as_videos_are(tmp_path, recwarn, spell):
+    names = two_days(tmp_path)
+    root = tmp_path / "clips"
+    rows = [
+        f"{spell(name)},{name.split('/')[1][:2]}\n".replace("{root}", str(root)) for name in names
+    ]
+    (tmp_path / "recordings.csv").write_text("video,recording\n" + "".join(rows))
+    records = read_list(tmp_path / "train.txt", root)
+    assert [r.recording for r in records] == [name.split("/")[1][:2] for name in names]
+    clips = [folders.ClassVideo(name, "", name.split("/")[0], 1.0) for name in names]
+    found = folders.groups_by_csv(clips, tmp_path / "recordings.csv", root)
+    assert list(found.values()) == [record.recording for record in records]
+    assert not recwarn.list
+
+
+def test_recordings_that_are_not_named_are_counted(tmp_path):
+    names = two_days(tmp_path)
+    for rows, count in (([f"{n.split('/')[1]},d\n" for n in names], 0), ([f"{names[3]},d\n"], 1)):
+        (tmp_path / "recordings.csv").write_text("".join(rows))
+        with pytest.warns(UserWarning, match=f"recordings.csv names {count} of the 24 videos"):
+            read_list(tmp_path / "train.txt", tmp_path / "clips")
+
+
+def test_a_name_that_is_alike_takes_no_recording_of_another(tmp_path):
+    for name in ("a b", "a_b"):
+        (tmp_path / "A").mkdir(exist_ok=True)
+        (tmp_path / "A" / f"{name}.mp4").write_text(name)
+    (tmp_path / "recordings.csv").write_text("A/a b,1\nA/a_b,2\n")
+    listed = write(tmp_path, "A/a_b.mp4 A 0\nA/a b.mp4 A 0\n")
+    assert [r.recording for r in read_list(listed, tmp_path)] == ["2", "1"]
+    (tmp_path / "recordings.csv").write_text("A/A b,1\nA/A_b,2\n")
+    with pytest.raises(
+        ListError, match=r"list.txt:1: .*recordings.csv: A/a_b may be of '1' or '2'"
+    ):
+        read_list(listed, tmp_path)
+
+
+@pytest.mark.parametrize("beside", ["/home/me/frames/{}", "{}", "clips/{}.avi"])
+def test_convert_keeps_recordings(tmp_path, capsys, beside):
+    names = two_days(tmp_path)
+    stems = [name[: -len(".mp4")] for name in names]
+    text = "".join(f"{beside.format(s)}\t{s.split('/')[0]}\t0\n" for s in stems[:12])
+    (tmp_path / "old").mkdir()
+    listed = write(tmp_path / "old", text)
+    rows = [f"{beside.format(s)},{s.split('/')[1][:2]}\n" for s in stems]
+    (tmp_path / "old/recordings.csv").write_text("".join(rows))
+    out = tmp_path / "new/list.txt"
+    run(capsys, "convert", listed, out, "--data-root", tmp_path / "clips")
+    records = read_list(out, tmp_path / "clips")
+    assert [r.recording for r in records] == [s.split("/")[1][:2] for s in stems[:12]]
+    assert len(read_recordings(tmp_path / "new/recordings.csv")) == 13  # with its header
+
+
+def test_copies_in_several_classes_are_held_out_together(tmp_path, capsys):
+    names = two_days(tmp_path)
+    first, second = (n for n in names if n.endswith("d0_a.mp4"))
+    shutil.copy(tmp_path / "clips" / first, tmp_path / "clips" / second)
+    records = read_list(tmp_path / "train.txt", tmp_path / "clips")
+    copies = [[n[: -len(".mp4")] for n in (first, second)]]
+    for seed in range(12):
+        for part in split_heldout(records, 0.3, seed, copies):
+            assert len({record.name for record in part}.intersection(*copies)) in (0, 2)
+            assert {record.class_name for record in part} == {"Jump", "My run"}
+        root = tmp_path / "clips"
+        args = (tmp_path / "train.txt", tmp_path, "--data-root", root, "--seed", seed)
+        run(capsys, "pools", *args)
+        for number in (1, 2):
+            pool = {record.name for record in read_list(tmp_path / f"train_pool{number}.txt", root)}
+            assert len(pool.intersection(*copies)) in (0, 2)
+
+
+def test_one_stated_recording_leaves_the_groups_of_other_names(tmp_path):
+    """Of UCF-101, of films that several classes share, and of copies across classes."""
+    names = [f"{c}/v_{c}_g{g:02}_c{k:02}" for c in ("A", "B") for g in range(8) for k in range(3)]
+    film = "{0}/Film{1}_{0}_f_cm_np1_fr_goo_{2}"
+    names += [film.format(c, f, k) for c in ("A", "B") for f in range(4) for k in range(2)]
+    records = [Record(n, "", n[0], "AB".index(n[0]), group_of(n)) for n in names]
+    records += [Record(f"{c}/extra", "", c, "AB".index(c), "day", "day") for c in ("A", "B")]
+    copies = [[names[0], names[-1]]]
+    for seed in range(12):
+        sides = split_heldout(records, 0.3, seed, copies)
+        for key in (
+            lambda r: r.recording,
+            lambda r: (r.class_name, r.group),
+            lambda r: film_of(r.name),
+        ):
+            first, second = ({key(r) for r in side} - {None} for side in sides)
+            assert not first & second
+
+
+@pytest.mark.parametrize(
+    "stems, groups",
+    [
+        (("clip 1", "clip 2", "clip 1 (1)"), ("clip 1", "clip 2", "clip 1")),
+        (("(3)", "copy", "_part2", "trim"), ("(3)", "copy", "_part2", "trim")),
+        (("a (1)", "a_part2", "A"), ("a", "a", "a")),
+    ],
+)
+def test_a_name_that_is_only_an_ending_is_a_name(tmp_path, stems, groups):
+    clips = [folders.ClassVideo(f"A/{stem}.mp4", "", "A", 1.0) for stem in stems]
+    found = folders.groups_by_name(clips)
+    assert tuple(found.values()) == groups
+    write_recordings(tmp_path, found)
+    assert len(read_recordings(tmp_path / "recordings.csv")) == len(stems) + 1
+
+
+@pytest.mark.parametrize("pattern", [r"take_(\d*)", r"x?$", r"(?:take_)( ?)", r"(day)_"])
+def test_a_regular_expression_that_matches_nothing_is_refused(pattern):
+    clips = [folders.ClassVideo(f"A/take_{part}.mp4", "", "A", 1.0) for part in "1yz"]
+    with pytest.raises(ListError, match=r"matches nothing in \d names, first A/take_"):
+        folders.groups_by_regex(clips, pattern)
+    found = folders.groups_by_regex(clips, r"take_(\d)|(.)$|nowhere")
+    assert list(found.values()) == ["1", "y", "z"]
+
+
+def test_recordings_are_refused_as_their_reader_does(tmp_path):
+    write_recordings(tmp_path, {"A/IMG_1.MOV.mp4": "day1", "A/b": "day2"})
+    before = (tmp_path / "recordings.csv").read_bytes()
+    for empty in ("", " "):
+        with pytest.raises(ListError, match="2 videos have an empty recording, first B/x.mp4"):
+            write_recordings(tmp_path, {"B/x.mp4": empty, "B/y.mp4": empty, "B/z.mp4": "1"})
+    assert (tmp_path / "recordings.csv").read_bytes() == before
+
+
+def test_recordings_stay_as_they_are_written(tmp_path):
+    (tmp_path / "recordings.csv").write_text("path,recording\nA\\IMG_1.MOV.mp4,1\n./A/b.c.avi,2\n")
+    for number in range(3):
+        write_recordings(tmp_path, {f"B/{number}.mp4": "3"})
+    found = read_recordings(tmp_path / "recordings.csv")
+    assert found["A/IMG_1.MOV"] == "1" and found["A/b.c"] == "2" and len(found) == 6
+    write_recordings(tmp_path, {"A/IMG_1.MOV.mov": "9"})
+    assert read_recordings(tmp_path / "recordings.csv")["A/IMG_1.MOV"] == "9"
+
+
 @pytest.mark.parametrize("sizes", [(5, 1, 1), (9, 1, 1, 1), (1, 1, 1), (3, 3, 1), (4, 4)])
 def test_training_keeps_two_recordings_of_a_class_if_it_has_three(sizes):
     names = [(f"A/{g}_{n}", str(g)) for g, size in enumerate(sizes) for n in range(size)]
@@ -405,6 +559,41 @@ def test_lists_are_written_together_and_older_ones_are_named(own, tmp_path, caps
     _, out = run(capsys, "folders", own, tmp_path, "--group-names")
     older = [f"split{k}_{part}.txt" for k in (2, 3) for part in ("test", "train")]
     assert f"of other splits: {', '.join(older)}" in out
+
+
+@pytest.mark.parametrize(
+    "name, class_name",
+    [
+        ("Cl,/x y.mp4", "Cl,"),
+        ("Cl;/x y.mp4", "Cl;"),
+        ("A /x.mp4", "A "),
+        ("A/x ", "A"),
+        (" A/x.mp4", " A"),
+        ("A/x\\y.mp4", "A"),
+        ("sep=A/x.mp4", "sep=A"),
+        ("A/x\ny.mp4", "A"),
+        ("A/\udce9.mp4", "A"),
+    ],
+)
+def test_names_that_a_list_cannot_hold_are_refused(tmp_path, name, class_name):
+    entries = [Entry("A/good.mp4", "A", 0), Entry(name, class_name, 1)]
+    with pytest.raises(ListError, match="a list cannot hold this name; rename the file"):
+        write_lists({tmp_path / "l.txt": entries}, {"A/good.mp4": "1", name: "2"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_a_list_can_hold_are_read_again(tmp_path):
+    names = ("A,b/x,1.mp4", "A,b/x 1, 2.mp4", "#A/#x y.mp4", "name/label 3.mp4", "A;/x;y.mp4")
+    classes = {"A,b": 0, "#A": 1, "name": 2, "A;": 3, "B": 4}
+    entries = []
+    for name in (*names, "B/ x.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+        class_name = name.split("/")[0]
+        entries.append(Entry(name, class_name, classes[class_name]))
+    write_lists({tmp_path / "l.txt": entries})
+    found = [(r.path, r.class_name, r.label) for r in read_list(tmp_path / "l.txt", tmp_path)]
+    assert found == [(str(tmp_path / e.name), *e[1:]) for e in entries]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
