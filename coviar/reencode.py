@@ -6,9 +6,11 @@ writes UCF-101-mpeg4/ClassName/video.mp4 for every UCF-101/ClassName/video.avi, 
 
     ffmpeg -i IN -vf scale=340:256,setsar=1:1 -q:v 1 -c:v mpeg4 -g 12 -bf 0 -f rawvideo OUT
 
-but with every decoded picture encoded once. Outputs that exist are kept, so a run that was stopped
-goes on where it was. A broken input is listed in OUT/reencode.json and gives exit code 1 at the
-end; the rest is done.
+but with every decoded picture encoded once. An output that exists is kept if it was made of the
+same input, so a run that was stopped goes on where it was; it is made anew if its input has changed
+or, without --keep-damaged, is a part of a damaged one, and never of another input of the same name.
+OUT/reencode.json lists of which input each output was made, and the broken ones, which give exit
+code 1 at the end; the rest is done.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +31,16 @@ from coviar.command import INTERRUPTED, run
 from coviar.container import open_video
 from coviar.convert import FITS, Converter
 from coviar.encoder import GOP, QUANTISER, SIZE, make_encoder, naming
-from coviar.files import VIDEO_SUFFIXES, whole_file
+from coviar.files import VIDEO_SUFFIXES, sample_digest, whole_file
 from coviar.folder import describe
-from coviar.outputs import check_settings, plan, write_report
+from coviar.outputs import (
+    Made,
+    check_settings,
+    choose,
+    describe_input,
+    plan,
+    write_report,
+)
 from coviar.source import decode_source
 
 
@@ -106,14 +117,16 @@ def reencode(
     q: int,
     fit: str = "stretch",
     keep_damaged: bool = False,
+    on_salvage: Callable[[str], None] | None = None,
 ) -> Encoded:
     """Re-encode one video; `target` is written whole.
 
-    size: (width, height); q: the quantiser of every picture, 1..31; fit: see Converter. Raises
+    size: (width, height); q: the quantiser of every picture, 1..31; fit: see Converter. on_salvage:
+    called with the reason, before `target` is written, if only a part could be decoded. Raises
     ValueError that names the file if it cannot be decoded, or is cut off or damaged (keep_damaged:
     only if nothing of it can be decoded), OSError if a file cannot be read or written.
     """
-    encoded = reencode_in_memory(source, size, gop, q, fit, keep_damaged)
+    encoded = reencode_in_memory(source, size, gop, q, fit, keep_damaged, on_salvage)
     with whole_file(target) as temporary:
         temporary.write_bytes(encoded.content)
     return encoded
@@ -126,12 +139,18 @@ def reencode_in_memory(
     q: int = QUANTISER,
     fit: str = "stretch",
     keep_damaged: bool = False,
+    on_salvage: Callable[[str], None] | None = None,
 ) -> Encoded:
     """What `reencode` would write; errors alike."""
     rate, pixel_shape = _facts(source)
     encoder = make_encoder(rate, size, gop, q)
     converter = Converter(size, fit, pixel_shape)
     packets, count = [], 0
+
+    def decode():
+        problem = yield from decode_source(source, keep_damaged)
+        if problem and on_salvage:
+            on_salvage(problem)
 
     def encode(frames):
         nonlocal packets, count
@@ -143,7 +162,7 @@ def reencode_in_memory(
             count += 1
 
     with naming(source):
-        for frame in decode_source(source, keep_damaged):
+        for frame in decode():
             encode(converter(frame))
         encode(converter.finish())
     packets += map(bytes, encoder.encode(None))
@@ -187,35 +206,57 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             "prefer": args.prefer,
         }
         check_settings(args.target, settings)
-        todo = {output: path for output, path in outputs.items() if not output.exists()}
-        count = len(outputs) + len(clashes)
-        report = {"settings": settings, "videos": count, "failed": dict(clashes)}
-        write_report(args.target, report)
+        made = Made(args.target)
+        todo, changed, others_made = choose(outputs, made, args.keep_damaged)
+        count, failed = len(outputs) + len(clashes), {**clashes, **others_made}
+        report = {"settings": settings, "videos": count, "failed": failed}
+        write_report(args.target, {**report, "outputs": made.for_report()})
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"{error}; name an OUT that can be written")
 
+    if changed:
+        print(
+            f"changed: {len(changed)} video(s), encoded anew: first {changed[0]}", file=sys.stderr
+        )
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
-    notes = {}
+
+    def make(path: Path, output: Path) -> tuple[str | None, str | None]:
+        """What the user should know of a video, and why only a part of it could be decoded."""
+        facts = {**describe_input(path), "sample": sample_digest(path)}  # before it grows
+        note = reencode(path, output, *options, partial(facts.__setitem__, "salvaged")).note
+        made.add(output, facts)
+        return note, facts.get("salvaged")
+
+    done, notes, is_stopped = 0, {}, False
     pool = ThreadPoolExecutor(args.workers)  # FFmpeg works outside Python's lock
     try:
-        jobs = {
-            pool.submit(reencode, path, output, *options): path for output, path in todo.items()
-        }
+        jobs = {pool.submit(make, path, output): path for output, path in todo.items()}
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
             path = str(jobs.pop(job))  # a job holds its video, or the error with what it had of it
             try:
-                note = job.result().note
+                note, is_salvaged = job.result()
+                done += 1
                 if note:
                     notes[path] = note
+                if is_salvaged:  # a run that is killed must not take it for a whole one
+                    write_report(args.target, {**report, "outputs": made.for_report()})
             except (ValueError, OSError) as error:
-                report["failed"][path] = str(error).replace(f"{path}: ", "")
+                failed[path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        is_stopped = True
     finally:
         pool.shutdown(cancel_futures=True)
+    is_written = True
+    try:
+        write_report(args.target, {**report, "outputs": made.for_report()})
+    except OSError as error:
+        is_written = False
+        print(f"error: the list of these is not written: {error}", file=sys.stderr)
+    if is_stopped:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
 
     if notes:
         path, note = min(notes.items())
@@ -223,24 +264,29 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         print(f"note: {path}{more}: {note}", file=sys.stderr)
     if others:
         print(f"skipped: {describe(others)}", file=sys.stderr)
-    for path, problem in sorted(report["failed"].items()):
+    salvaged = {
+        str(path): reason
+        for output, path in outputs.items()
+        if str(path) not in failed and (reason := made.salvaged(output))
+    }
+    if salvaged:
+        path, reason = min(salvaged.items())
+        print(
+            f"salvaged: {len(salvaged)} video(s) in part: first {path}: {reason}", file=sys.stderr
+        )
+    for path, problem in sorted(failed.items()):
         print(f"failed: {path}: {problem}", file=sys.stderr)
-    is_written = True
-    try:
-        write_report(args.target, report)
-    except OSError as error:
-        is_written = False
-        print(f"error: the list of these is not written: {error}", file=sys.stderr)
     result = {
         "videos": report["videos"],
-        "encoded": len(todo) - len(report["failed"]) + len(clashes),
-        "kept": len(outputs) - len(todo),
-        "failed": len(report["failed"]),
+        "encoded": done,
+        "kept": len(outputs) - len(todo) - len(others_made),
+        "salvaged": len(salvaged),
+        "failed": len(failed),
         "skipped": sum(others.values()),
         **settings,
     }
     print("result:", json.dumps(result))
-    return 1 if report["failed"] or not is_written else 0
+    return 1 if failed or not is_written else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import av
 from av.video.frame import PictureType
@@ -21,12 +21,13 @@ _MAKES_UP = {
 
 def decode_source(
     path: str | os.PathLike, keep_damaged: bool = False, prepare: Callable | None = None
-) -> Iterator[av.VideoFrame]:
+) -> Generator[av.VideoFrame, None, str | None]:
     """Yield the decoded pictures of a file, from the first that can be decoded; those outside its
     edit list are left out.
 
-    keep_damaged: yield what can be decoded of a cut-off or damaged file. Else raises ValueError for
-    one; always for a file without any picture. Other errors as `open_video`.
+    keep_damaged: yield what can be decoded of a cut-off or damaged file, and return what is wrong
+    with it (None: nothing). Else raises ValueError for one; always for a file without any picture.
+    Other errors as `open_video`.
     prepare: called with the stream before anything is decoded. If it returns True, the first
     keyframe is decoded once more after the last picture.
     """
@@ -67,18 +68,16 @@ def decode_source(
                     break
         except av.error.FFmpegError as error:
             problem = problem or f"its data end in an error ({error.strerror})"
-    if keep_damaged and count:
-        return
-    seconds = float(shown * (time_base or 0))
-    if cut:
-        use = SALVAGE if count else "a whole copy is needed"
-        there = f"{count} pictures ({seconds:.1f} s) are there"
-        raise ValueError(f"{path}: the file is cut off: {cut}; {there}; {use}")
-    if count == 0:
+    if count == 0 and not cut:
         raise ValueError(f"{path}: there is no picture in this file that can be decoded")
-    if problem:
-        problem += f"; {count} pictures ({seconds:.1f} s) are there"
-        raise ValueError(f"{path}: the file is cut off or damaged: {problem}; {SALVAGE}")
+    if not (cut or problem):
+        return None
+    fault = f"cut off: {cut}" if cut else f"cut off or damaged: {problem}"
+    seconds = float(shown * (time_base or 0))
+    reason = f"the file is {fault}; {count} pictures ({seconds:.1f} s) are there"
+    if keep_damaged and count:
+        return reason
+    raise ValueError(f"{path}: {reason}; {SALVAGE if count else 'a whole copy is needed'}")
 
 
 class Beginning:

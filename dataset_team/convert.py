@@ -18,11 +18,11 @@ def convert(
 ) -> tuple[list[Entry], dict[str, str]]:
     """The rows of a list as entries, and {name of an entry: recording} of the file beside the list.
 
-    Each video is found below `data_root` by the end of its path. A row that
-    begins with # is a comment, unless the path of a video begins so. The class is the video's
-    folder. Labels are the list's. With `renumber` they number the class folders in name order, so
-    they are the same for every list. Raises ListError, naming the rows whose video is found never,
-    several times or in another class only, or which contradict earlier ones.
+    Each video is found below `data_root` by the end of its path. A row that begins with # is a
+    comment, unless the path of a video begins so. The class is the video's folder. Labels are the
+    list's. With `renumber` they number the class folders in name order, so they are the same for
+    every list. Raises ListError, naming the rows whose video is found never, several times or in
+    another class only, or which contradict earlier ones.
     """
     by_stem = defaultdict(list)
     for path in list_folder(data_root).videos:

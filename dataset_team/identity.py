@@ -7,8 +7,9 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 
+from coviar.files import sample_digest as sample_digest
+
 SAMPLE_BYTES = 65536
-DIGEST_BYTES = 4096  # a block of a disk
 
 
 def real_file(path: str | os.PathLike) -> tuple[int, int]:
@@ -35,18 +36,6 @@ def file_digest(path: str | os.PathLike) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def sample_digest(path: str | os.PathLike) -> str:
-    """16 hex digits of a file's size and of what stands at its beginning, middle and end: enough to
-    tell another file of the same name, without reading all of it."""
-    size = os.path.getsize(path)
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        for start in (0, (size - DIGEST_BYTES) // 2, size - DIGEST_BYTES):
-            file.seek(max(0, start))
-            digest.update(file.read(DIGEST_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def _divide(paths: list[str], key: Callable[[str], Hashable]) -> list[list[str]]:
