@@ -28,6 +28,7 @@ from pathlib import Path
 from coviar.command import run
 from early_exit import wise
 from early_exit.calibrate import RULES, levels_of
+from early_exit.groups import names_tell
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
@@ -259,6 +260,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         )
     if args.guarantee is not None and epochs_chosen_on(logits, args.select_on):
         print(f"note: --guarantee {args.guarantee:g}: {CHOSEN_HERE}")
+    part = logits.part(args.select_on)
+    if args.guarantee is not None and part.groups is None and not names_tell(part.names):
+        print(
+            f"note: --guarantee {args.guarantee:g}: neither groups nor names tell what the videos"
+            f" were cut from, so each of the {len(part.names)} counts as a recording; if several"
+            " are of one, the promise is too hopeful: state them, by `groups` of the .npz or"
+            " recordings.csv beside the lists"
+        )
     policies, temperatures = {}, {}
     with refusing(parser):
         rules = rules_for(args, len(logits.meta["exits"]))

@@ -24,9 +24,14 @@ def _recording(stem: str) -> str:
     if recording is None:
         return stem
     is_of_class = own.casefold().startswith(f"v_{folder.rpartition('/')[2]}_g".casefold())
-    if UCF_GROUP.search(own) and not is_of_class:
-        recording = own.rpartition("_")[0]  # each class has a g01
+    if (match := UCF_GROUP.search(own)) and not is_of_class:
+        recording = own[: match.end(1)]  # each class has a g01
     return f"{folder}/{recording}" if folder else recording
+
+
+def names_tell(names: Sequence[str]) -> bool:
+    """Whether any of the names tells its recording."""
+    return any(group_of(without_extension(plain_path(name))) is not None for name in names)
 
 
 def stated_groups(records: Sequence[Record]) -> list[str] | None:
