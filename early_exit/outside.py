@@ -7,7 +7,7 @@
     groups      (n,) strings or integers, optional: the recording a video was cut from
     gmacs       (exits,) rising, optional: 1e9 multiply-accumulates of leaving at each exit; with
                 segments, of one segment
-    exit_names  (exits,) strings, optional
+    exit_names  (exits,) strings, optional; none is "all", only the last may be "full"
 
 Without `groups`, names like those of UCF-101 or HMDB-51 tell the group; any other video is a group
 of its own. Without `gmacs` an exit costs its number.
@@ -25,7 +25,7 @@ import numpy as np
 from dataset_team.list_file import plain_path, without_extension
 from early_exit.logits import LogitsFile
 from early_exit.part import LogitsError, Part
-from models import STREAMS
+from models import ALL, FULL, STREAMS
 
 SUFFIX = ".npz"
 REQUIRED = ("logits", "labels", "names")
@@ -172,6 +172,10 @@ def _exit_names(names: np.ndarray | None, exits: int) -> list[str]:
         return [*(f"exit{number}" for number in range(1, exits)), "full"]
     if names.shape != (exits,) or names.dtype.kind != "U" or len(set(names.tolist())) < exits:
         raise LogitsError(f"exit_names are {names.tolist()}, expected {exits} different strings")
+    meaning = {ALL: "every video, wherever it leaves", FULL: "the full network, which is last"}
+    for name in names.tolist():
+        if name in meaning and (name, name) != (names[-1], FULL):
+            raise LogitsError(f"an exit is named {name!r}, which means {meaning[name]}: rename it")
     if tuple(names.tolist()[-len(STREAMS) :]) == STREAMS:
         raise LogitsError(f"exit_names end with {', '.join(STREAMS)}, names that mean TEAM-Net's")
     return names.tolist()

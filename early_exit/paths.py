@@ -57,7 +57,7 @@ def pareto_path(sure: np.ndarray, correct: np.ndarray, costs: Sequence[float]) -
 
 def leave_along(sure: np.ndarray, path: np.ndarray) -> np.ndarray:
     """(P, n) where each policy of the path (P, E) lets each clip leave, confidences (n, D)."""
-    points = np.full((len(path), len(sure)), sure.shape[1] - 1, dtype=np.int8)
+    points = np.full((len(path), len(sure)), sure.shape[1] - 1, dtype=np.intp)
     for k in range(sure.shape[1] - 2, -1, -1):
         points[sure[:, k] > path[:, k, None]] = k
     return points

@@ -7,7 +7,8 @@ TIMES are milliseconds per video, from a table of `python -m benchmarks.timings`
 
 from __future__ import annotations
 
-ALL = "all"  # in the column exit: every video, wherever it leaves
+from models import ALL as ALL  # in the column exit
+
 RUN = ["data", "split", "seed", "method"]
 BACKBONE = ["data", "split", "backbone_digest"]
 # Of tables that a row of a run can be read from, the columns that are no numbers.
