@@ -20,6 +20,7 @@ RULES = ("common", "per_exit")
 GRID_LEVELS = 20
 # Of a table of all combinations, whose dimensions are exits. 16 M floats are 0.1 GB.
 MOST_CELLS = 2**24
+ROUNDING = 1e-9  # costs are sums of floats, percents are quotients
 
 
 class Goal(NamedTuple):
@@ -83,17 +84,20 @@ def calibrate(
     return Choice(tuple(float(level[j]) for level, j in zip(levels, chosen)), reached)
 
 
+def check_budget(budget: float, cheapest: float, unit: str) -> None:
+    """Raise ValueError where no thresholds are as cheap as the budget."""
+    if budget + ROUNDING < cheapest:
+        raise ValueError(f"a budget of {budget:g} {unit} is below the cheapest, {cheapest:.4g}")
+
+
 def _best(top1_pct: np.ndarray, cost: np.ndarray, goal: Goal) -> tuple[int, bool]:
     """Index of the choice that serves the goal best, and whether it reaches it."""
     if goal.max_cost is not None:
-        allowed = cost <= goal.max_cost + 1e-9  # costs are sums of floats
-        if not allowed.any():
-            raise ValueError(
-                f"a budget of {goal.max_cost:g} {goal.unit} is below the cheapest, {cost.min():.4g}"
-            )
+        check_budget(goal.max_cost, cost.min(), goal.unit)
+        allowed = cost <= goal.max_cost + ROUNDING
         order = np.lexsort((cost, -top1_pct))
     else:
-        allowed = top1_pct >= goal.min_top1_pct - 1e-9  # percents are quotients of floats
+        allowed = top1_pct >= goal.min_top1_pct - ROUNDING
         if not allowed.any():
             return int(np.lexsort((cost, -top1_pct))[0]), False
         order = np.lexsort((-top1_pct, cost))

@@ -38,6 +38,8 @@ TESTS = ("betting", "hoeffding_bentkus")
 CAP = 0.9
 # Policies tested at once.
 CHUNK = 8
+# As many recordings as nobody has.
+FAR = 2**20
 # Bets start as if PRIOR_COUNT recordings had been seen, with a mean of half the limit below it and
 # a variance of three times the limit.
 PRIOR_COUNT, PRIOR_MEAN, PRIOR_VARIANCE = 10, 0.5, 3
@@ -173,29 +175,34 @@ def rejected_along(a: np.ndarray, b: np.ndarray, wish: Wish, limit: float, low: 
     return found
 
 
-def recordings_needed(limit: float, guarantee: float, weights: Sequence[float] = (1.0,)) -> float:
-    """With fewer recordings `betting` rejects nothing, even if nothing is lost.
+def recordings_needed(
+    limit: float, guarantee: float, weights: Sequence[float] = (1.0,), least: float = 0.0
+) -> float:
+    """With fewer recordings `betting` rejects nothing, even if no more than `least` is lost.
 
     weights: b of the recordings, in the order of the bets; further ones are as these are, in turn.
-    Infinite for a limit of 0, or where no recording has a weight.
+    least: the smallest share that can be lost, 0 but for budgets. It is not searched for beyond
+    about FAR recordings. Infinite for a limit of `least`, or where no recording has a weight.
     """
-    if limit == 0 or not np.any(weights):
+    if limit <= least or not np.any(weights):
         return np.inf
-    enough = np.zeros(1, dtype=bool)
-    while not enough.any():
-        enough = _growth_without_loss(weights, limit) >= -np.log(1 - guarantee)
+    while True:
+        enough = _growth_at_least(weights, limit, least) >= -np.log(1 - guarantee)
+        if enough.any():
+            return int(np.argmax(enough)) + 1
+        if len(weights) >= FAR:
+            return len(weights)
         weights = np.tile(weights, 2)
-    return int(np.argmax(enough)) + 1
 
 
-def least_limit(weights: Sequence[float], guarantee: float) -> float | None:
+def least_limit(weights: Sequence[float], guarantee: float, least: float = 0.0) -> float | None:
     """The smallest share that recordings of these weights, in the order of the bets, can promise if
-    nothing is lost, or None."""
+    no more than `least` is lost, or None."""
 
     def can_promise(limit: float) -> bool:
-        return _growth_without_loss(weights, limit)[-1] >= -np.log(1 - guarantee)
+        return _growth_at_least(weights, limit, least)[-1] >= -np.log(1 - guarantee)
 
-    low, high = 0.0, 0.999
+    low, high = least, 0.999
     if len(weights) < 2 or not can_promise(high):
         return None
     while high - low > 1e-4:
@@ -207,8 +214,8 @@ def least_limit(weights: Sequence[float], guarantee: float) -> float | None:
     return high
 
 
-def _growth_without_loss(weights: Sequence[float], limit: float) -> np.ndarray:
-    return _growth(-limit * np.asarray(weights, dtype=float)[None], limit)[0]
+def _growth_at_least(weights: Sequence[float], limit: float, least: float) -> np.ndarray:
+    return _growth((least - limit) * np.asarray(weights, dtype=float)[None], limit)[0]
 
 
 def _growth(z: np.ndarray, limit: float) -> np.ndarray:

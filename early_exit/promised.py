@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from early_exit import wise
+from early_exit.calibrate import check_budget
 from early_exit.confidence import Temperature
 from early_exit.gate import fit_gate
 from early_exit.groups import names_digest, shuffled, split_off
@@ -75,10 +76,12 @@ def promise_policy(
 
     Where none does, it is the full network, for a budget the first exit, and `promise` says why and
     what could be promised. Losses are counted against the full network without exits. costs: (D,),
-    none above the last. The bets follow the order of `groups.shuffled`. Raises ValueError for a
-    wish without sense.
+    none below the first or above the last. The bets follow the order of `groups.shuffled`. Raises
+    ValueError for a wish without sense, as a budget below the first exit's cost.
     """
     wish.check()
+    if wish.kind in BUDGETS:
+        check_budget(wish.limit, costs[0], BUDGETS[wish.kind].lower())
     rows, labels = logits.samples(part)
     names, groups = logits.part(part).names, logits.groups(part)
     needs_fit = settings.needs_fit or wish.kind == "exit_error"
@@ -121,7 +124,7 @@ def promise_policy(
         "epochs_chosen_here": epochs_chosen_on(logits, part),
     }
     return replace(
-        plain, thresholds=thresholds, promise={**promise, "words": words(promise, weights)}
+        plain, thresholds=thresholds, promise={**promise, "words": words(promise, weights, costs)}
     )
 
 
@@ -130,10 +133,10 @@ def epochs_chosen_on(logits: LogitsFile, part: str) -> bool:
     return f"selected on {part}" in logits.meta["protocol"]
 
 
-def words(promise: dict, weights: Sequence[float]) -> str:
+def words(promise: dict, weights: Sequence[float], costs: Sequence[float]) -> str:
     """The promise in words: what holds, or, if nothing holds, what it would take.
 
-    weights: b of each recording at the first step, in the order of the bets.
+    weights: b of each recording at the first step, in the order of the bets. costs: (D,).
     """
     wish = Wish(*(promise[field] for field in Wish._fields))
     counted = f"{promise['num_videos']} videos of {promise['num_groups']} recordings"
@@ -143,24 +146,26 @@ def words(promise: dict, weights: Sequence[float]) -> str:
         but = f"; {CHOSEN_HERE}" if promise.get("epochs_chosen_here") else ""
         return f"{asked}, {unit}, by {wish.test.replace('_', '-')} on {counted}{but}"
     start = f"{counted} cannot promise {asked}: {promise['kept_by']} is kept"
+    scale, loss, least = 1.0, "loses too much", 0.0
     if wish.kind in BUDGETS:
-        return f"{start}"
+        start += f", whose {costs[0]:g} {BUDGETS[wish.kind]} keep it without a test"
+        scale, loss, least = costs[-1], "costs too much", costs[0] / costs[-1]
     number = promise["num_groups"]
     if number < 2:
         return f"{start}; fewer than two recordings can promise nothing"
     if not np.any(weights):
         return f"{start}; nobody leaves at the first step"
-    least = least_limit(weights, wish.guarantee)
-    needed = recordings_needed(wish.limit, wish.guarantee, weights)
+    could_be = least_limit(weights, wish.guarantee, least)
+    needed = recordings_needed(wish.limit / scale, wish.guarantee, weights, least)
     could = (
-        f"so many recordings could promise {_amount(wish, least)} at best"
-        if least is not None
+        f"so many recordings could promise {_amount(wish, could_be * scale)} at best"
+        if could_be is not None
         else "so many recordings can promise nothing"
     )
     if needed <= number:
-        return f"{start}; the number suffices, but already the first step loses too much"
+        return f"{start}; the number suffices, but already the first step {loss}"
     if np.isinf(needed):
-        return f"{start}; {could}, and no number of recordings promises that nothing is lost"
+        return f"{start}; {could}, and no number of recordings promises it"
     videos = int(np.ceil(needed * promise["num_videos"] / number))
     fit = promise["num_videos_to_fit"]
     more = f", besides {fit} to fit on" if fit else ""

@@ -218,6 +218,13 @@ def test_groups_are_read_from_names_and_never_split():
     assert groups_of(flat) == ["videos/v_Run_g01"] * 2 + ["videos/v_Jump_g01", "videos/y"]
     film = "April_09_brush_hair_u_nm_np1_ba_goo_0.avi"
     assert groups_of([film, f"brush_hair/{film}"]) == [film[:19], f"brush_hair/{film[:19]}"]
+    for suffix in (".npy", ".pt", ".avi.npz", ".features_v2.h5", ".a-b"):
+        of = {
+            "x/v_Run_g01_c01": "x/v_Run_g01",
+            "Run/v_Run_g01_c01": "Run/g01",
+            film[:-4]: film[:19],
+        }
+        assert groups_of([name + suffix for name in of]) == list(of.values()), suffix
     groups = [f"g{n // 3}" for n in range(90)]
     chosen = split_off(groups, 1 / 3)
     assert chosen.sum() == 30
@@ -309,6 +316,70 @@ def test_a_promise_says_that_its_videos_chose_the_epochs(tmp_path, capsys, chose
     assert says == [chosen == "selected on heldout"] * 2
 
 
+@pytest.mark.parametrize("guarantee", [[], ["--guarantee", 0.9]])
+@pytest.mark.parametrize("meta", [{}, {"precision": "bf16"}])
+def test_a_policy_records_the_precision_of_its_logits(tmp_path, guarantee, meta):
+    make_logits_file(videos=400, quality=3.0, **meta).save(tmp_path / "logits.pt")
+    words = ["--logits", tmp_path / "logits.pt"]
+    run(wise_team_net_logit, *words)
+    run(team_net_wise_all_acc, *words, "--max-drop", 10, *guarantee)
+    made = load_policy(tmp_path / "policy.json").provenance
+    assert made["precision"] == meta.get("precision")
+
+
+@pytest.mark.parametrize("told", ["groups", "v_a_g{}_c{}.npy", "{}_{}.npy"])
+def test_a_promise_says_that_nothing_tells_the_recordings(tmp_path, capsys, told):
+    arrays = scores(groups=40)
+    if told != "groups":
+        names = [told.format(n // CLIPS, n % CLIPS) for n in range(40 * CLIPS)]
+        arrays = {**arrays, "groups": None, "names": np.array(names)}
+    path = save(tmp_path / "a.npz", arrays)
+    run(team_net_wise_all_acc, "--logits", path, "--guarantee", 0.9)
+    nothing = told == "{}_{}.npy"
+    assert ("each of the 120 counts as a recording" in capsys.readouterr().out) == nothing
+    policy = load_policy(tmp_path / "a" / "policy.json")
+    assert policy.promise["num_groups"] == (80 if nothing else 27)  # without those to fit on
+
+
+@pytest.mark.parametrize("guarantee", [[], ["--guarantee", 0.9]])
+def test_a_budget_below_the_cheapest_exit_is_refused(tmp_path, capsys, guarantee):
+    path = save(tmp_path / "scores.npz", scores(groups=20))
+    with pytest.raises(SystemExit):
+        run(team_net_wise_all_acc, "--logits", path, "--budget-gmacs", 0.5, *guarantee)
+    assert "a budget of 0.5 gmacs is below the cheapest, 1" in capsys.readouterr().err
+    run(team_net_wise_all_acc, "--logits", path, "--budget-gmacs", 1, *guarantee)
+
+
+@pytest.mark.parametrize(("kind", "unit"), promise.BUDGETS.items())
+@pytest.mark.parametrize("count", promise.COUNTS)
+def test_a_budget_of_few_recordings_is_kept_by_the_first_exit_without_a_test(
+    tmp_path, kind, unit, count
+):
+    """The words say what it costs, and the number of recordings that could be tested."""
+    file = load_outside(save(tmp_path / "few.npz", scores(groups=12)))
+    wish = Wish(kind, 1.3, 0.9, count)
+    policy = promise_policy(file, "heldout", file.gmacs, wish, PolicySettings(np.eye(3)), {})
+    words = policy.promise["words"]
+    assert f"the first exit is kept, whose 1 {unit} keep it without a test" in words
+    assert set(decide(policy, file.samples("heldout")[0]).points) == {0}
+    needed = int(re.search(r"needs at least (\d+) recordings", words)[1])
+    least = float(re.search(rf"could promise at most (\S+) {unit} at best", words)[1])
+    for number, limit, enough in ((needed, 1.3, True), (needed - 1, 1.3, False), (12, least, True)):
+        # All of them cost the least: 1 of 10, under a limit of so many tenths.
+        assert (slow_betting(np.full(number, (1 - limit) / 10), limit / 10) <= 0.1) == enough
+    same = promise_policy(
+        file, "heldout", file.gmacs, wish._replace(limit=1.0), PolicySettings(np.eye(3)), {}
+    )
+    assert "no number of recordings promises it" in same.promise["words"]
+
+
+def test_no_more_recordings_are_counted_than_anybody_has():
+    """A limit of next to nothing must not take all memory for a sentence."""
+    for weights in ((1.0,), np.ones(1000)):
+        needed = promise.recordings_needed(1e-9, 0.9, weights)
+        assert promise.FAR <= needed < 2 * promise.FAR
+
+
 def test_one_recording_promises_nothing(tmp_path, capsys):
     arrays = scores(groups=20)
     path = save(tmp_path / "one.npz", arrays, groups=np.array(["same"] * 60))
@@ -387,6 +458,16 @@ ALMOST[6, 1, 3] = -3e38  # its sums are infinite
         ({"groups": GOOD["groups"][:-1]}, "groups do not match"),
         ({"gmacs": np.array([1.0, 1.0, 2.0])}, "a later exit costs more"),
         ({"exit_names": np.array(["a", "a", "b"])}, "3 different strings"),
+        ({"exit_names": np.array(["all", "a", "b"])}, "named 'all', which means every video"),
+        ({"exit_names": np.array(["a", "b", "all"])}, "named 'all', which means every video"),
+        (
+            {"exit_names": np.array(["full", "a", "b"])},
+            "named 'full', which means the full network",
+        ),
+        (
+            {"exit_names": np.array(["a", "full", "b"])},
+            "named 'full', which means the full network",
+        ),
         ({"labels": None}, "lacks labels"),
         ({"logitz": GOOD["labels"]}, "holds logitz as well"),
         ({"names": GOOD["names"].astype(object)}, "not an .npz file of plain arrays"),
@@ -397,6 +478,11 @@ def test_bad_outside_files_are_refused_by_name(tmp_path, changes, message):
     with pytest.raises(LogitsError, match=message) as error:
         load_outside(path)
     assert "bad.npz" in str(error.value)
+
+
+def test_the_last_exit_may_be_named_full(tmp_path):
+    names = np.array(["a", "b", "full"])
+    assert load_outside(save(tmp_path / "a.npz", GOOD, exit_names=names)).outputs == names.tolist()
 
 
 def test_calibration_and_test_must_be_apart(tmp_path):
@@ -427,6 +513,12 @@ def test_calibration_and_test_must_be_apart(tmp_path):
     dearer = save(tmp_path / "c.npz", other, gmacs=np.array([1.0, 3.0, 11.0]))
     with pytest.raises(LogitsError, match="gmacs differ"):
         load_outside(path, dearer)
+
+
+def test_points_beyond_a_hundred_are_counted():
+    sure = np.random.default_rng(0).random((50, 400))
+    assert (leave_along(sure, np.ones((2, 399))) == 399).all()
+    assert (leave_along(sure, np.r_[np.ones(300), np.zeros(99)][None]) == 300).all()
 
 
 def test_pareto_path_goes_from_dear_to_cheap_and_stays_on_the_frontier():
