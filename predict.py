@@ -12,7 +12,8 @@ re-encoded. --every and --window give a line for each window of time. A pipe (-)
 (/dev/video0) and an address (https://, rtsp://, udp:// ...) give such lines too:
 docs/long_videos.md. The checkpoint is a run of exits, with the policy.json of
 team_net_wise_all_acc.py beside it, a backbone's run, or a published TEAM-Net (+ IC) file. A file or
-window that cannot be read is reported, the others are predicted, and the exit code is 1.
+window that cannot be read is reported, as is a picture that cannot be written; the others are
+predicted, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from tqdm import tqdm
 from coviar.command import run
 from coviar.convert import FITS
 from dataset_team.records import read_class_names
-from early_exit.picture import draw_prediction
+from early_exit.picture import draw_prediction, drawn
 from early_exit.policy import POLICY_NAME, Policy, load_policy, vanilla_policy
+from early_exit.policy_check import made_otherwise
 from early_exit.prediction import prediction_values, sentences
 from early_exit.predictor import Predictor, policy_beside
 from early_exit.sources import Source, list_sources, picture_paths
@@ -198,12 +200,9 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     policy = choose_policy(args, trained)
     if args.read_ahead is not None and not (policy and policy.route):
         raise ValueError("--read-ahead is for a policy that reads segment by segment; leave it out")
-    views = policy.provenance.get("num_views", 1) if policy else 1
-    if views > 1:
+    for difference in made_otherwise(policy, args.precision) if policy else ():
         print(
-            f"note: the policy was made on the mean of {views} views of each video (--clips,"
-            " --crops); here one view decides, so more or fewer leave early",
-            file=sys.stderr,
+            f"note: the policy was made {difference}, so more or fewer leave early", file=sys.stderr
         )
     return Predictor(
         trained,
@@ -214,6 +213,18 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         fit=args.fit,
         read_ahead=args.read_ahead or 0,
     )
+
+
+def promise_line(args: argparse.Namespace, policy: Policy) -> str:
+    """The promise, or what makes the decisions here others than those that it is of."""
+    others = [f"it was made {how}" for how in made_otherwise(policy, args.precision)]
+    others += ["--as-is"] * args.as_is
+    others += [f"--fit {args.fit}"] * (args.fit != FITS[0])
+    others += [f"--smooth {args.smooth}"] * (args.smooth > 1)
+    words = policy.promise["words"]
+    if not others:
+        return f"promise: {words}"
+    return f"note: the promise is of other decisions than these ({', '.join(others)}): {words}"
 
 
 def reason_of(error: Exception, video: Source) -> str:
@@ -241,12 +252,14 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         videos = list_sources(args.videos)
         in_time = is_timeline(args, videos)
         pictures = picture_paths(args.show, videos)
+        for path in pictures.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
         predictor = load_predictor(args)
     policy, costs = predictor.policy, predictor.costs
     predictor.warm_up(None if in_time else len(videos))
     if policy and policy.promise:
         is_plain = not (args.json or args.csv)
-        print(f"promise: {policy.promise['words']}", file=sys.stdout if is_plain else sys.stderr)
+        print(promise_line(args, policy), file=sys.stdout if is_plain else sys.stderr)
     predict = predict_timelines if in_time else predict_videos
     return predict(args, videos, pictures, predictor, costs)
 
@@ -288,7 +301,7 @@ def predict_timelines(
         code = 130
     if form == "text":
         print_result({**tally.result, "precision": args.precision})
-    return code or (1 if tally.failed else 0)
+    return code or (1 if tally.failed or tally.undrawn else 0)
 
 
 def predict_videos(
@@ -300,12 +313,10 @@ def predict_videos(
 ) -> int:
     """A prediction for each video; the exit code."""
     class_names, top = predictor.trained.class_names, args.top or TOP
-    failed, exits, gmacs = 0, Counter(), 0.0
+    failed, undrawn, exits, gmacs = 0, 0, Counter(), 0.0
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:
             prediction = predictor.predict(video)
-            if args.show:
-                draw_prediction(pictures[video], prediction, class_names, costs, top)
         except (OSError, ValueError) as error:
             failed += 1
             print_failure(video, error, args.json)
@@ -314,11 +325,14 @@ def predict_videos(
         tqdm.write(json.dumps(found) if args.json else sentences(found, costs), file=sys.stdout)
         exits[found["exit"]] += 1
         gmacs += found["gmacs"]
+        shown = (prediction, class_names, costs, top)
+        if args.show and not drawn(pictures[video], draw_prediction, *shown):
+            undrawn += 1
     if not args.json:
         mean = round(gmacs / sum(exits.values()), 4) if exits else None
         done = {"videos": len(videos), "failed": failed, "exits": exits, "mean_gmacs": mean}
         print_result({**done, "precision": args.precision})
-    return 1 if failed else 0
+    return 1 if failed or undrawn else 0
 
 
 if __name__ == "__main__":

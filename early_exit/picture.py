@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from tqdm import tqdm
 
 from coviar.files import whole_file
 from coviar.visualize import draw_wheel, flow_colours
@@ -48,6 +50,17 @@ def draw_prediction(
     _draw_classes(likely, prediction, class_names, top)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def drawn(path: Path, draw: Callable, *content: object) -> bool:
+    """Whether `draw` could write the picture; if not, a line on standard error names it."""
+    try:
+        draw(path, *content)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        tqdm.write(f"failed: picture {path}: {reason}", file=sys.stderr)
+        return False
+    return True
 
 
 def short_name(name: str) -> str:

@@ -11,6 +11,22 @@ from training.tensor_file import weights_digest
 from training.trained import Trained
 
 
+def made_otherwise(policy: Policy, precision: str) -> list[str]:
+    """How the decisions it was made on differ from those of one view at `precision`, in words.
+
+    A policy of an earlier version does not tell its precision.
+    """
+    made, found = policy.provenance, []
+    if made.get("num_views", 1) > 1:
+        found.append(
+            f"on the mean of {made['num_views']} views of each video (--clips, --crops); here one"
+            " view decides"
+        )
+    if made.get("precision") not in (None, precision):
+        found.append(f"on logits of --precision {made['precision']}; here it is {precision}")
+    return found
+
+
 def check_policy(policy: Policy, trained: Trained) -> None:
     """Raise ValueError where it was made on another network, another backbone or other exits."""
     made = policy.provenance

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from early_exit.picture import drawn
 from early_exit.strip import MOST_WINDOWS, draw_strip
 from early_exit.timeline import Moment, Timeline, merge, time_text
 
@@ -21,10 +22,11 @@ _COLUMNS = ("video", "start_s", "end_s", "label", "probability", "exit", "gmacs"
 
 
 class Tally:
-    """What a run has done: windows, those with a problem, exits taken, seconds of video."""
+    """What a run has done: windows, those with a problem, exits taken, seconds of video, pictures
+    that could not be written."""
 
     def __init__(self):
-        self.windows = self.failed = 0
+        self.windows = self.failed = self.undrawn = 0
         self.exits: Counter = Counter()
         self.gmacs = self.video_s = 0.0
         self.started = time.perf_counter()
@@ -62,9 +64,9 @@ def write_timeline(
     """Write the lines of one source to stdout, problems also to stderr, and draw its picture.
 
     The picture shows the last windows. It is drawn even when the source ends in an error or the
-    user stops the program; both are raised after that.
+    user stops the program; both are raised after that. One that cannot be written is tallied.
     """
-    drawn: deque = deque(maxlen=MOST_WINDOWS)
+    last: deque = deque(maxlen=MOST_WINDOWS)
     before = tally.video_s
 
     def followed() -> Iterator[Moment]:
@@ -75,7 +77,7 @@ def write_timeline(
             speed = moment.end / max(1e-9, time.perf_counter() - started)
             bar.set_postfix_str(f"{speed:.1f}x real time")
             if picture is not None:
-                drawn.append(moment)
+                last.append(moment)
             yield moment
 
     started = time.perf_counter()
@@ -92,8 +94,8 @@ def write_timeline(
                     where = f"{time_text(moment.start)} to {time_text(moment.end)}"
                     tqdm.write(f"failed: {source}: {where}: {moment.problem}", file=sys.stderr)
         finally:
-            if drawn:
-                draw_strip(picture, source, list(drawn), timeline.costs)
+            if last and not drawn(picture, draw_strip, source, list(last), timeline.costs):
+                tally.undrawn += 1
     for note in dict.fromkeys(timeline.notes):
         print(f"note: {source}: {note}", file=sys.stderr)
 

@@ -29,6 +29,8 @@ from study.timings import load_times
 from training.provenance import command_line
 
 ROUTE_FOLDER = "over_time"
+# What a policy records of the logits that it was made of, to be compared where it decides.
+OF_LOGITS = ("backbone_digest", "exits_digest", "precision")
 
 
 def open_logits(
@@ -221,6 +223,6 @@ def _made(tables: RunTables, combination: str, rule: str, select_on: str) -> dic
         **tables.row(select_on, combination),
         **{"rule": rule, "select_on": select_on},
         "num_views": len(tables.logits.part(select_on).logits),
-        **{key: tables.logits.meta.get(key) for key in ("backbone_digest", "exits_digest")},
+        **{key: tables.logits.meta.get(key) for key in OF_LOGITS},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -29,7 +29,7 @@ from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise
 from early_exit.logits import LogitsFile
-from early_exit.policy import Policy, decide, save_policy
+from early_exit.policy import Policy, decide, load_policy, save_policy
 from early_exit.thresholds import confidences
 from MACs.team_net import exit_gmacs
 from models import official, team_net
@@ -284,6 +284,56 @@ def test_pictures(run, videos, refused, tmp_path, capsys):
     words = ["--checkpoint", run, "--show"]
     assert "2 videos need a folder" in refused(*twins, *words, tmp_path / "both.png")
     assert "neither a .png file nor a folder" in refused(*twins, *words, twins[0])
+
+
+def test_a_picture_that_cannot_be_written_takes_no_prediction_along(
+    run, videos, ask, refused, tmp_path
+):
+    drawn = tmp_path / "new/drawn"
+    stems = [Path(video).stem for video in videos[:2]]
+    (drawn / f"{stems[0]}.png").mkdir(parents=True)
+    _, expected, _ = ask(*videos[:2], "--checkpoint", run)
+    code, found, err = ask(*videos[:2], "--checkpoint", run, "--show", drawn)
+    assert code == 1 and [x["label"] for x in found] == [x["label"] for x in expected]
+    assert f"failed: picture {drawn / stems[0]}.png: Is a directory" in err
+    assert videos[0] not in err and (drawn / f"{stems[1]}.png").is_file()
+    (tmp_path / "file").write_text("in the place of a folder")
+    for show in ("file/drawn", "file/a.png"):
+        message = refused(videos[0], "--checkpoint", run, "--show", tmp_path / show)
+        assert "cannot read or write" in message and "file" in message
+
+
+@pytest.mark.parametrize(
+    ("made", "words", "others"),
+    [
+        ({"precision": "fp32", "num_views": 1}, [], None),
+        ({}, [], None),  # of an earlier version
+        ({"precision": "bf16"}, [], "on logits of --precision bf16; here it is fp32"),
+        ({"precision": "fp32"}, ["--precision", "bf16"], "--precision fp32; here it is bf16"),
+        ({"num_views": 6}, [], "on the mean of 6 views of each video"),
+        ({}, ["--as-is"], "--as-is"),
+        ({}, ["--fit", "crop"], "--fit crop"),
+        ({}, ["--every", 1, "--smooth", 2], "--smooth 2"),
+    ],
+)
+def test_a_promise_of_other_decisions_is_not_told_as_if_it_held(
+    run, videos, capsys, tmp_path, made, words, others
+):
+    policy = load_policy(run / "policy.json")
+    provenance = {**policy.provenance, **made}
+    promised = dataclasses.replace(
+        policy, provenance=provenance, promise={"words": "at most 1 point"}
+    )
+    save_policy(tmp_path / "policy.json", promised)
+    options = ["--checkpoint", run, "--policy", tmp_path / "policy.json", "--precision", "fp32"]
+    call(predict, videos[0], *options, *words)
+    lines = capsys.readouterr().out.splitlines()
+    if others is None:
+        assert "promise: at most 1 point" in lines
+    else:
+        (line,) = (line for line in lines if "at most 1 point" in line)
+        assert line.startswith("note: the promise is of other decisions than these (")
+        assert others in line
 
 
 @pytest.mark.parametrize("place", ["heads", "model"])
