@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -229,23 +230,32 @@ def _ahead(windows: Iterator) -> Iterator:
     The thread is a daemon, so a silent source does not keep the program from ending.
     """
     ready: queue.Queue = queue.Queue(_READ_AHEAD)
+    ended = threading.Event()  # nobody takes any more
 
     def read() -> None:
         try:
             for window in windows:
                 ready.put((window, None))
+                if ended.is_set():
+                    return
             ready.put((None, None))
         except BaseException as error:  # raised again where the windows are used
             ready.put((None, error))
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
-        window, error = ready.get()
-        if error is not None:
-            raise error
-        if window is None:
-            return
-        yield window
+    try:
+        while True:
+            window, error = ready.get()
+            if error is not None:
+                raise error
+            if window is None:
+                return
+            yield window
+    finally:
+        ended.set()
+        with contextlib.suppress(queue.Empty):  # a `put` that waits for room goes on
+            while True:
+                ready.get_nowait()
 
 
 def time_text(seconds: float) -> str:

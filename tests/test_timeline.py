@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -297,6 +298,31 @@ def test_a_source_that_ends_in_an_error_keeps_what_was_done(film):
         found.extend(timeline._ahead(windows()))
     taken = timeline._ahead(windows())
     assert next(taken).problem == "damaged"
+
+
+def test_windows_are_read_no_further_when_nobody_takes_them():
+    def windows():
+        for start in itertools.count():
+            yield Window(start, start + 1, None, "damaged")
+
+    before = set(threading.enumerate())
+    taken = timeline._ahead(windows())
+    assert next(taken).start == 0
+    (reader,) = set(threading.enumerate()) - before
+    taken.close()
+    reader.join(30)
+    assert not reader.is_alive()
+
+
+def test_a_strip_that_cannot_be_written_is_named_and_the_lines_stay(film, tmp_path, capsys):
+    drawn = tmp_path / "strip.png"
+    drawn.mkdir()
+    args = SimpleNamespace(json=True, csv=False, window=1, every=1, smooth=1, merge=False)
+    assert predict.predict_timelines(args, [film], {film: drawn}, Judge(), COSTS) == 1
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 4 and all("label" in line for line in lines)
+    assert f"failed: picture {drawn}: Is a directory" in err and str(film) not in err
 
 
 def test_usage(capsys):
