@@ -5,7 +5,8 @@
 
 Reads the run's logits.pt and fits the weights on the held-out part (`--fit-on train_views`: on the
 augmented training views). Prints top-1 and cross entropy of constant / WISE / vanilla at every
-decision point of every part, and writes wise.json beside the logits. Takes less than a second.
+decision point of every part, and writes wise.json beside the logits. Most of the time goes to
+`train:sgd`, the published recipe, which is scored beside them where there are training videos.
 """
 
 from __future__ import annotations
