@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from dataset_team.csv_rows import read_csv_text
 from models import PUBLISHED_NETWORK
 
 POINTS = ("exit1", "exit2", "exit3", "full")
@@ -27,8 +27,8 @@ def columns(path: str | os.PathLike) -> dict[str, dict]:
     Raises ValueError when the file is something else, or did not time the published network.
     """
     setups: dict[tuple, dict[str, float]] = {}
-    needed = [*PUBLISHED, *SETUP, "exit", "latency_ms"]
-    for row in read_times(path, needed, "benchmarks.early_exit --out"):
+    about = [*PUBLISHED, *SETUP, "exit"]
+    for row in read_times(path, about, ["latency_ms"], "benchmarks.early_exit"):
         if PUBLISHED.items() <= row.items():
             setup = tuple(row[column] for column in SETUP)
             setups.setdefault(setup, {})[row["exit"]] = float(row["latency_ms"])
@@ -55,14 +55,19 @@ def _shares(ms: Mapping[str, float], point: str) -> dict:
 
 
 def read_times(
-    path: str | os.PathLike, needed: Sequence[str], made_by: str
-) -> Sequence[dict[str, str]]:
-    """The rows of a CSV file of measured times. Raises ValueError when a column is missing."""
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path}: no column {missing[0]}, so not a table of `python -m {made_by}`"
-            )
-        return list(reader)
+    path: str | os.PathLike, about: Sequence[str], times: Collection[str], module: str
+) -> list[dict[str, str]]:
+    """The rows of a table of `python -m MODULE --out`. about: columns that say what was timed;
+    times: columns of milliseconds. Raises ValueError as `read_csv_text`, with the line, and for
+    times that are not above 0.
+    """
+    script = f"python -m {module} --out {path}"
+    found = read_csv_text(path, script, [*about, *times], times)
+    for line, row in zip(found.lines, found.rows):
+        for name in times:
+            if float(row[name]) <= 0:
+                raise ValueError(
+                    f"{path}, line {line}: {name} is {row[name]}, and times are above 0;"
+                    f" {script} writes it again"
+                )
+    return found.rows

@@ -31,6 +31,7 @@ from dataset_team.registry import DATASETS
 from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.rival import PAPER_UNIT, Rival
 from study import mean_costs
+from study.run_tables import check_out
 from training.options import make_parser, refusing
 
 COUNTED = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
@@ -89,7 +90,7 @@ def add_times(rows: list[dict], times: dict[str, dict]) -> None:
 
 
 def write_csv(path: str, rows: list[dict], command: str) -> None:
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "command"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "command": command} for row in rows)
@@ -118,6 +119,8 @@ def print_steps(rival: Rival) -> None:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
+        if args.out:
+            check_out(args.out)
         times = latency.columns(args.times) if args.times else None
         means = (
             mean_costs.over_runs(mean_costs.read_policies(args.early_exit))

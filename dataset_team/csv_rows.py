@@ -1,4 +1,4 @@
-"""Read the CSV files that the study's scripts write. What is not whole is refused by its line."""
+"""Read CSV files that scripts write. What is not whole is refused by its line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,24 +25,28 @@ class CsvText(NamedTuple):
 
 def read_csv_text(
     path: str | os.PathLike,
-    script: str,
+    script: str = "",
     required: Collection[str] = (),
     numbers: Collection[str] | None = (),
     *,
     texts: Collection[str] = (),
+    whole: Collection[str] = (),
     columns: Sequence[str] | None = None,
     may_be_empty: bool = False,
     is_output: bool = False,
+    remedy: str = "",
 ) -> CsvText:
     """The file that `script` wrote. required: columns without empty cells. numbers: columns whose
-    other cells are finite numbers, None for all but `texts`. columns: all there are, if known.
+    other cells are finite numbers, None for all but `texts`; whole: those that are counts. columns:
+    all there are, if known.
     may_be_empty: no rows are fine. is_output: of the script that reads it, which adds rows.
+    remedy: for a table that the script does not write again as a whole.
 
     Raises ValueError for other columns, and "FILE, line N: ...; SCRIPT writes it again" for a file
     that is empty or not UTF-8, a row with too few or too many cells, an empty cell or a text in
     place of a number, and a last line without its end.
     """
-    again = f"{'remove it, and ' if is_output else ''}{script} writes it again"
+    again = remedy or f"{'remove it, and ' if is_output else ''}{script} writes it again"
     text = decoded(Path(path).read_bytes(), "utf-8", path, again, ValueError)
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
@@ -65,7 +70,7 @@ def read_csv_text(
         fault = (
             f"{len(cells)} cells in place of {len(header)}"
             if len(cells) != len(header)
-            else _fault(row, required, numbers)
+            else _fault(row, required, numbers, whole)
         )
         if fault:
             raise ValueError(f"{path}, line {line}: {fault}; {again}")
@@ -77,13 +82,21 @@ def read_csv_text(
     return CsvText(header, rows, [line for line, _ in table], text)
 
 
-def _fault(row: dict[str, str], required: Collection[str], numbers: Collection[str]) -> str:
+def _fault(
+    row: dict[str, str],
+    required: Collection[str],
+    numbers: Collection[str],
+    whole: Collection[str],
+) -> str:
     for name in required:
         if not row[name]:
             return f"{name} is empty"
     for name in numbers:
         if row.get(name) and not _is_number(row[name]):
             return f"{name} is {row[name]!r}, no number"
+    for name in whole:
+        if row.get(name) and not re.fullmatch("[0-9]{1,18}", row[name]):
+            return f"{name} is {row[name]!r}, no whole number"
     return ""
 
 

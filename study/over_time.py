@@ -33,13 +33,17 @@ from MACs.team_net import segment_gmacs
 from models import STREAMS
 from models.points import EVIDENCE, ROUTES
 from study import drawing
-from study.columns import RUN
+from study.columns import RUN, TEXTS
 from study.run_tables import write_rows
+from study.summary import read_table
 from training.options import make_parser, refusing
 from training.provenance import command_line
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 POINTS, CURVES, CHOICES = "points.csv", "curves.csv", "choices.csv"
+# Of ways.csv, the columns that are no numbers, and those without empty cells.
+WAYS_TEXTS = [*TEXTS, "way", "exits", "clock", "machine"]
+WAYS_REQUIRED = ["method", "split", "way", "top1_pct", "gmacs", "latency_ms"]
 MAX_DROP = 1.0  # points of top-1
 DRAWS, CHOOSING = 40, 2 / 3
 _END = ["top1_pct", "gmacs", "num_videos", "protocol", "command"]
@@ -193,7 +197,11 @@ def draw_ways(ways: pd.DataFrame, column: str, words: str, folder: Path) -> list
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     points, curves, choices = [], [], []
+    path, ways = args.out / "ways.csv", None
     with refusing(parser):
+        if path.is_file():
+            script = f"python -m benchmarks.over_time --out {path}"
+            ways = read_table(path, WAYS_TEXTS, script, WAYS_REQUIRED)
         for folder in args.runs:
             logits = LogitsFile.load(folder / LOGITS_NAME)
             more = rows_of(logits)
@@ -204,8 +212,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name, rows in ((POINTS, points), (CURVES, curves), (CHOICES, choices)):
         write_rows(args.out / name, COLUMNS[name], rows)
     written = [args.out / name for name in (POINTS, CURVES, CHOICES)]
-    if (args.out / "ways.csv").is_file():
-        ways = pd.read_csv(args.out / "ways.csv")
+    if ways is not None:
         written += draw_ways(ways, "gmacs", "GMACs a video", args.figures)
         written += draw_ways(ways, "latency_ms", "reading and network, ms a video", args.figures)
     print("\n".join(map(str, written)))

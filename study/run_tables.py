@@ -9,8 +9,10 @@ decode_ms and network_ms: likewise, empty without times.
 from __future__ import annotations
 
 import csv
+import errno
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -172,9 +174,25 @@ def read_rows(
     return read_csv_text(path, script, required, numbers, **how).rows
 
 
+def check_out(path: str | os.PathLike) -> None:
+    """Raise OSError, before the work, where `write_rows` could not write: a folder is there, or the
+    parent is none or closed."""
+    path = Path(path).absolute()
+    parent = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir():
+        fault, place = errno.EISDIR, path
+    elif not parent.is_dir():
+        fault, place = errno.ENOTDIR, parent
+    elif not os.access(parent, os.W_OK):
+        fault, place = errno.EACCES, parent
+    else:
+        return
+    raise OSError(fault, os.strerror(fault), str(place))
+
+
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
     """Write a CSV whole or not at all; floats to six decimals, NaN as an empty cell."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)

@@ -211,7 +211,7 @@ def save_table(
     paths = [Path(folder) / f"{name}{ending}" for ending in texts]
     for path, text in zip(paths, texts.values()):
         with whole_file(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     return paths
 
 

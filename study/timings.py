@@ -42,8 +42,8 @@ def network_of(config: dict, crop_size: int) -> dict[str, str]:
 def load_times(path: Path, logits: LogitsFile) -> Times:
     """The times of leaving at the decision points of the logits.
 
-    Raises ValueError when the file is something else, or holds no times of this network with these
-    points, or holds those of several machines.
+    Raises ValueError when the file is damaged or something else, or holds no times of this network
+    with these points, or holds those of several machines.
     """
     if not logits.meta["model"]:
         raise ValueError(
@@ -54,7 +54,7 @@ def load_times(path: Path, logits: LogitsFile) -> Times:
     wanted = network_of(logits.meta["model"], logits.meta["crop_size"])
     wanted["points"] = " ".join(points)
     setups: dict[tuple, dict[str, dict]] = {}
-    for row in read_times(path, COLUMNS, "benchmarks.timings"):
+    for row in read_times(path, [*KEY, "point"], Times._fields, "benchmarks.timings"):
         if wanted.items() <= row.items():
             setups.setdefault(tuple(row[key] for key in SETUP), {})[row["point"]] = row
     about = ", ".join(f"{key} {value}" for key, value in wanted.items())
@@ -68,17 +68,4 @@ def load_times(path: Path, logits: LogitsFile) -> Times:
     missing = [point for point in points if point not in rows]
     if missing:
         raise ValueError(f"{path} has no row for the point {missing[0]} of {about}")
-    return Times(*(_column(path, rows, points, key) for key in Times._fields))
-
-
-def _column(path: Path, rows: dict[str, dict], points: list[str], key: str) -> np.ndarray:
-    values = []
-    for point in points:
-        try:
-            value = float(rows[point][key])
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{path}: {key} of {point} is {rows[point][key]!r}, no milliseconds")
-        values.append(value)
-    return np.array(values)
+    return Times(*(np.array([float(rows[p][key]) for p in points]) for key in Times._fields))

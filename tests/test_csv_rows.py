@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset_team.csv_rows import read_csv_text
-from study import confusions, drops, frontier, label_gain, teacher_order
+from study import confusions, drops, frontier, label_gain, over_time, teacher_order
 from study.run_tables import read_rows
 from tests.calls import refused
 
@@ -40,6 +40,14 @@ def test_what_is_not_whole_is_refused_by_its_line(tmp_path, content, words):
     with pytest.raises(ValueError) as error:
         read_csv_text(path, "study.x", ["name"], ["top1_pct"])
     assert str(error.value) == f"{path}{words} study.x writes it again"
+
+
+@pytest.mark.parametrize("cell", ["1.5", "-1", "1e3", "1" * 19, "²"])
+def test_counts_are_whole_numbers(tmp_path, cell):
+    path = tmp_path / "table.csv"
+    path.write_text(f"name,number\na,7\nb,{cell}\nc,\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"line 3: number is '{cell}', no whole number; mend it"):
+        read_csv_text(path, whole=["number"], remedy="mend it")
 
 
 def test_rows_and_lines_of_a_whole_file(tmp_path):
@@ -105,6 +113,17 @@ def test_scripts_refuse_a_damaged_table_and_write_nothing(
     message = refused(capsys, script, *command)
     assert f"{study / name}" in message and words in message and " writes it again" in message
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_ways_are_refused_before_anything_is_written(how, tmp_path, capsys):
+    change, words = DAMAGE[how]
+    text = (RESULTS / "over_time/ways.csv").read_text()
+    (tmp_path / "ways.csv").write_bytes(change(text))
+    message = refused(capsys, over_time, tmp_path / "run", "--out", tmp_path)
+    assert f"{tmp_path / 'ways.csv'}" in message and words in message
+    assert f"python -m benchmarks.over_time --out {tmp_path / 'ways.csv'} writes it" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["ways.csv"]
 
 
 def test_a_table_of_an_older_version_is_named(tmp_path, capsys):

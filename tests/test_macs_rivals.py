@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
+from MACs import main as macs
 from MACs.counter import count_macs
 from MACs.main import add_times, get_args_parser, main, table_row
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
 from study import mean_costs
+from tests.calls import refused
 
 REPO = Path(__file__).resolve().parent.parent
 RIVALS = (coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
@@ -202,8 +204,38 @@ def test_times_of_another_network_or_table_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no times of the published network .arch resnet50, "):
         latency.columns(path)
     path.write_text("exit,latency_ms\nfull,3\n")
-    with pytest.raises(ValueError, match="latency.csv: no column arch, so not a table of"):
+    words = r"latency.csv is no file of python -m benchmarks.early_exit --out .* \(no column arch\)"
+    with pytest.raises(ValueError, match=words):
         latency.columns(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (",m,full,400.0", ",m,full,", ", line 5: latency_ms is empty;"),
+        (",m,full,400.0", ",m,full", ", line 5: 9 cells in place of 10;"),
+        (",m,full,400.0", ",m,full,400.0,", ", line 5: 11 cells in place of 10;"),
+        (",m,full,400.0", ",m,full,nan", ", line 5: latency_ms is 'nan', no number;"),
+        (",m,full,400.0", ",m,full,0", ", line 5: latency_ms is 0, and times are above 0;"),
+        (",m,exit2,100.0", ",m,exit2,-1", ", line 3: latency_ms is -1, and times are above 0;"),
+        (",m,exit2,", ",,exit2,", ", line 3: machine is empty;"),
+        (",m,exit2,", ",\xe9,exit2,", ":3: is not UTF-8 text (byte 0xe9);"),
+    ],
+)
+def test_damaged_times_are_refused_by_their_line(tmp_path, capsys, old, new, words):
+    path = write_times(tmp_path / "latency.csv")
+    path.write_text(path.read_text().replace(old, new), encoding="latin-1")
+    again = f" python -m benchmarks.early_exit --out {path} writes it again\n"
+    assert refused(capsys, macs, "--times", path).endswith(f"{path}{words}{again}")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_counting(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(macs, "COUNTED", ())
+    (tmp_path / "file").write_text("")
+    for out, words in ((".", "Is a directory"), ("file/new/macs.csv", "file: Not a directory")):
+        assert words in refused(capsys, macs, "--out", tmp_path / out)
 
 
 def test_main_refuses_what_it_cannot_read(tmp_path, capsys):

@@ -76,9 +76,9 @@ def test_a_table_is_found_by_network_and_points(logits, tmp_path):
         ({3: {"machine": "another"}}, (), "several machines .*another"),
         ({3: {"threads": 2}}, (), "several machines"),
         ({1: {"point": "exit9"}}, (), "no row for the point exit2"),
-        ({0: {"decode_ms": "-1"}}, (), "decode_ms of exit1 is '-1'"),
-        ({2: {"network_ms": "nan"}}, (), "network_ms of exit3 is 'nan'"),
-        ({2: {"network_ms": ""}}, (), "network_ms of exit3 is ''"),
+        ({0: {"decode_ms": "-1"}}, (), "line 2: decode_ms is -1, and times are above 0; python"),
+        ({2: {"network_ms": "nan"}}, (), "line 4: network_ms is 'nan', no number; python -m bench"),
+        ({2: {"network_ms": ""}}, (), "line 4: network_ms is empty; python -m benchmarks.timings"),
     ],
 )
 def test_a_table_that_says_nothing_of_this_network_is_refused(
@@ -86,6 +86,14 @@ def test_a_table_that_says_nothing_of_this_network_is_refused(
 ):
     path = write_table(tmp_path / "times.csv", logits, changes, drop)
     with pytest.raises(ValueError, match=message):
+        load_times(path, logits)
+
+
+def test_a_table_with_a_cut_row_is_refused_by_its_line(logits, tmp_path):
+    path = write_table(tmp_path / "times.csv", logits)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[2].rpartition("3.0")[0] + "\n", *lines[3:]]))
+    with pytest.raises(ValueError, match="times.csv, line 3: 9 cells in place of 15; python -m"):
         load_times(path, logits)
 
 
