@@ -3,9 +3,9 @@
     python -m benchmarks.early_exit --batch-sizes 1 8
 
 All clips leave at one exit, then at the next, then at none. In the case `mixed` about equal shares
-leave at each of them. On a GPU the rows that leave are dropped from the batch; on a CPU a batch is
-decided clip by clip. Ratios are to the full network without exits on the batch. Weights and clips
-are random, since only time is measured.
+leave at each of them. The rows that leave are dropped from the batch, on a CPU from each part of it
+(`TeamNet.parts`). Ratios are to the full network without exits on the batch. Weights and clips are
+random, since only time is measured.
 
     python -m benchmarks.early_exit --out results/latency.csv --videos VIDEO...
 
@@ -28,8 +28,8 @@ from torch import nn
 from benchmarks.measuring import capability, interleaved_medians
 from benchmarks.random_network import add_network_options, random_clips, random_network
 from benchmarks.table import check_table, update_rows
-from coviar import read_index
-from coviar.command import quiet_pipe
+from coviar import VideoIndex, read_index
+from coviar.command import run
 from dataset_team.dataset import load_test_view
 from early_exit.policy import Policy, vanilla_policy
 from early_exit.wise import decision_points, output_names
@@ -103,9 +103,8 @@ def time_exits(net: TeamNetIC, args: argparse.Namespace, batch_size: int) -> dic
     return result
 
 
-def time_loading(args: argparse.Namespace) -> float:
+def time_loading(indexes: Sequence[VideoIndex], args: argparse.Namespace) -> float:
     """Milliseconds to load a clip as tested: the mean over the videos of their medians."""
-    indexes = [read_index(path) for path in args.videos]
     cases = {
         index.path: lambda index=index: load_test_view(index, args.num_segments, args.crop_size)
         for index in indexes
@@ -141,7 +140,10 @@ def write_latencies(path: str | os.PathLike, rows: Sequence[dict]) -> None:
 
 
 @torch.inference_mode()
-def main(args: argparse.Namespace) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    with refusing(parser):
+        check_table(args.out, COLUMNS, KEY)
+        indexes = [read_index(path) for path in args.videos]
     args.exits = sorted(set(args.exits))
     args.precision = resolve(args.precision, args.device)
     backbone = random_network(args.num_segments, args.arch, args.motion_arch, args.device)
@@ -159,17 +161,13 @@ def main(args: argparse.Namespace) -> dict:
     }
     for batch_size in args.batch_sizes:
         result[f"batch_{batch_size}"] = time_exits(net, args, batch_size)
-    if args.videos:
-        result["load_ms"] = round(time_loading(args), 3)
+    if indexes:
+        result["load_ms"] = round(time_loading(indexes, args), 3)
+    print(json.dumps(result), flush=True)
     if args.out:
-        write_latencies(args.out, latency_rows(result, net.backbone.config, args))
-    return result
+        with refusing(parser):
+            write_latencies(args.out, latency_rows(result, net.backbone.config, args))
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    with quiet_pipe():
-        args = parser.parse_args()
-        with refusing(parser):
-            check_table(args.out, COLUMNS, KEY)
-        print(json.dumps(main(args)))
+    run(main, get_args_parser())

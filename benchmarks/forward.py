@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmarks.measuring import capability, interleaved_medians, measured_precisions
 from benchmarks.random_network import add_network_options, random_clips, random_network
-from coviar.command import quiet_pipe
+from coviar.command import run
 from MACs.team_net import exit_gmacs
 from models.graphs import make_graphs
 from models.inference import prepare_for_inference
@@ -78,7 +78,7 @@ def compare_logits(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, f
 
 
 @torch.inference_mode()
-def main(args: argparse.Namespace) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     cases = build_cases(args)
     shape = (args.batch_size, args.num_segments, args.crop_size, args.device)
     clips = random_clips(*shape)
@@ -112,9 +112,8 @@ def main(args: argparse.Namespace) -> dict:
             "share_of_peak": round(1e3 * gmacs / medians[name] / peaks[precision], 3),
             **compare_logits(logits[name], logits["plain"]),
         }
-    return result
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        print(json.dumps(main(get_args_parser().parse_args())))
+    run(main, get_args_parser())

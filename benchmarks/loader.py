@@ -25,7 +25,6 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -35,12 +34,12 @@ from tqdm import tqdm
 
 from benchmarks.measuring import capability
 from coviar import load_clip
-from coviar.command import quiet_pipe
+from coviar.command import run
 from coviar.threads import num_processors
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import Record
 from dataset_team.sampling import segment_positions
-from training.options import non_negative_int, positive_int
+from training.options import make_parser, non_negative_int, positive_int, refusing
 
 NUM_SEGMENTS = 8
 BATCH_SIZE = 8  # as in training: a message per batch, not per clip
@@ -48,9 +47,7 @@ ROUNDS = 3
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--repeats", type=positive_int, default=20, help="of each measurement (20)")
     parser.add_argument("--clips", type=positive_int, default=400, help="to load by workers (400)")
@@ -187,13 +184,14 @@ def measure_memory(dataset, clips: int) -> dict:
     }
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)  # as in a worker
     records = [
         Record(f"{number}/{os.path.basename(path)}", path, "class", 0, None)
         for number, path in enumerate(args.videos)
     ]
-    dataset = VideoDataset(records, train=True, num_segments=NUM_SEGMENTS, data_seed=args.seed)
+    with refusing(parser):
+        dataset = VideoDataset(records, train=True, num_segments=NUM_SEGMENTS, data_seed=args.seed)
     result = {"videos": len(records)}
     with on_one_processor():  # what other programs take does not count
         result.update(measure_latency(dataset, args.repeats, time.process_time))
@@ -215,10 +213,8 @@ def main(args: argparse.Namespace) -> int:
     del loaders  # ends their workers
     result.update(measure_memory(dataset, args.clips))
     rounded = {name: round(value, 3) for name, value in result.items()}
-    print(json.dumps({**capability("cpu"), **rounded}))
-    return 0
+    print(json.dumps({**capability("cpu"), **rounded}), flush=True)
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        sys.exit(main(get_args_parser().parse_args()))
+    run(main, get_args_parser())

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks.measuring import CLOCKS, machine
 from benchmarks.probe import Probe, load_probe
 from benchmarks.table import check_table, update_rows
-from coviar.command import quiet_pipe
+from coviar.command import run
 from dataset_team.records import read_list
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.policy import Policy, decide
@@ -224,7 +224,7 @@ def _counts(way: Way) -> list[tuple[int, str]]:
     ]
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
         check_table(args.out, COLUMNS, KEY)
         trained = load_trained(args.run)
@@ -253,8 +253,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         "command": command_line(),
     }
     rows = [{**about, **row_of(way, labels, args.every)} for way in ways]
-    if args.out:
-        update_rows(args.out, COLUMNS, KEY, rows)
     whole = next(row for row in rows if row["way"] == f"T = {logits.num_segments}")
     shown = {
         f"{row['exits']} {row['way']}".strip(): {
@@ -264,10 +262,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         }
         for row in rows
     }
-    return {"benchmark": "over_time", **{k: about[k] for k in ("threads", "machine")}, **shown}
+    result = {"benchmark": "over_time", **{k: about[k] for k in ("threads", "machine")}, **shown}
+    print(json.dumps(result), flush=True)
+    if args.out:
+        with refusing(parser):
+            update_rows(args.out, COLUMNS, KEY, rows)
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    with quiet_pipe():
-        print(json.dumps(main(parser.parse_args(), parser)))
+    run(main, get_args_parser())

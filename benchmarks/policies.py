@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.measuring import capability, device_name, interleaved_medians
-from coviar.command import quiet_pipe
+from coviar.command import run
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import read_list
 from dataset_team.transforms import normalise
@@ -118,7 +118,7 @@ def outcome(
 
 
 @torch.inference_mode()
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
         policies = calibrated_policies(args.run, args.max_drop, args.combination, args.rule)
         trained = load_trained(args.run, args.pretrained)
@@ -159,10 +159,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
                 "gain": round(full / ms, 2),
                 "gain_with_loading": round((full + load) / (ms + load), 2),
             }
-    return result
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    with quiet_pipe():
-        print(json.dumps(main(parser.parse_args(), parser)))
+    run(main, get_args_parser())

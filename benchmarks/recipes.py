@@ -29,14 +29,14 @@ from early_exit.groups import groups_of
 from models import STREAMS
 from models.team_net import new_classifier
 from study.paired import paired_difference
-from study.run_tables import write_rows
+from study.run_tables import check_out, write_rows
 from training.bank import read_banks
 from training.checkpoint import load_checkpoint
 from training.distillation import Schedule, teacher_logits
 from training.engine import set_lr, step_lr
 from training.exits import make_exit_optimizer
 from training.features import Features
-from training.options import make_parser, non_negative_int, positive_int, refusing
+from training.options import make_parser, non_negative_int, refusing
 from training.provenance import command_line, print_result
 
 BUDGET = training.recipes.RECIPES["train_prog_kd"][training.recipes.ANY]
@@ -51,6 +51,7 @@ COLUMNS = [
 class Bank(NamedTuple):
     train: list[Features]
     test: Features
+    segments: int
 
 
 class Trial(NamedTuple):
@@ -161,7 +162,7 @@ def read_bank(root: Path, split: str, digest: str | None) -> Bank:
 
     Raises ValueError when a part is missing, or there are several banks of it.
     """
-    parts = {}
+    parts, segments = {}, 0
     for folder, about in read_banks(root).items():
         owner, _, part = about["name"].partition(" ") if about else ("", "", "")
         if owner != split or (digest and about["identity"]["backbone"] != digest):
@@ -172,6 +173,7 @@ def read_bank(root: Path, split: str, digest: str | None) -> Bank:
                 " digest (in about.json) with --digests, or remove one"
             )
         parts[part] = folder
+        segments = about["identity"]["config"]["num_segments"]
     missing = {"train", "heldout", "test"} - parts.keys()  # all that a ready bank holds
     if missing:
         raise ValueError(
@@ -180,17 +182,18 @@ def read_bank(root: Path, split: str, digest: str | None) -> Bank:
         )
     loaded = {
         part: [Features(**load_checkpoint(f)) for f in sorted(parts[part].glob("view_*.pt"))]
-        for part in Bank._fields
+        for part in ("train", "test")
     }
-    return Bank(loaded["train"], loaded["test"][0])
+    return Bank(loaded["train"], loaded["test"][0], segments)
 
 
-def train(bank: Bank, recipe: Trial, seed: int, segments: int) -> list[nn.Module]:
+def train(bank: Bank, recipe: Trial, seed: int) -> list[nn.Module]:
     """Heads after the last epoch, in eval mode."""
     torch.manual_seed(seed)
     classes = bank.train[0].streams.shape[2]
     heads = nn.ModuleList(
-        Head(recipe.head, squeeze.shape[1], classes, segments) for squeeze in bank.train[0].squeezes
+        Head(recipe.head, squeeze.shape[1], classes, bank.segments)
+        for squeeze in bank.train[0].squeezes
     )
     optimizer = make_exit_optimizer(heads, BUDGET.lr, BUDGET.wd)
     for epoch in range(BUDGET.epochs):
@@ -260,7 +263,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--digests", nargs="+", help="weights digest of each split's backbone")
     parser.add_argument("--seeds", type=non_negative_int, nargs="+", default=[1, 736, 4711])
     parser.add_argument("--recipes", nargs="+", default=list(TRIALS), choices=TRIALS)
-    parser.add_argument("--num_segments", type=positive_int, default=4)
     parser.add_argument("--out", type=Path, help="CSV file to write")
     return parser
 
@@ -268,7 +270,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)
     digests = args.digests or [None] * len(args.splits)
+    if len(digests) != len(args.splits):
+        parser.error(f"--digests names {len(digests)} backbones of {len(args.splits)} --splits")
     with refusing(parser):
+        if args.out:
+            check_out(args.out)
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
     for split, bank in banks.items():
         print_teachers(split, bank)
@@ -276,10 +282,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name in args.recipes:
         right = {
             split: np.stack(
-                [
-                    correct(train(bank, TRIALS[name], seed, args.num_segments), bank.test)
-                    for seed in args.seeds
-                ]
+                [correct(train(bank, TRIALS[name], seed), bank.test) for seed in args.seeds]
             )
             for split, bank in banks.items()
         }

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 
-from coviar.command import quiet_pipe
+from coviar.command import run
 from study.run_tables import write_rows
 from training.options import make_parser, non_negative_int, positive_int
 from training.provenance import command_line
@@ -234,17 +234,18 @@ def over_seeds(rows: list[dict], method: str, views: int | str) -> tuple[float, 
     return statistics.mean(means), statistics.stdev(means) if len(means) > 1 else 0.0
 
 
-def main(args: argparse.Namespace, forwarded: list[str], parser: argparse.ArgumentParser) -> dict:
+def main(known: tuple[argparse.Namespace, list[str]], parser: argparse.ArgumentParser) -> None:
+    args, forwarded = known
     args.out, args.pretrained = args.out.resolve(), args.pretrained.resolve()
     if not args.compare_views and args.out.is_dir() and any(args.out.iterdir()):
         parser.error(f"--out {args.out} is not empty: the time to fill a bank is measured too")
     sweep = ScriptRuns(args, forwarded)
     result = compare_views(sweep) if args.compare_views else measure_time(sweep)
     machine = {"torch": torch.__version__, "cpus": os.cpu_count(), "jobs": args.jobs}
-    return {**result, **machine, "command": command_line()}
+    print(json.dumps({**result, **machine, "command": command_line()}), flush=True)
 
 
 if __name__ == "__main__":
     parser = get_args_parser()
-    with quiet_pipe():
-        print(json.dumps(main(*parser.parse_known_args(), parser)))
+    parser.parse_args = parser.parse_known_args  # what it does not know goes to the scripts
+    run(main, parser)

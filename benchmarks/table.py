@@ -11,24 +11,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coviar.files import whole_file
+from dataset_team.csv_rows import read_csv_text
+from study.run_tables import check_out
 from training.lock import NO_LOCKS
 
 
 def check_table(path: str | os.PathLike | None, columns: Sequence[str], key: Sequence[str]) -> None:
-    """Raise ValueError where rows of these columns cannot be put into what is at `path`."""
-    if path is None or not os.path.exists(path):
-        return
-    try:
-        with open(path, newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no table ({error}); name another --out") from error
+    """Raise ValueError or OSError, before anything is measured, where rows of these columns cannot
+    be put into what is at `path`: another table, a damaged one, a place that cannot be written.
+    """
+    if path is not None:
+        check_out(path)
+        _rows(path, columns, key)
+
+
+def _rows(path: str | os.PathLike, columns: Sequence[str], key: Sequence[str]) -> list[dict]:
+    if not os.path.exists(path):
+        return []
+    found = read_csv_text(path, may_be_empty=True, remedy="mend it, or name another --out")
     # Tables of earlier versions may lack a column.
-    if not set(key) <= set(header) <= set(columns):
+    if not set(key) <= set(found.header) <= set(columns):
         raise ValueError(
-            f"{path} has the columns {','.join(header)}, not {','.join(columns)}: it is another"
-            " table; name another --out"
+            f"{path} has the columns {','.join(found.header)}, not {','.join(columns)}: it is"
+            " another table; name another --out"
         )
+    return found.rows
 
 
 @contextlib.contextmanager
@@ -57,12 +64,9 @@ def update_rows(
     """
     new = {tuple(str(row[column]) for column in key) for row in rows}
     with _locked(Path(path).parent):
-        check_table(path, columns, key)
-        kept = []
-        if os.path.exists(path):
-            with open(path, newline="") as file:
-                kept = [r for r in csv.DictReader(file) if tuple(r[k] for k in key) not in new]
-        with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        found = _rows(path, columns, key)
+        kept = [row for row in found if tuple(row[column] for column in key) not in new]
+        with whole_file(path) as place, open(place, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows([*kept, *rows])

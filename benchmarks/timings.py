@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.early_exit import EVERYBODY, NOBODY, build_policy
 from benchmarks.measuring import CLOCKS, machine
 from benchmarks.table import check_table, update_rows
-from coviar.command import quiet_pipe
+from coviar.command import run
 from dataset_team.records import read_list
 from early_exit.policy import Policy, vanilla_policy
 from early_exit.predictor import Predictor
@@ -74,7 +74,7 @@ def policies_of(trained: Trained, words: list[str] | None, evidence: str) -> lis
     return found
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     precision = resolve(args.precision)
     with refusing(parser):
         check_table(args.out, COLUMNS, KEY)
@@ -102,10 +102,13 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         for table in times
         for point, (load, net) in table.items()
     ]
-    update_rows(args.out, COLUMNS, KEY, rows)
     found, *others = (in_ratios(table) for table in times)
     result = {"benchmark": "timings", "out": str(args.out), "videos": len(videos), **found}
-    return {**result, "exits": others[0]} if others else result
+    if others:
+        result["exits"] = others[0]
+    print(json.dumps(result), flush=True)
+    with refusing(parser):
+        update_rows(args.out, COLUMNS, KEY, rows)
 
 
 def measure(
@@ -143,6 +146,4 @@ def in_ratios(table: dict[str, tuple[float, float]]) -> dict[str, dict[str, floa
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    with quiet_pipe():
-        print(json.dumps(main(parser.parse_args(), parser)))
+    run(main, get_args_parser())

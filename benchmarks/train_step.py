@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from benchmarks.measuring import capability, interleaved_medians, measured_precisions
 from benchmarks.random_network import NUM_CLASSES, add_network_options, random_clips
-from coviar.command import quiet_pipe
+from coviar.command import run
 from models.team_net import TeamNet
 from training.engine import GRADIENT_CLIP, autocast, clip_loss, make_optimizer
 from training.on_cpu import prepare_for_training
@@ -110,7 +110,7 @@ def compare_losses(fp32: torch.Tensor, bf16: torch.Tensor) -> dict:
     }
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.toy and not (args.toy / "train.txt").is_file():
         parser.error(f"--toy {args.toy} has no train.txt; python -m dataset_team.toy {args.toy}")
     if args.toy and len(args.seeds) < 2:
@@ -134,10 +134,8 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
         result[name] = {"ms": round(ms, 1), "ratio_to_plain": ratio}
     if args.toy:
         result["toy"] = compare_losses(*(toy_losses(args, name) for name in ("fp32", "bf16")))
-    return result
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    parser = get_args_parser()
-    with quiet_pipe():
-        print(json.dumps(main(parser.parse_args(), parser)))
+    run(main, get_args_parser())

@@ -21,37 +21,33 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from tqdm import tqdm
 
 from benchmarks.measuring import machine
 from coviar import read_vectors
-from coviar.command import quiet_pipe
+from coviar.command import run
+from coviar.container import open_video
 from coviar.exported import DECODER_OPTIONS
-from training.options import positive_int
+from training.options import make_parser, positive_int, refusing
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--repeats", type=positive_int, default=15, help="of each measurement (15)")
     return parser
 
 
-def as_h264(path: str, folder: str) -> str:
-    with av.open(path) as source:
-        stream = source.streams.video[0]
+def as_h264(path: str, out: str) -> str:
+    """The video, or `out` with the same pictures. Raises as `open_video`."""
+    with open_video(path) as (source, stream):
         if stream.codec_context.name == "h264":
             return path
-        out = f"{folder}/{Path(path).stem}.mp4"
         with av.open(out, "w") as target:
             encoded = target.add_stream("libx264", rate=25)
             encoded.width, encoded.height = stream.width, stream.height
@@ -107,9 +103,9 @@ def least_times(path: str, repeats: int) -> dict:
     return {name: min(values) for name, values in times.items()}
 
 
-def main(args: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [as_h264(path, folder) for path in args.videos]
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    with tempfile.TemporaryDirectory() as folder, refusing(parser):
+        paths = [as_h264(path, f"{folder}/{n}.mp4") for n, path in enumerate(args.videos)]
         found = [least_times(path, args.repeats) for path in tqdm(paths, disable=None)]
     result = {"machine": machine("cpu"), "videos": len(paths)}
     for rgb in ("rgb", "rgb_1_thread"):
@@ -117,10 +113,8 @@ def main(args: argparse.Namespace) -> int:
             ratios = [times[rgb] / times[step] for times in found]
             result[f"{rgb}_to_{step}_median"] = round(statistics.median(ratios), 2)
             result[f"{rgb}_to_{step}_worst"] = round(min(ratios), 2)
-    print(json.dumps(result))
-    return 0
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        sys.exit(main(get_args_parser().parse_args()))
+    run(main, get_args_parser())

@@ -1,6 +1,6 @@
 """A prediction from windows of a long H.264 file, against re-encoding the whole file.
 
-    python benchmarks/windows.py
+    python -m benchmarks.windows
 
 makes a film of --minutes by FFmpeg (640x360, a key picture every 2 s), and takes T = 8 windows of
 it: the pictures are counted, eight GOPs decoded, re-encoded and loaded. The same is done with a
@@ -10,6 +10,7 @@ film of 10 seconds, each in a process of its own, for the peak of its memory. On
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from coviar import load_clip, read_index
-from coviar.command import quiet_pipe
+from coviar.command import run
 from coviar.reencode import positive, reencode_in_memory
 from coviar.source_index import read_source_index
 from dataset_team.sampling import segment_positions
@@ -60,7 +61,7 @@ def time_windows(path):
 
 
 def in_its_own_process(path):
-    command = [sys.executable, __file__, "--windows-of", str(path)]
+    command = [sys.executable, "-m", "benchmarks.windows", "--windows-of", str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -68,6 +69,8 @@ def main(args, parser):
     if args.windows_of:
         print(json.dumps(time_windows(args.windows_of)))
         return 0
+    if not shutil.which("ffmpeg"):
+        parser.error("needs the ffmpeg command: apt-get install ffmpeg")
     from benchmarks.measuring import machine  # needs torch, which the measured processes do without
 
     with tempfile.TemporaryDirectory() as folder:
@@ -96,11 +99,9 @@ def main(args, parser):
         "equal": equal,
         "processor": machine("cpu"),
     }
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
     return 0 if equal else 1
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        parser = get_args_parser()
-        sys.exit(main(parser.parse_args(), parser))
+    run(main, get_args_parser())

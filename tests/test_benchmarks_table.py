@@ -44,8 +44,15 @@ def test_rows_of_one_key_are_replaced_and_old_tables_may_lack_a_column(tmp_path)
     ]
 
 
+HEADER = b"network,machine,ms\n"
+
+
 @pytest.mark.parametrize(
-    "content", [b"id,value\n1,2\n", b"", b"\xff\xfe\x00", b"machine,ms\nm,1\n"]
+    "content",
+    [
+        *(b"id,value\n1,2\n", b"", b"\xff\xfe\x00", b"machine,ms\nm,1\n"),
+        *(HEADER + row for row in (b"a,m,2,\n", b"a,m\n", b"a,m,2", b"a,\xe9,2\n", b'a,"m,2\n')),
+    ],
 )
 def test_another_file_is_refused_by_name_and_stays(tmp_path, content):
     path = tmp_path / "foreign.csv"

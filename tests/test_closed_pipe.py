@@ -63,6 +63,8 @@ def test_every_command_line_uses_the_helper():
     }
     assert len(used) > 20
     assert [name for name, helpers in used.items() if not helpers] == []
+    ends = {name: "run" in helpers for name, helpers in used.items() if "benchmarks" in name}
+    assert len(ends) > 10 and all(ends.values()), ends  # Ctrl-C ends a long measurement quietly
 
 
 def is_named_call(node):

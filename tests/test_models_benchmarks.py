@@ -1,11 +1,12 @@
 """The benchmarks of the networks run at a tiny size and report what they promise."""
 
 import csv
+import json
 
 import pytest
 import torch
 
-from benchmarks import early_exit, forward, policies
+from benchmarks import early_exit, forward, policies, vectors
 from benchmarks.measuring import interleaved_medians
 from dataset_team.dataset import VideoDataset
 from dataset_team.identity import file_digest
@@ -16,6 +17,7 @@ from early_exit import wise, wise_file
 from MACs.team_net import exit_gmacs
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from tests.calls import call, printed, refused
 from tests.coviar_videos import pictures, write_video
 from tests.synthetic_logits import make_logits_file
 from training.checkpoint import save_checkpoint
@@ -32,8 +34,8 @@ def test_cases_take_turns():
     assert all(ms >= 0 for ms in medians.values())
 
 
-def test_forward():
-    result = forward.main(forward.get_args_parser().parse_args(TINY))
+def test_forward(capsys):
+    result = printed(capsys, forward, *TINY)
     assert result["plain"]["ratio_to_plain"] == 1
     assert result["fp32"]["max_logit_difference"] < 1e-4
     assert result["machine"] and result["cpu_capability"]
@@ -43,13 +45,12 @@ def test_forward():
     assert result["gmacs"] == pytest.approx(0.22, rel=0.05)  # resnet18's 1.8 at 224, 6 times, / 49
 
 
-def test_early_exit(tmp_path):
+def test_early_exit(tmp_path, capsys):
     video, table = tmp_path / "video.mp4", tmp_path / "latency.csv"
     write_video(video, pictures(30, (64, 48)))
     options = [*TINY, "--exits", "1", "3", "--batch-sizes", "1", "3"]
     options += ["--videos", str(video), "--out", str(table)]
-    args = early_exit.get_args_parser().parse_args(options)
-    result = early_exit.main(args)
+    result = printed(capsys, early_exit, *options)
     one, three = result["batch_1"], result["batch_3"]
     ratios = [one[name]["macs_ratio"] for name in ("exit1", "exit3", "no_exit_taken")]
     assert ratios == sorted(ratios) and ratios[0] < 0.1 and ratios[-1] == 1
@@ -105,15 +106,14 @@ def study(tmp_path, toy_data):
     return tmp_path, run, net
 
 
-def test_policies_on_real_clips(study):
+def test_policies_on_real_clips(study, capsys):
     folder, run, net = study
     lines = (folder / "data/test.txt").read_text().splitlines(keepends=True)
     test_list = folder / "some.txt"
     test_list.write_text("".join(lines[::3]))
     options = ["--run", run, "--data-name", "toy", "--data-root", folder / "data"]
     options += ["--test-list", test_list, "--max-drop", 0, 20, "--repeats", 1, "--batch-sizes", 3]
-    parser = policies.get_args_parser()
-    result = policies.main(parser.parse_args(list(map(str, options))), parser)
+    result = printed(capsys, policies, *options)
 
     records = read_list(test_list, folder / "data", "toy")
     dataset = VideoDataset(records, train=False, num_segments=2, crop_size=32)
@@ -143,7 +143,58 @@ def test_policies_of_a_run_without_logits_are_refused(study, capsys):
     folder, run, _ = study
     (run / "logits.pt").unlink()
     options = ["--run", run, "--data-root", folder, "--test-list", folder / "data/test.txt"]
-    parser = policies.get_args_parser()
+    assert "save_logits.py writes them" in refused(capsys, policies, *options)
+
+
+def test_what_cannot_be_used_is_refused_before_the_measurement(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(early_exit, "interleaved_medians", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "no_video.mp4").write_text("text")
+    row = ",".join("x" for _ in early_exit.COLUMNS)
+    (tmp_path / "long.csv").write_text(f"{','.join(early_exit.COLUMNS)}\n{row}\n{row},\n")
+    for option, place, words in (
+        ("--videos", "none.mp4", "none.mp4: No such file"),
+        ("--videos", "no_video.mp4", "no_video.mp4: "),
+        ("--videos", ".", "Is a directory"),
+        ("--out", "long.csv", "long.csv, line 3: 14 cells in place of 13; mend it, or name"),
+        ("--out", ".", f"{tmp_path}: Is a directory"),
+        ("--out", "file/latency.csv", f"{tmp_path / 'file'}: Not a directory"),
+    ):
+        assert words in refused(capsys, early_exit, *TINY, option, tmp_path / place)
+
+
+def test_a_table_that_is_changed_meanwhile_loses_no_measurement(tmp_path, capsys, monkeypatch):
+    def time_exits(net, args, batch_size):
+        args.out.write_text("id,value\n")
+        return {name: {"ms": 1.0} for name in ("full", "exit1", "exit2", "exit3")}
+
+    monkeypatch.setattr(early_exit, "time_exits", time_exits)
     with pytest.raises(SystemExit):
-        policies.main(parser.parse_args(list(map(str, options))), parser)
-    assert "save_logits.py writes them" in capsys.readouterr().err
+        call(early_exit, *TINY, "--batch-sizes", 1, "--out", tmp_path / "latency.csv")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["batch_1"]["exit2"] == {"ms": 1.0}
+    assert "has the columns id,value" in shown.err and "Traceback" not in shown.err
+
+
+def test_windows(server):
+    """At the least size: the windows are those of the whole file."""
+    done = server.call("-m", "benchmarks.windows", "--minutes", 1)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["equal"] and result["times_faster"] > 1
+
+
+def test_vectors_of_videos_of_one_stem(tmp_path, capsys):
+    """Both are made into H.264, each in a file of its own."""
+    for folder, size in (("a", (64, 48)), ("b", (32, 32))):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "v.mp4", pictures(6, size))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        measure = vectors.least_times
+        patch.setattr(vectors, "least_times", lambda *a: seen.append(a[0]) or measure(*a))
+        videos = tmp_path.glob("*/v.mp4")
+        assert printed(capsys, vectors, *videos, "--repeats", 1)["videos"] == 2
+    assert len(set(seen)) == 2
+    for place, words in (("none.mp4", "none.mp4: No such file"), (".", "Is a directory")):
+        assert words in refused(capsys, vectors, tmp_path / place)

@@ -33,7 +33,7 @@ from early_exit.route import along, named_route, parse_route, point_names, route
 from MACs.team_net import segment_gmacs
 from models.team_net import TeamNet
 from study import over_time as tables
-from tests.calls import call, refused
+from tests.calls import call, printed, refused
 from tests.coviar_videos import pictures, write_video
 from tests.over_time import ROUTES, T, policy_of
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -195,8 +195,7 @@ def test_times_are_measured_and_budgets_kept(study, toy_data, capsys, tmp_path):
     words = ["--run", run, "--data-root", toy_data, "--test-list", toy_data / "test.txt"]
     words += ["--data-name", "toy", "--every", 8, "--out", table]
     for more in (["--route", "streams_then_time"], ["--route", "full@2"]):
-        parser = timings.get_args_parser()
-        measured = timings.main(parser.parse_args(list(map(str, [*words, *more]))), parser)
+        measured = printed(capsys, timings, *words, *more)
     assert set(measured) > {"full@2", "full"} and measured["full"]["decode_ms"] > 0
     assert "exits" not in measured  # a backbone has none
     words = ["--logits", run / "logits.pt", "--route", "streams_then_time"]
@@ -219,13 +218,11 @@ def test_times_are_measured_and_budgets_kept(study, toy_data, capsys, tmp_path):
     assert "no times of" in message and "points full@3 full" in message
 
 
-def test_depth_and_time_are_measured_in_turns(study, toy_data, tmp_path):
+def test_depth_and_time_are_measured_in_turns(study, toy_data, tmp_path, capsys):
     table = tmp_path / "timings.csv"
     words = ["--run", run_of(study[0], "team_ce"), "--data-root", toy_data, "--data-name", "toy"]
     words += ["--test-list", toy_data / "test.txt", "--every", 12, "--out", table]
-    parser = timings.get_args_parser()
-    options = parser.parse_args(list(map(str, [*words, "--route", "full@1"])))
-    measured = timings.main(options, parser)
+    measured = printed(capsys, timings, *words, "--route", "full@1")
     assert list(measured["exits"]) == ["exit1", "exit3", "full"]
     with open(table, newline="") as file:
         lines = list(csv.DictReader(file))
@@ -370,7 +367,7 @@ def test_ways_are_measured_and_drawn(study, toy_data, capsys, tmp_path):
     save_checkpoint(tmp_path / "probe/best.pt", {"stream": stream.state_dict(), **about})
     words += ["--probe", tmp_path / "probe", "--clock", "cpu"]
     for _ in range(2):  # the second takes the place of the first
-        measured = call(measure, *words)
+        measured = printed(capsys, measure, *words)
     with open(tmp_path / "ways.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["way"] for row in rows if not row["exits"]] == ["T = 1", "T = 2", "T = 4"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import recipes
+from tests.calls import refused
 from training.checkpoint import save_checkpoint
 from training.features import Features
 
@@ -37,7 +38,9 @@ def views(tmp_path):
         for part, count, number in (("train", 60, 2), ("heldout", 12, 1), ("test", 30, 1)):
             folder = tmp_path / f"{split}_{part}"
             folder.mkdir()
-            about = {"name": f"{split} {part}", "identity": {"backbone": f"digest of {split}"}}
+            config = {"num_segments": SEGMENTS}
+            identity = {"backbone": f"digest of {split}", "config": config}
+            about = {"name": f"{split} {part}", "identity": identity}
             (folder / "about.json").write_text(json.dumps(about))
             names = [f"Class/v_Class_g{n // 4:02d}_c{n % 4:02d}" for n in range(count)]
             for view in range(number):
@@ -48,7 +51,7 @@ def views(tmp_path):
 def run(views, *options):
     """The rows that the benchmark writes."""
     parser, out = recipes.get_args_parser(), views / "recipes.csv"
-    words = [views, "--num_segments", SEGMENTS, "--splits", "split1", "split2", "--out", out]
+    words = [views, "--splits", "split1", "split2", "--out", out]
     recipes.main(parser.parse_args(list(map(str, [*words, *options]))), parser)
     return list(csv.DictReader(out.read_text().splitlines()))
 
@@ -92,4 +95,11 @@ def test_a_missing_bank_and_a_choice_of_backbone(views):
     about.write_text(about.read_text().replace("digest of", "other digest of"))
     with pytest.raises(ValueError, match="both hold split1's test"):
         recipes.read_bank(views, "split1", None)
-    assert recipes.read_bank(views, "split1", "digest of split1")
+    assert recipes.read_bank(views, "split1", "digest of split1").segments == SEGMENTS
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_each_split_has_a_digest_or_none_has(views, capsys, number):
+    words = [views, "--splits", "split1", "split2", "--digests", *["digest of split1"] * number]
+    message = refused(capsys, recipes, *words, "--out", views / "recipes.csv")
+    assert f"--digests names {number} backbones of 2 --splits" in message

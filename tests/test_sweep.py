@@ -81,8 +81,11 @@ def run_sweep(frozen_toy, monkeypatch, *more):
     monkeypatch.setattr(sweep, "ThreadPoolExecutor", lambda jobs: contextlib.nullcontext(Here))
     parser = sweep.get_args_parser()
     own = ["--pretrained", best, "--seeds", 1, 2, "--exits", 1, 3, "--epochs", 3, "--jobs", 1]
-    args, forwarded = parser.parse_known_args([*map(str, (*own, *more)), *options])
-    return sweep.main(args, forwarded, parser)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        sweep.main(parser.parse_known_args([*map(str, (*own, *more)), *options]), parser)
+    print(out.getvalue())
+    return json.loads(out.getvalue().splitlines()[-1])
 
 
 def test_sweep_counts_what_a_bank_saves(frozen_toy, monkeypatch, tmp_path, capsys):

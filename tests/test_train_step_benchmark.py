@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from benchmarks import train_step
+from tests.calls import printed, refused
 
 TINY = ["--crop-size", "32", "--num_segments", "2", "--batch-size", "2", "--repeats", "1"]
 
 
-def test_ratios_are_to_the_plain_step():
-    parser = train_step.get_args_parser()
-    result = train_step.main(parser.parse_args(TINY), parser)
+def test_ratios_are_to_the_plain_step(capsys):
+    result = printed(capsys, train_step, *TINY)
     assert ("bf16" in result) == result["bf16_arithmetic"]
     for name in {"plain", "fp32", "bf16"} & result.keys():
         ratio = result["plain"]["ms"] / result[name]["ms"]
@@ -27,7 +27,4 @@ def test_losses_are_compared_in_deviations_of_the_difference():
 
 
 def test_toy_data_must_be_there(tmp_path, capsys):
-    parser = train_step.get_args_parser()
-    with pytest.raises(SystemExit):
-        train_step.main(parser.parse_args([*TINY, "--toy", str(tmp_path)]), parser)
-    assert "dataset_team.toy" in capsys.readouterr().err
+    assert "dataset_team.toy" in refused(capsys, train_step, *TINY, "--toy", tmp_path)
