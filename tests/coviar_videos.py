@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-import pytest
 
 from coviar import motion
+from tests.tools import lacking
 
 SIZE = (96, 64)
 
@@ -64,7 +64,7 @@ class SlowPicture(NamedTuple):
 def ffmpeg(*arguments, output=None):
     """Run the command; output: a file for what it prints, such as a video it sends to a pipe."""
     if shutil.which("ffmpeg") is None:
-        pytest.skip("the ffmpeg command is not installed (apt-get install ffmpeg)")
+        lacking("the ffmpeg command is not installed (apt-get install ffmpeg)")
     command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
     if output is None:
         subprocess.run(command, check=True)

@@ -14,6 +14,7 @@ from coviar.source_index import CannotSeek, read_source_index
 from tests.coviar_videos import pictures
 from tests.test_coviar_files import TURNS, ffmpeg, set_matrix, write_gif
 from tests.test_coviar_whole import pack_b_frames, remux
+from tests.tools import lacking
 
 SIZE = (64, 48)
 COUNT = 75
@@ -94,7 +95,7 @@ def make(tmp_path_factory):
         try:
             ffmpeg(*moving, *colours, *options, path)
         except subprocess.CalledProcessError:
-            pytest.skip(f"the ffmpeg command cannot make {name}")
+            lacking(f"the ffmpeg command cannot make {name}")
         return path
 
     return make

@@ -10,6 +10,8 @@ import subprocess
 import pytest
 from conftest import REPO
 
+from tests.tools import lacking
+
 PAGES = ["README.md", "CONTRIBUTING.md", "results/README.md"]
 PAGES += sorted(str(path.relative_to(REPO)) for path in (REPO / "docs").glob("*.md"))
 PARSER_AT = {
@@ -85,6 +87,29 @@ def test_scripts_take_the_options_that_commands_give_them(page):
         )
 
 
+def backbones(block):
+    """The options of the trainings of backbones in a shell block."""
+    for line in block.replace("\\\n", " ").splitlines():
+        found = re.match(r"python (train_team_net|pretrain)\.py (.*)", line)
+        if found:
+            module = importlib.import_module(found[1])
+            yield module.get_args_parser().parse_args(shlex.split(found[2], comments=True))
+
+
+def test_a_backbone_is_trained_further_as_the_command_before_trained_it():
+    """Another T or crop is no fault of a checkpoint, so nobody would say so."""
+    further = 0
+    for block in (block for page in PAGES for block in shell_blocks(text_of(page))):
+        before = None
+        for args in backbones(block):
+            if str(args.pretrained).startswith("runs/"):
+                further += 1
+                for name in ("num_segments", "crop_size", "arch", "motion_arch"):
+                    assert getattr(args, name) == getattr(before, name), (block, name)
+            before = args
+    assert further > 0
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_options_named_in_sentences_exist(page):
     known = set(OF_OTHERS)
@@ -98,7 +123,7 @@ def test_options_named_in_sentences_exist(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_shell_blocks_parse(page, shell):
     if not shutil.which(shell):
-        pytest.skip(f"no {shell}")
+        lacking(f"no {shell}")
     for block in shell_blocks(text_of(page)):
         done = subprocess.run([shell, "-n"], input=block, text=True, capture_output=True)
         assert done.returncode == 0, (block, done.stderr)
@@ -108,7 +133,7 @@ def test_shell_blocks_parse(page, shell):
 def test_the_function_of_the_readme_gives_a_script_its_options(shell, tmp_path):
     """Also in zsh, which does not split the words of a variable."""
     if not shutil.which(shell):
-        pytest.skip(f"no {shell}")
+        lacking(f"no {shell}")
     (block,) = (block for block in shell_blocks(text_of("README.md")) if "on_ucf101()" in block)
     function, call = re.match(r"(.*?; })\n(.*?)\n", block, re.S).groups()
     echo = call.replace("python ", "printf '%s\\n' ")

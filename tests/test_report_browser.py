@@ -1,7 +1,6 @@
 """The page in headless Chromium: no errors, no requests, the slider's numbers, phone width."""
 
 import csv
-import os
 import shutil
 import statistics
 import time
@@ -11,6 +10,7 @@ from coviar_videos import pictures, write_video
 
 from study.report import __main__ as report_script
 from tests.calls import call
+from tests.tools import lacking
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -18,13 +18,6 @@ METHOD = "team_ce"
 POINTS = ("exit1", "exit2", "exit3", "full")
 # The page rounds percents to one decimal and GMACs to two.
 PCT, GMACS = 0.0501, 0.00501
-
-
-def lacking(what):
-    """Without a browser there is nothing to test, except where everything must be tested."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what}; CI is set, so this test may not be skipped")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="module")
