@@ -28,9 +28,7 @@ RECORDINGS_NAME = "recordings.csv"
 # Videos cut from one recording share a group:
 # v_Class_g01_c02 of UCF-101, Film_class_f_cm_np1_fr_goo_0 of HMDB-51, with any suffix, as .avi.npy.
 UCF_GROUP = re.compile(r"_(g\d+)_c\d+(?:\..*)?$")
-HMDB_GROUP = re.compile(
-    r"(?P<film>.+)_[a-z]_[a-z]{2}_np\d+_[a-z]{2}_[a-z]{3}_\d+(?:\..*)?$"
-)
+HMDB_GROUP = re.compile(r"(?P<film>.+)_[a-z]_[a-z]{2}_np\d+_[a-z]{2}_[a-z]{3}_\d+(?:\..*)?$")
 
 
 def group_of(name: str) -> str | None:
