@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import struct
 
+from coviar.files import is_special
+
 SALVAGE = "to use what is there: python -m coviar.reencode --keep-damaged IN OUT"
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -20,11 +22,16 @@ _ASF_PARTS = {_ASF_DATA[:4], *map(bytes.fromhex, ("90080033", "d329e2d6", "f803b
 _HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 18
 _DISK_BLOCK = 4096
+_MOST_BYTES = 1 << 20  # more than the largest list of parts (sidx) has
+_LAST_PLACE = (1 << 63) - 1
 _BLANK = b"\0\t\n\r "
 _LONGEST_BLANK = 16
 
 
 def read_head(path: str) -> bytes:
+    """Raises ValueError for what is no regular file, and OSError."""
+    if is_special(path):
+        raise ValueError(f"{path}: this is a pipe or a device, not a file; copy what it gives")
     with open(path, "rb") as file:
         return file.read(_HEAD_BYTES)
 
@@ -49,8 +56,9 @@ def find_cut(path: str | os.PathLike) -> str | None:
 
 
 def _at(file, offset: int, count: int) -> bytes:
-    file.seek(offset)
-    return file.read(count)
+    """At most _MOST_BYTES from a place, which a damaged header may put anywhere."""
+    file.seek(min(offset, _LAST_PLACE))
+    return file.read(min(count, _MOST_BYTES))
 
 
 def _is_blank(file, place: int, size: int) -> bool:
@@ -104,11 +112,11 @@ def _mp4(file, size, head):
             break  # to the end of the file, or padding
         if not name.isalnum() and not name.strip().isalnum():
             break
-        if name == b"sidx":
-            indexed_end = max(indexed_end, _indexed_end(_at(file, place, length), place + length))
         names.add(name)
         if place + length > size:
             return _short(f"box {name.decode('latin-1')!r}", place + length, size)
+        if name == b"sidx":
+            indexed_end = max(indexed_end, _indexed_end(_at(file, place, length), place + length))
         place += length
     if not names & {b"moov", b"moof"}:
         return "its index (moov) is missing"

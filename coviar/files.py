@@ -79,6 +79,11 @@ def _prefix(path: Path) -> str:
     return f".{stem}."
 
 
+def is_special(path: str | os.PathLike) -> bool:
+    """Whether it is a pipe, a socket or a device, whose reading may never end."""
+    return not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path)
+
+
 def sample_digest(path: str | os.PathLike) -> str:
     """16 hex digits of a file's size and of what stands at its beginning, middle and end: enough to
     tell another file of the same name, without reading all of it."""

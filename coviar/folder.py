@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from coviar.files import VIDEO_SUFFIXES
+from coviar.files import VIDEO_SUFFIXES, is_special
 
 
 class Contents(NamedTuple):
-    """videos: paths relative to the folder, sorted. others: {suffix: files taken for no video}."""
+    """videos: paths relative to the folder, sorted. others: {suffix: files taken for no video}; a
+    pipe or a device is none, whatever its suffix."""
 
     videos: list
     others: Counter
@@ -40,6 +41,8 @@ def list_folder(folder: Path) -> Contents:
                 suffix = Path(name).suffix.lower()
                 if name.startswith("."):
                     others["hidden"] += 1
+                elif suffix in VIDEO_SUFFIXES and is_special(Path(here, name)):
+                    others["pipe(s) or device(s)"] += 1
                 elif suffix in VIDEO_SUFFIXES:
                     videos.append(Path(here, name).relative_to(folder))
                 else:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coviar.convert import FITS
-from coviar.files import VIDEO_SUFFIXES, sample_digest, whole_file
+from coviar.files import VIDEO_SUFFIXES, is_special, sample_digest, whole_file
 from coviar.folder import list_folder
 
 REPORT = "reencode.json"
@@ -35,7 +35,8 @@ def plan(source: Path, target: Path, prefer: str | None = None) -> tuple:
     elif source.is_file():
         videos = {Path(source.name): source}
     else:
-        raise ValueError(f"IN ({source}) does not exist")
+        reason = "is a pipe or a device" if is_special(source) else "does not exist"
+        raise ValueError(f"IN ({source}) {reason}")
     if not videos:
         raise ValueError(f"IN ({source}) holds no video; looked for {' '.join(VIDEO_SUFFIXES)}")
     sharing = defaultdict(list)

@@ -112,7 +112,9 @@ def _packets(container, stream, repeat_first):
             first = packet if first is None and packet.is_keyframe else first
             yield packet
     if repeat_first and first is not None:
-        yield first
+        again = av.Packet(bytes(first))  # an edit list may discard the first itself
+        again.pts, again.dts, again.time_base = first.pts, first.dts, first.time_base
+        yield again
     yield None
 
 

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections import defaultdict
 
-from coviar.files import VIDEO_SUFFIXES
+from coviar.files import VIDEO_SUFFIXES, is_special
 from dataset_team.list_file import ListError
 
 Names = dict[str, str]  # what is looked for: the entry of the folder
@@ -69,7 +69,9 @@ def _read_folder(folder: str) -> dict[bool, tuple[Names, dict]]:
             stem, extension = os.path.splitext(entry.name)
             if entry.is_dir():
                 folders[entry.name] = entry.name
-            elif extension.lower() in VIDEO_SUFFIXES:
+            elif extension.lower() in VIDEO_SUFFIXES and (
+                entry.is_file() or not is_special(entry.path)
+            ):
                 videos[stem].append((VIDEO_SUFFIXES.index(extension.lower()), entry.name))
     first_videos = {stem: min(candidates)[1] for stem, candidates in videos.items()}
     return {

@@ -8,7 +8,7 @@ import pytest
 
 import coviar
 import coviar.live
-from coviar import check, mpeg4
+from coviar import check, complete, mpeg4
 from coviar.complete import find_cut
 from coviar.reencode import reencode_in_memory
 from coviar.source import decode_source
@@ -271,3 +271,43 @@ def test_seconds_that_are_there_count_from_the_first_picture(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])  # its clock begins at 1.4 s
     with pytest.raises(ValueError, match=r"pictures \(0\.[0-4] s\) are there"):
         list(decode_source(path))
+
+
+def box(name, length, content=bytes(100)):
+    """A box of an MP4 whose header states `length` bytes, in 64 bits where needed."""
+    if length < 1 << 32:
+        return struct.pack(">I4s", length, name) + content
+    return struct.pack(">I4sQ", 1, name, length) + content
+
+
+DAMAGED_LENGTHS = {
+    **{
+        f"{name.decode()} {length:#x}.mp4": box(b"ftyp", 108) + box(name, length)
+        for name in (b"sidx", b"moov", b"mdat")
+        for length in (0xFFFFFF00, 1 << 50, (1 << 63) - 200, (1 << 63) - 1, (1 << 64) - 1)
+    },
+    "ebml.mkv": b"\x1a\x45\xdf\xa3\x01" + b"\xff" * 6 + b"\xfe" + bytes(100),
+    "asf.wmv": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + b"\xff" * 8 + bytes(100),
+    "flv.flv": b"FLV\1\5\0\0\0\x09\0\0\0\0\x09\xff\xff\xff" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_LENGTHS)
+def test_a_damaged_length_is_a_reason_and_no_error(tmp_path, name):
+    (tmp_path / name).write_bytes(DAMAGED_LENGTHS[name])
+    assert " ends at byte " in find_cut(tmp_path / name)
+    assert check.check(tmp_path / name).state == "unusable"
+
+
+def test_a_list_of_parts_in_a_large_box_is_read_in_part(tmp_path):
+    """A box may have any length; what it lists is small."""
+    parts = struct.pack(">IIIIIHH", 0, 1, 1, 0, 0, 0, 1) + struct.pack(">III", 7000, 0, 0)
+    size = 64 << 20
+    with open(tmp_path / "v.mp4", "wb") as file:
+        file.write(box(b"ftyp", 108) + box(b"moov", 108) + box(b"sidx", size, parts))
+        file.truncate(216 + size)
+    with open(tmp_path / "v.mp4", "rb") as file:
+        assert len(complete._at(file, 216, size)) == 1 << 20
+    assert find_cut(tmp_path / "v.mp4") == (
+        f"its list of parts (sidx) ends at byte {216 + size + 7000}, the file at {216 + size}"
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from coviar import check, reencode
 from coviar.folder import describe, list_folder
+from dataset_team.finder import VideoFinder
 from dataset_team.records import read_paths
 from tests.coviar_videos import pictures, write_video
 
@@ -67,3 +68,26 @@ def test_check_and_reencode_count_alike_in_one_walk(folder, tmp_path, monkeypatc
         printed = capsys.readouterr()
         assert '"videos": 2' in printed.out and '"skipped": 3' in printed.out
         assert "1 .docx, 1 hidden, 1 no suffix" in printed.err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device"])
+def test_what_is_no_file_is_no_video(folder, tmp_path, capsys, kind):
+    """To read it would wait for ever."""
+    special = folder / "A/x.mp4"
+    if kind == "device":
+        special.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "x.mp4" if kind == "link to a pipe" else special)
+        if kind == "link to a pipe":
+            special.symlink_to(tmp_path / "x.mp4")
+    (folder / "A/lost.mp4").symlink_to(folder / "nowhere.mp4")  # to be told, not passed over
+    found = list_folder(folder)
+    assert list(map(str, found.videos)) == ["A/lost.mp4", "A/v.M4V", "B/w.avi"]
+    assert found.others["pipe(s) or device(s)"] == 1
+    finder = VideoFinder(folder)
+    assert finder.find("A/x") is None and finder.find("A/lost") == str(folder / "A/lost.mp4")
+    assert "a pipe or a device" in check.check(special).reason
+    parser = reencode.get_args_parser()
+    with pytest.raises(SystemExit):
+        reencode.main(parser.parse_args([str(special), str(tmp_path / "out")]), parser)
+    assert "is a pipe or a device" in capsys.readouterr().err

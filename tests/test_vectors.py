@@ -13,8 +13,9 @@ import pytest
 
 from coviar import vectors
 from coviar.exported import VECTOR, dense_field, read_vectors
+from coviar.source import decode_source
 from tests.conftest import REPO
-from tests.coviar_videos import pictures, write_video
+from tests.coviar_videos import ffmpeg, pictures, write_video
 
 FOLDER = REPO / "tests" / "vectors"
 VIDEOS = ("h264.mp4", "mpeg2.ts", "mpeg4.avi")
@@ -312,3 +313,16 @@ def test_frames_are_as_pyav_counts_them():
         with av.open(str(FOLDER / name)) as container:
             count = sum(1 for _ in container.decode(video=0))
         assert len(list(read_vectors(FOLDER / name))) == count == 9
+
+
+@pytest.mark.parametrize("start", [0.08, 0.2, 0.56])  # in the first GOP, in a later one
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libx264"])
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_a_file_that_an_edit_list_trims_keeps_its_last_picture(tmp_path, start, codec, container):
+    whole, cut = (tmp_path / f"{name}.{container}" for name in ("whole", "cut"))
+    write_video(whole, pictures(23), codec=codec, container=container, gop=12, bf="0")
+    ffmpeg("-ss", start, "-i", whole, "-c", "copy", cut)
+    expected, found = ([as_rows(p) for p in read_vectors(path)] for path in (whole, cut))
+    assert len(found) == sum(1 for _ in decode_source(cut)) == 23 - round(start * 25)
+    assert found == expected[-len(found) :] and found[-1][1]
+    assert [as_rows(p) for p in read_vectors(cut, len(found) - 1)] == found[-1:]
