@@ -76,6 +76,8 @@ def _open_decoder(index: VideoIndex) -> av.CodecContext:
     }
     context.thread_count = 1
     context.extradata = index.header
+    if index.tag:
+        context.codec_tag = index.tag
     return context
 
 

@@ -33,7 +33,8 @@ class VideoIndex(NamedTuple):
 
     path, width, height (pixels); gop_lengths: pictures per GOP, a tuple; offsets (int64) and sizes
     (int32): the bytes of each picture's packet; header: the stream's headers, which open a decoder.
-    content: the raw stream itself where it is in memory, and `path` only its name.
+    content: the raw stream itself where it is in memory, and `path` only its name. tag: the codec
+    tag of the container, such as "XVID", by which FFmpeg chooses among inverse transforms.
     """
 
     path: str
@@ -44,6 +45,7 @@ class VideoIndex(NamedTuple):
     sizes: np.ndarray
     header: bytes
     content: bytes | None = None
+    tag: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -87,8 +89,9 @@ def _read(path: str) -> np.ndarray:
 
 def _index(path: str, data: np.ndarray | None) -> VideoIndex:
     """data: a raw stream; None: the file is a container."""
+    tag = ""
     if data is None:
-        data, packets, header = _read_container(path)
+        data, packets, header, tag = _read_container(path)
         codes = _start_codes(data)
     else:
         codes = _start_codes(data)
@@ -96,7 +99,7 @@ def _index(path: str, data: np.ndarray | None) -> VideoIndex:
     codes, owners = _codes_inside(codes, packets)
     layer = _common_layer(path, [*_layer_headers(data, codes), *_layers_of(header)])
     pictures = _pictures(path, data, codes, owners, layer.time_bits)
-    return _arrange(path, data, packets, pictures, layer, header)
+    return _arrange(path, data, packets, pictures, layer, header)._replace(tag=tag)
 
 
 def _start_codes(data: np.ndarray) -> np.ndarray:
@@ -154,7 +157,8 @@ def _split_stream(data: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _read_container(path: str) -> tuple:
-    """The file's bytes, (start, end) of each packet of its video stream, and the global header."""
+    """The file's bytes, (start, end) of each packet of its video stream, the global header, and the
+    codec tag."""
     packets, is_checked = [], False
     with open_video(path) as (container, stream):
         codec = stream.codec_context.name
@@ -162,6 +166,7 @@ def _read_container(path: str) -> tuple:
             raise ValueError(f"{path}: the codec is {codec}, not MPEG-4 Part 2; {REMEDY}")
         data = _read(path)
         header = bytes(stream.codec_context.extradata or b"")
+        tag = _codec_tag(stream)
         stream.thread_count = 1
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -184,7 +189,15 @@ def _read_container(path: str) -> tuple:
             if start < (packets[-1][1] if packets else 0):
                 raise ValueError(f"{path}: its pictures do not lie whole in the file; {REMEDY}")
             packets.append((start, start + packet.size))
-    return data, np.array(packets, np.int64).reshape(-1, 2), header
+    return data, np.array(packets, np.int64).reshape(-1, 2), header, tag
+
+
+def _codec_tag(stream) -> str:
+    try:
+        tag = stream.codec_context.codec_tag
+    except UnicodeDecodeError:
+        return ""  # no letters, so none that FFmpeg heeds
+    return tag if tag.strip("\0") else ""
 
 
 def _check_first_picture(path: str, stream, packet: av.Packet) -> bool:

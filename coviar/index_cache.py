@@ -13,7 +13,7 @@ from tqdm import tqdm
 from coviar.files import whole_file
 from coviar.index import VideoIndex, read_index
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 def read_indexes(
@@ -69,7 +69,7 @@ def _load(cache_path: str | os.PathLike) -> dict:
         if entries["format"] != _FORMAT:
             return {}
         known, first = {}, 0
-        for key, size, mtime, width, height, lengths, header in entries["videos"]:
+        for key, size, mtime, width, height, lengths, header, tag in entries["videos"]:
             last = first + sum(lengths)
             known[key] = (
                 (size, mtime),
@@ -81,6 +81,7 @@ def _load(cache_path: str | os.PathLike) -> dict:
                     offsets[first:last],
                     sizes[first:last],
                     bytes.fromhex(header),
+                    tag=tag,
                 ),
             )
             first = last
@@ -91,7 +92,7 @@ def _load(cache_path: str | os.PathLike) -> dict:
 
 def _store(cache_path: str | os.PathLike, known: dict) -> None:
     videos = [
-        (key, *stamp, index.width, index.height, index.gop_lengths, index.header.hex())
+        (key, *stamp, index.width, index.height, index.gop_lengths, index.header.hex(), index.tag)
         for key, (stamp, index) in known.items()
     ]
     entries = json.dumps({"format": _FORMAT, "videos": videos}).encode()

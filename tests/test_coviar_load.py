@@ -11,9 +11,10 @@ import pytest
 
 import coviar
 from coviar import check, motion
+from coviar.decode import decode
 from coviar.reencode import reencode_in_memory
 from coviar.threads import in_threads
-from tests.coviar_videos import SIZE, load_slowly, pictures, write_video
+from tests.coviar_videos import SIZE, ffmpeg, load_slowly, pictures, write_video
 from tests.test_coviar_whole import remux
 
 CONTAINERS = {"m4v": "m4v", "avi": "avi", "mp4": "mp4", "mkv": "matroska"}
@@ -371,3 +372,22 @@ def test_a_file_cut_off_since_it_was_indexed(video, tmp_path):
     path.write_bytes(video.read_bytes()[:-100])
     with pytest.raises(ValueError, match="cut.mp4: the file is shorter than"):
         coviar.load_clip(path, [(1, 4)], index=index)
+
+
+@pytest.mark.parametrize("tag", ["FMP4", "XVID", "xvid", "DIVX", "DX50", "UMP4"])
+def test_pictures_are_those_that_ffmpeg_shows_whatever_the_tag(tmp_path, tag):
+    """FFmpeg takes another inverse transform for XVID, where no user data names the encoder."""
+    path, cache = tmp_path / "v.avi", tmp_path / "index.npz"
+    options = ("-c:v", "mpeg4", "-flags", "+bitexact", "-bf", 0, "-q:v", 8, "-vtag", tag)
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=1", *options, path)
+    with av.open(str(path)) as container:
+        shown = [planes_of(frame) for frame in container.decode(video=0)]
+    for _ in range(2):  # an index that is read, and one that is kept
+        (index,) = coviar.read_indexes([path], cache)
+        assert index.tag == tag
+        found = decode(index, {gop: n - 1 for gop, n in enumerate(index.gop_lengths)})
+        assert [planes_of(frame) for _, _, frame in found] == shown
+
+
+def planes_of(frame):
+    return frame.to_ndarray().tobytes()
