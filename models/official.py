@@ -25,7 +25,7 @@ CLASSIFIER = "I_model.new_fc.weight"
 
 def is_official(checkpoint: Mapping) -> bool:
     """Whether a loaded file holds a published TEAM-Net, with or without wrapper and prefix."""
-    return isinstance(checkpoint, Mapping) and CLASSIFIER in _unwrap(checkpoint)
+    return CLASSIFIER in _unwrap(checkpoint)
 
 
 def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamNetIC:
@@ -41,10 +41,11 @@ def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamN
             f"not a published TEAM-Net checkpoint: it has no {CLASSIFIER}; "
             f"its first keys are {list(state)[:3]}"
         )
+    _refuse("no tensors", [key for key, x in state.items() if not isinstance(x, torch.Tensor)])
     exits = [k for k in range(1, NUM_TEAM_BLOCKS + 1) if f"IC{k}_classifier.weight" in state]
     with torch.device("meta"):  # the file brings every value
         backbone = TeamNet(
-            num_classes=state[CLASSIFIER].shape[0],
+            num_classes=_shape(state, CLASSIFIER, 2)[0],
             num_segments=_read_num_segments(state, exits, num_segments),
             arch=_read_arch(state, STREAM_MODULES["iframe"]),
             motion_arch=_read_arch(state, STREAM_MODULES["mv"]),
@@ -55,8 +56,11 @@ def from_official(checkpoint: Mapping, num_segments: int | None = None) -> TeamN
     return net.eval()
 
 
-def _unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:
-    state = checkpoint.get("state_dict", checkpoint)
+def _unwrap(checkpoint: object) -> dict[str, torch.Tensor]:
+    """The weights in a file without wrapper and prefix; nothing where it holds none."""
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping):
+        return {}
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -64,8 +68,8 @@ def _read_num_segments(state: Mapping, exits: list[int], asked: int | None) -> i
     """T by the input sizes of the exits. All of them and `asked` must agree."""
     found = {}
     for k in exits:
-        squeeze_size = _shape(state, f"team{k - 1}.fc_squeeze.weight")[0]
-        inputs = state[f"IC{k}_classifier.weight"].shape[1]
+        squeeze_size = _shape(state, f"team{k - 1}.fc_squeeze.weight", 2)[0]
+        inputs = _shape(state, f"IC{k}_classifier.weight", 2)[1]
         if inputs % squeeze_size:
             raise ValueError(
                 f"IC{k}_classifier takes {inputs} inputs, which is no multiple of the "
@@ -116,10 +120,13 @@ def _signature(shapes: Mapping[str, tuple[int, ...]]) -> tuple:
     return tuple(blocks), shapes.get("layer1.0.conv2.weight"), is_bottleneck
 
 
-def _shape(state: Mapping, key: str) -> tuple[int, ...]:
+def _shape(state: Mapping, key: str, dimensions: int) -> tuple[int, ...]:
     if key not in state:
         raise ValueError(f"the checkpoint has no {key}")
-    return tuple(state[key].shape)
+    shape = tuple(state[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{key} has the shape {shape}, where {dimensions} dimensions are expected")
+    return shape
 
 
 def _load(net: TeamNetIC, state: Mapping) -> None:

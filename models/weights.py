@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +39,8 @@ def load_imagenet(
             _check_digest(files[arch], weights.url)
         try:
             states[arch] = weights.get_state_dict(model_dir=str(folder), check_hash=True)
-        except OSError as error:  # no network, refused, timed out
+        # No network, refused or timed out; cut short; another file than its name says.
+        except (OSError, EOFError, http.client.HTTPException, RuntimeError) as error:
             raise ValueError(
                 f"cannot download the ImageNet weights of {arch} ({error}). {fetch}, or into"
                 " another folder that --weights-dir names, or train without --pretrained imagenet"

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from models.official import from_official, is_official
+from training.checkpoint import load_backbone, save_checkpoint
+from training.trained import load_trained
 
 GOLDEN = "golden/official_team_net_ic"
 
@@ -186,6 +188,43 @@ def test_exit_without_its_team_block_is_refused(zero_state):
 def test_other_files_are_recognised_and_refused():
     other = {"state_dict": {"fc.weight": torch.zeros(2, 2)}}
     assert not is_official(other)
-    assert not is_official([1, 2])
+    for content in ([1, 2], None, {"state_dict": None}, {"state_dict": [1, 2]}, {}):
+        assert not is_official(content)
     with pytest.raises(ValueError, match=r"not a published TEAM-Net.*fc.weight"):
         from_official(other)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": None},
+        {"state_dict": [1, 2]},
+        {1: 2, "a": 3},
+        {"I_model.new_fc.weight": 3},
+        {"I_model.new_fc.weight": torch.zeros(())},
+        {"state_dict": {"module.I_model.new_fc.weight": [1.0]}},
+        {"I_model.new_fc.weight": torch.zeros(3, 8), "MV_model.new_fc.weight": "text"},
+        {"I_model.new_fc.weight": torch.zeros(3, 8)},
+        {"model": 3, "config": 3},
+        {"model": {}, "config": {"arch": 3}},
+        {"model": [1], "config": {"num_classes": 3}},
+        {"heads": {}},
+        {"heads": 3, "backbone_digest": "0", "backbone": "b.pt"},
+    ],
+)
+def test_a_foreign_file_is_refused_by_its_name(tmp_path, content):
+    """As the weights of a backbone, and as a whole network."""
+    path = tmp_path / "foreign.pt"
+    save_checkpoint(path, content)
+    for load in (load_backbone, load_trained):
+        with pytest.raises(ValueError, match="foreign.pt"):
+            load(path)
+
+
+def test_a_published_file_that_does_not_fit_is_named(tmp_path, zero_state):
+    path = tmp_path / "published.pt"
+    for key, value in (("MV_model.extra", torch.zeros(1)), ("MV_model.new_fc.bias", 3)):
+        save_checkpoint(path, {**zero_state, key: value})
+        for load in (load_backbone, load_trained):
+            with pytest.raises(ValueError, match=f"published.pt: .*\n  {key}"):
+                load(path)

@@ -1,6 +1,8 @@
 """ImageNet weights from files: only what a name says is taken, and what is missing is listed."""
 
 import hashlib
+import http.client
+import urllib.error
 
 import pytest
 import torch
@@ -71,6 +73,27 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(weights_dir, damage):
     with pytest.raises(ValueError, match=f"{file.name} is damaged or another file.*fetch https"):
         load_imagenet(["mobilenet_v3_small"], weights_dir)
     assert list(weights_dir.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError('invalid hash value (expected "1", got "2")'),
+        EOFError("Ran out of input"),
+        http.client.IncompleteRead(b"half"),
+        http.client.BadStatusLine("<html>"),
+        urllib.error.URLError("no network"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_a_download_that_fails_says_what_to_fetch(weights_dir, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(weights_dir / "hub"))
+    with pytest.raises(ValueError, match="cannot download .*Fetch https://host/models/.*resnet18"):
+        load_imagenet(["resnet18"])
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from coviar.files import whole_file
 from models.official import from_official, is_official
 from models.team_net import TeamNet
+from models.team_net_ic import TeamNetIC
 from training.tensor_file import AGAIN, LAST, PREVIOUS, load_tensors, save_tensors, write_tensors
 
 
@@ -25,7 +26,7 @@ def of_this_version(path: Path, remedy: str) -> Iterator[None]:
     """Raises CheckpointError where what `path` holds cannot be taken as it is taken within."""
     try:
         yield
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"{path} is of another version of these scripts; {remedy}"
@@ -96,8 +97,16 @@ def backbone_from(content: dict, path: Path, num_segments: int | None = None) ->
             backbone.load_state_dict(content["model"], assign=True)
         return backbone
     if is_official(content):
-        return from_official(content, num_segments=num_segments).backbone
+        return published_from(content, path, num_segments).backbone
     raise ValueError(
         f"{path} is neither a checkpoint of train_team_net.py or pretrain.py nor a published"
-        f" TEAM-Net file; it holds {sorted(content)[:8]}"
+        f" TEAM-Net file; it holds {sorted(map(str, content))[:8]}"
     )
+
+
+def published_from(content: dict, path: Path, num_segments: int | None = None) -> TeamNetIC:
+    """As `from_official`; `path` is for the message of the ValueError."""
+    try:
+        return from_official(content, num_segments=num_segments)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 from coviar.encoder import GOP, SIZE
 from models import PUBLISHED_NETWORK
-from models.official import from_official, is_official
+from models.official import is_official
 from models.team_net import TeamNet
 from models.team_net_ic import CONCAT, TeamNetIC
-from training.checkpoint import backbone_from, load_checkpoint, of_this_version
+from training.checkpoint import backbone_from, load_checkpoint, of_this_version, published_from
 from training.recipes import BACKBONES
 from training.tensor_file import BEST, weights_digest
 
@@ -51,10 +52,10 @@ def load_trained(path: Path, pretrained: Path | None = None) -> Trained:
     else:
         if pretrained is not None:
             raise ValueError(f"{file} is a whole network: leave out the backbone {pretrained}")
-        is_published = is_official(content)
-        net = (
-            from_official(content) if is_published else TeamNetIC(backbone_from(content, file), ())
-        )
+        if is_official(content):
+            net = published_from(content, file)
+        else:
+            net = TeamNetIC(backbone_from(content, file), ())
         facts, digest = content, weights_digest(net.backbone.state_dict())
     num_classes = net.backbone.config["num_classes"]
     encoding = facts.get("encoding") or {"size": SIZE, "gop": GOP}
@@ -73,7 +74,7 @@ def put_exits_on(backbone: TeamNet, digest: str, path: Path, content: dict) -> T
     """The exits in `content`, an IC run's best.pt at `path`, on the backbone with this digest, in
     eval mode. Raises ValueError when there are none, and when they were trained on another backbone
     or another number of segments."""
-    if "heads" not in content:
+    if not content.keys() >= {"heads", "exits", "backbone", "backbone_digest"}:
         raise ValueError(f"{path} holds no exits; the {BEST} of a run of exits does")
     if content["backbone_digest"] != digest:
         raise ValueError(
@@ -100,7 +101,7 @@ def _find_backbone(content: dict, file: Path, pretrained: Path | None) -> tuple[
         candidates = [Path(pretrained)]
     else:
         run = file.resolve().parent
-        split = run.name.rsplit("_seed", 1)[0]
+        split = glob.escape(run.name.rsplit("_seed", 1)[0])
         tree = run.parent.parent
         beside = [sorted(tree.glob(f"{name}/{split}_seed*/{BEST}")) for name in BACKBONES]
         candidates = [Path(content["backbone"]), *itertools.chain(*beside)]
