@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 
-from training.distillation import Schedule, exit_loss, teacher_logits
+from models.team_net import TeamNet
+from models.team_net_ic import TeamNetIC
+from training.distillation import RANKS, TEACHERS, Schedule, exit_loss, teacher_logits
+from training.exits import ExitRecipe, make_exit_optimizer, train_heads_one_epoch
+from training.features import Features
 
 
 def test_schedule_of_the_paper():
@@ -113,3 +117,25 @@ def test_teachers_are_the_named_streams():
     assert teacher_logits("mv", streams).tolist() == [[2, 3]]
     assert teacher_logits("residual", streams).tolist() == [[4, 5]]
     assert teacher_logits("fused", streams).tolist() == [[6, 9]]
+
+
+@pytest.mark.parametrize("teacher", sorted(set(TEACHERS) - set(RANKS)))
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("labelled", [1, 5, 13])
+def test_the_logged_loss_is_a_mean_over_the_clips_that_are_taught(teacher, batch_size, labelled):
+    """At a rate of 0, so that all batches see the same heads. The order puts clips without a label
+    anywhere."""
+    torch.manual_seed(labelled)
+    labels = torch.full((13,), -1)
+    labels[:labelled] = torch.randint(3, (labelled,))
+    net = TeamNetIC(TeamNet(3, num_segments=1, arch="resnet18"), [1, 2])
+    squeezes = tuple(torch.randn(13, block.squeeze_size) for block in net.backbone.team)
+    names = [f"v{i}" for i in range(13)]
+    features = Features(squeezes, torch.randn(13, 3, 3), labels, names)
+    optimizer = make_exit_optimizer(net.heads, 0.0, 0.0)
+    recipe = ExitRecipe([1, 2], 0.0, 1, batch_size, [], 0.0, 2.0, 1, 1, 7, False)
+    logged = train_heads_one_epoch(net, features, teacher, optimizer, recipe, 0)
+    seen = labels >= 0 if teacher == "labels" else slice(None)
+    for exit_logits, loss in zip(net.heads_from(list(squeezes)), logged):
+        rows = exit_logits[seen], teacher, features.streams[seen], labels[seen], 2.0
+        assert loss == pytest.approx(exit_loss(*rows).item(), rel=1e-5)  # float32, another order

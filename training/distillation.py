@@ -81,6 +81,12 @@ def teacher_logits(teacher: str, stream_logits: torch.Tensor) -> torch.Tensor:
     return stream_logits[:, STREAMS.index(teacher)]
 
 
+def taught(teacher: str, labels: torch.Tensor) -> torch.Tensor:
+    """(n,) bool: the clips of a batch that the teacher says something of; all, but for `labels`."""
+    known = labels != UNLABELLED
+    return known if teacher == "labels" else torch.ones_like(known)
+
+
 def exit_loss(
     student: torch.Tensor,
     teacher: str,
@@ -88,7 +94,7 @@ def exit_loss(
     labels: torch.Tensor,
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Mean loss of one exit over a batch.
+    """Mean loss of one exit over the clips of a batch that its teacher says something of.
 
     Args:
         student: logits of the exit, (n, classes).
@@ -103,7 +109,7 @@ def exit_loss(
     It is computed from log-softmax, so a teacher or student of any confidence gives a finite loss.
     """
     if teacher == "labels":
-        known = labels != UNLABELLED
+        known = taught(teacher, labels)
         return F.cross_entropy(student[known], labels[known]) if known.any() else 0 * student.sum()
     target = F.softmax(teacher_logits(teacher, stream_logits) / temperature, dim=1)
     return F.cross_entropy(student / temperature, target) * temperature**2

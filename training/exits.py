@@ -15,7 +15,7 @@ import torch
 from models.team_net_ic import CONCAT, MEAN, TeamNetIC
 from training.bank import Views
 from training.checkpoint import AGAIN, load_last, of_this_version, save_checkpoint, save_last
-from training.distillation import Schedule, exit_loss
+from training.distillation import Schedule, exit_loss, taught
 from training.engine import check_logits, set_lr, step_lr
 from training.features import Features
 from training.frozen import Frozen
@@ -141,7 +141,8 @@ def train_heads_one_epoch(
     recipe: ExitRecipe,
     epoch: int,
 ) -> list[float]:
-    """One pass over a view of the training videos; returns the mean loss of each exit.
+    """One pass over a view of the training videos; returns the mean loss of each exit over the
+    clips that the teacher says something of.
 
     Raises FloatingPointError, naming the clips, when a loss is not finite.
     """
@@ -150,6 +151,7 @@ def train_heads_one_epoch(
     seed = np.random.SeedSequence([recipe.random_seed, epoch]).generate_state(1)
     generator = torch.Generator().manual_seed(int(seed[0]))
     totals = torch.zeros(len(net.exits), device=device)
+    clips = taught(teacher, features.labels)
     for rows in order.split(recipe.batch_size):
         squeezes = features.exit_inputs(device, rows)
         weights = None
@@ -170,8 +172,8 @@ def train_heads_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         optimizer.step()
-        totals += losses.detach() * len(rows)
-    return (totals / len(order)).tolist()
+        totals += losses.detach() * int(clips[rows].sum())
+    return (totals / int(clips.sum())).tolist()
 
 
 def segment_weights(clips: int, num_segments: int, generator: torch.Generator) -> torch.Tensor:
