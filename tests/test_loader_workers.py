@@ -5,7 +5,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+import torch
 from conftest import REPO
+
+from training.options import asking_for_room, make_parser
 
 # An iterator that is alive at the end, as after an error in the middle of an epoch.
 LEAVE_WORKERS = """
@@ -43,3 +47,26 @@ def test_workers_outlive_a_signal_to_them_but_not_their_parent():
     finally:
         process.kill()
     assert (process.returncode, output) == (3, "98\n")
+
+
+class Dying(torch.utils.data.Dataset):
+    """Its workers end as by the system where memory is full, or by themselves."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        os._exit(3) if self.how == "exit" else os.kill(os.getpid(), self.how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, "exit"])
+def test_a_killed_worker_is_one_line_that_names_workers(how, capsys):
+    with pytest.raises(SystemExit) as ended, asking_for_room(make_parser(""), "--resume"):
+        list(torch.utils.data.DataLoader(Dying(how), num_workers=1))
+    assert ended.value.code == 1
+    assert "give fewer --workers, then --resume" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="another"), asking_for_room(make_parser(""), ""):
+        raise RuntimeError("another")

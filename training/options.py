@@ -55,13 +55,23 @@ def _own_words(error: Exception) -> str:
 
 @contextlib.contextmanager
 def asking_for_room(parser: argparse.ArgumentParser, remedy: str) -> Iterator[None]:
-    """A full disk ends a script with one line, which says what to do then, and exit code 1."""
+    """A full disk, and a loader process that is killed, as where memory is full, end a script with
+    one line, which says what to do then, and exit code 1."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         parser.exit(1, f"{parser.prog}: error: {error.strerror}; make room, then {remedy}\n")
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        parser.exit(
+            1,
+            f"{parser.prog}: error: a process of --workers is gone, as where memory is full"
+            f" ({reason}); give fewer --workers, then {remedy}\n",
+        )
 
 
 def positive_int(text: str) -> int:
