@@ -155,7 +155,6 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         net = open_exits(args, frozen, folder)
         check_finite(net, folder / BEST, frozen.path)
         counts = views_to_save(args, frozen.splits)
-    distributed.start(frozen.device)
     with asking_for_room(parser, "give the same command again"), refusing(parser):
         banks = {
             part: frozen.views(part, per_segment=args.per_segment and part != "train")

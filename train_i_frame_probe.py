@@ -93,6 +93,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         if result is None:
             settings = pick(DataSettings, args)
             splits = open_splits(settings, args.num_segments, args.crop_size, args.random_seed)
+            folder.record_videos(splits)
             if args.weights_dir and not args.weights_dir.is_dir():
                 raise FileNotFoundError(f"--weights-dir {args.weights_dir} is no folder")
             shape = (args.arch, len(splits.class_names), args.num_segments)

@@ -177,6 +177,9 @@ class TeamNet(nn.Module):
             raise ValueError(
                 f"num_classes ({num_classes}) and num_segments ({num_segments}) must be at least 1"
             )
+        # What these weights, or those they began with, have learned from: by data set, digests of
+        # the names of the videos (training.agreement).
+        self.trained_on: dict[str, torch.Tensor] = {}
         self.config = {
             "num_classes": num_classes,
             "num_segments": num_segments,

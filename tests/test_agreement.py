@@ -14,6 +14,7 @@ from early_exit.logits import LogitsFile
 from early_exit.promised import epochs_chosen_on
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.splits import DataSettings, open_splits
+from training.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 
@@ -247,6 +248,74 @@ def test_logits_name_what_chose_their_backbone(frozen_toy, data, tmp_path, capsy
     capsys.readouterr()
     refused(save_logits, alone, "--select-on", "heldout")
     assert "backbone.pt was trained with --select-on last" in capsys.readouterr().err
+
+
+def test_a_changed_division_is_another_run(frozen_toy, data, tmp_path, capsys):
+    """The lists stay as they are: a file beside them names other recordings, or other videos of the
+    same names lie in the folder. Once finished, the result is there without the videos."""
+    folder, train, _ = data
+    options = exits_options(frozen_toy, folder, tmp_path / "runs")
+    run(train_i_frame, options, *LAST)
+    result = tmp_path / "runs" / EXITS / "result.json"
+    finished = result.read_text()
+    for change in ("recordings", "videos"):
+        result.unlink(missing_ok=True)
+        if change == "recordings":
+            rows = [Path(row.split()[0]).with_suffix("").as_posix() for row in train]
+            text = "".join(f"{name},{number // 2}\n" for number, name in enumerate(rows))
+            (folder / "recordings.csv").write_text(f"path,recording\n{text}")
+        else:
+            (folder / "recordings.csv").unlink()
+            first, second = (video_of(folder, row) for row in train[:2])
+            assert first.stat().st_size != second.stat().st_size
+            for before, after in ((first, "x"), (second, first), (folder / "x", second)):
+                before.rename(folder / after)
+        capsys.readouterr()
+        refused(train_i_frame, options, *LAST, "--resume")
+        assert re.search("other (train|heldout) videos than then", capsys.readouterr().err)
+    result.write_text(finished)
+    run(train_i_frame, options, *LAST, "--resume")
+
+
+def test_exits_do_not_take_the_place_of_a_backbone_that_has_begun(
+    frozen_toy, data, tmp_path, capsys
+):
+    """Of another seed's, where their own has no weights yet; which one was taken is said. A split
+    may have wildcards in its name."""
+    for split in ("split1", "a[1]*"):
+        runs = tmp_path / split
+        options = exits_options(frozen_toy, data[0], runs)
+        place = options.index("--pretrained")
+        options = [*options[:place], *options[place + 2 :], "--split", split]
+        first, own = (runs / f"toy/team_net/{split}_seed{seed}" for seed in (1, 2))
+        first.mkdir(parents=True)
+        shutil.copy(frozen_toy[1], first / "best.pt")
+        other = runs / "toy/team_net/a1_seed3"  # that the wildcards would match
+        shutil.copytree(first, other)
+        capsys.readouterr()
+        run(train_i_frame, options, "--random_seed", 2)
+        assert f"backbone: {first / 'best.pt'}\n" in capsys.readouterr().out
+        exits = runs / f"toy/i_frame/{split}_seed2"
+        assert load_trained(exits).digest == load_checkpoint(exits / "best.pt")["backbone_digest"]
+        own.mkdir()
+        (own / "args.json").write_text("{}")
+        refused(train_i_frame, options, "--random_seed", 2, "--overwrite")
+        message = capsys.readouterr().err
+        assert f"the run {own} of the backbone is not finished" in message
+        assert "another backbone with --pretrained FILE" in message
+        run(train_i_frame, options, "--random_seed", 3)
+
+
+def test_a_best_checkpoint_that_is_gone_is_named_with_a_remedy(toy_options, tmp_path, capsys):
+    words = ["--num_segments", "1", "--crop-size", "32", "--arch", "resnet18", "--batch-size", "6"]
+    options = [*toy_options, *words, "--epochs", "1", "--checkpoint_dir", str(tmp_path)]
+    run(train_team_net, options)
+    folder = tmp_path / "toy/team_net/split1_seed1"
+    for name in ("result.json", "best.pt"):
+        (folder / name).unlink()
+    capsys.readouterr()
+    refused(train_team_net, options, "--resume")
+    assert re.search("best.pt is gone.*--overwrite", capsys.readouterr().err)
 
 
 def test_swapped_classes_are_told_from_the_checkpoint(frozen_toy, data, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Run folders: nothing is overwritten without --overwrite, a resumed log has each epoch once."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from early_exit.wise_file import WISE_NAME
 from study.columns import RUN_COLUMNS
 from study.policies import ROUTE_FOLDER
 from training.provenance import environment
-from training.run_folder import RunFolder
+from training.run_folder import MADE_BY_RUN, RunFolder
 
 
 def run_folder(path, defaults=None, **changes):
@@ -63,6 +65,64 @@ def test_a_run_from_before_an_option_was_there_has_its_default(folder):
     run_folder(folder.path, {"new": 1}, resume=True, new=1).check()
     with pytest.raises(ValueError, match="--new: was 1, now 2"):
         run_folder(folder.path, {"new": 1}, resume=True, new=2).check()
+
+
+@pytest.mark.parametrize("name", [*MADE_BY_RUN, "result.json last.pt"])
+@pytest.mark.parametrize("flags", [{}, {"resume": True}])
+def test_files_that_do_not_say_how_they_were_made_are_not_this_run(folder, name, flags):
+    folder.path.mkdir()
+    for each in name.split():
+        (folder.path / each).write_text("{}")
+    with pytest.raises(ValueError, match=f"{name.split()[0]}.* and no args.json, .*--overwrite"):
+        run_folder(folder.path, **flags).finished()
+    open_folder(folder, overwrite=True)
+    assert {path.name for path in folder.path.iterdir()} == {"args.json", "env.json", "lock"}
+
+
+def test_overwriting_leaves_no_files_of_an_unknown_run_when_it_is_killed(folder, monkeypatch):
+    """Whatever has gone by then, the folder still says which run the rest was of."""
+    open_folder(folder)
+    for name in MADE_BY_RUN:
+        (folder.path / name).write_text("{}")
+    unlink, gone = Path.unlink, []
+
+    def unlink_and_look(path, missing_ok=False):
+        unlink(path, missing_ok=missing_ok)
+        gone.append(path.name)
+        left = [name for name in MADE_BY_RUN if (folder.path / name).is_file()]
+        assert not left or (folder.path / "args.json").is_file(), left
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_look)
+    open_folder(folder, overwrite=True)
+    assert {*MADE_BY_RUN, "args.json"} <= set(gone)
+
+
+def videos(**digests):
+    return SimpleNamespace(digests={"train": "0", "heldout": "1", "test": "2", **digests})
+
+
+@pytest.mark.parametrize("part", ["train", "heldout", "test", "unlabelled"])
+def test_a_resumed_run_has_the_videos_it_began_with(folder, part):
+    folder.record_videos(videos())
+    folder.start()
+    folder.release()
+    for changes in ({}, {part: "other"}):
+        again = run_folder(folder.path, resume=True)
+        again.finished()  # before the videos are known
+        again.record_videos(videos(**changes))
+        if not changes:
+            again.check()
+            continue
+        with pytest.raises(ValueError, match=f"other {part} videos than then, in --data-root"):
+            again.start()
+        again.release()
+
+
+def test_a_run_from_before_videos_were_recorded_goes_on(folder):
+    open_folder(folder)
+    again = run_folder(folder.path, resume=True)
+    again.record_videos(videos())
+    again.check()
 
 
 @pytest.mark.parametrize("name", ["args.json", "result.json"])

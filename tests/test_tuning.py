@@ -20,7 +20,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import clip_loss, make_optimizer
 from training.pretrained import build_backbone
 from training.splits import DataSettings, open_splits
-from training.tuning import FREEZABLE, STAGES, keep_frozen, lr_scales
+from training.tuning import FREEZABLE, STAGES, check_partial_bn, keep_frozen, lr_scales
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 CLASSES = 3
@@ -81,6 +81,19 @@ def test_partial_bn_leaves_the_first_norm_of_a_stream_and_of_its_input():
     assert not torch.equal(before["mv.layer1.0.conv1.weight"], after["mv.layer1.0.conv1.weight"]), (
         "convolutions learn on"
     )
+
+
+def test_partial_bn_without_batch_norm_is_refused():
+    """The norm of a stream's input learns anyway."""
+    net = make_net()
+    for stream in net.streams:
+        check_partial_bn(net)
+        for module in itertools.chain(*(stage.modules() for stage in stream.stages)):
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, nn.Identity())
+    with pytest.raises(ValueError, match="--partial-bn: resnet18 and resnet18 have no BatchNorm"):
+        check_partial_bn(net)
 
 
 def test_learning_rates_fall_with_the_distance_from_the_classifier():
@@ -270,12 +283,17 @@ def test_streams_alone_then_joined_then_exits(tiny_toy, tmp_path, capsys):
     tuning = ["--num_segments", 3, "--train-segments", 2, "--nesterov", "--photometric", 0.3]
     tuning += ["--depth-lr-scale", 0.7, "--partial-bn", "--freeze", "iframe", "mv.layer1"]
     assert run("train_team_net.py", *options, *tuning, "--fusion", "sum") == 0
+    noted = "note: --freeze iframe mv.layer1 keeps random weights"
+    assert noted in capsys.readouterr().out
     alone = tmp_path / "alone/toy/streams/split1_seed1/best.pt"
     content = load_checkpoint(alone)
     assert content["config"]["fusion"] == "sum" and content["config"]["num_segments"] == 3
     joined = [*tiny_toy, "--checkpoint_dir", tmp_path / "joined", "--epochs", 1]
     words = ["--num_segments", 3, "--fusion", "neutral-team", "--pretrained", alone]
-    assert run("train_team_net.py", *joined, *words, "--stream-loss", 1, "--ema", 0.5) == 0
+    words += ["--stream-loss", 1, "--ema", 0.5, "--freeze", "iframe", "--train-segments", 4]
+    assert run("train_team_net.py", *joined, *words) == 0
+    output = capsys.readouterr().out
+    assert "keeps random" not in output and "note: --train-segments trains on more" in output
     exits = [*joined[: joined.index("--num_segments")], "--checkpoint_dir", tmp_path / "joined"]
     assert run("train_team_ce.py", *exits, "--views", 1, "--fusion", "neutral-team") == 0
     assert run("train_team_ce.py", *exits, "--views", 1, "--fusion", "sum", "--overwrite") == 2

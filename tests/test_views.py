@@ -1,5 +1,6 @@
 """The bank of frozen views: what it holds, when it is stale, who fills it, what prune removes."""
 
+import json
 import re
 import shutil
 import signal
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+import train_prog_kd
+from coviar.command import INTERRUPTED
 from dataset_team.dataset import Sample
 from dataset_team.transforms import normalise
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
+from tests.calls import call
 from training import views as command
 from training.bank import FrozenNetwork, Views
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -23,7 +27,6 @@ from training.tensor_file import weights_digest
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")
 SIZE = 32
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 class FakeDataset(torch.utils.data.Dataset):
@@ -260,17 +263,69 @@ def whole_bank(frozen_toy, tmp_path_factory):
     return folder
 
 
-def test_two_shards_make_the_bank_of_one(frozen_toy, whole_bank, tmp_path, capsys, monkeypatch):
+def test_two_shards_make_the_bank_of_one(frozen_toy, whole_bank, tmp_path, capsys):
     options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
     first = fill(options, "--shard", "1/2")
     assert first["missing"] == {"train": [1], "heldout": [0], "test": [], "train_as_tested": [0]}
     assert "still missing: train 1; heldout 0; train_as_tested 0" in capsys.readouterr().out
-    for name, value in zip(TORCHRUN, "121"):  # the second of two processes of torchrun
-        monkeypatch.setenv(name, value)
-    second = fill(options)
+    second = fill(options, "--shard", "2/2")
     assert not any(second["missing"].values())
     assert first["computed_clips"] and second["computed_clips"]
     assert_same_banks(tmp_path, whole_bank)
+
+
+def test_two_processes_fill_the_bank_and_one_speaks(server, frozen_toy, whole_bank, tmp_path):
+    options = [*frozen_toy[0], "--views", 3, "--cache-dir", tmp_path]
+    code, output = server.run("-m", "training.views", *options, processes=2)
+    assert code == 0 and "still missing" not in output, output
+    for words in ("result: ", "backbone: ", "note: "):
+        assert output.count(words) == 1, output
+    result = json.loads(output.split("result: ")[1].splitlines()[0])
+    assert not any(result["missing"].values())
+    videos = result["videos"]
+    assert result["computed_clips"] == sum(n * result["views"][p] for p, n in videos.items())
+    assert_same_banks(tmp_path, whole_bank)
+
+
+def wait_for_a_view(job, cache_dir):
+    end = time.monotonic() + 60
+    while not list(cache_dir.glob("*/view_*.pt")):
+        assert time.monotonic() < end, job.output()
+        time.sleep(0.001)
+
+
+def test_ctrl_c_ends_without_a_traceback(server, frozen_toy, tmp_path):
+    options = [*frozen_toy[0], "--views", 200, "--cache-dir", tmp_path]
+    job = server.start("-m", "training.views", *options, "--feature-batch", 1)
+    wait_for_a_view(job, tmp_path)
+    job.kill(signal.SIGINT)
+    assert job.wait() == [INTERRUPTED] and "Traceback" not in job.output(), job.output()
+
+
+def test_unlabelled_videos_have_a_bank_of_their_own(frozen_toy, toy_data, tmp_path, capsys):
+    """The one that training with the same list reads."""
+    rows = (toy_data / "train.txt").read_text().splitlines()
+    lists = {"train.txt": rows[::2], "rest.txt": rows[1::2]}
+    for name, part in lists.items():
+        (tmp_path / name).write_text("\n".join(part) + "\n")
+    options = [*frozen_toy[0], "--train-list", tmp_path / "train.txt", "--views", 2]
+    options += ["--select-on", "test", "--cache-dir", tmp_path / "bank"]
+    options = list(map(str, options))
+    with pytest.raises(ValueError, match="--parts unlabelled: name its list with --unlabelled"):
+        fill(options, "--parts", "unlabelled")
+    with pytest.raises(ValueError, match="--parts unlabelled has nothing to compute"):
+        words = ["--unlabelled", tmp_path / "rest.txt", "--views", 0]
+        fill(options, "--parts", "unlabelled", *words)
+    result = fill(options, "--unlabelled", tmp_path / "rest.txt")
+    assert result["views"] == {"train": 2, "unlabelled": 2, "test": 1, "train_as_tested": 1}
+    assert result["videos"]["unlabelled"] == len(lists["rest.txt"])
+    again = fill(options, "--unlabelled", tmp_path / "rest.txt", "--parts", "unlabelled")
+    assert again["computed_clips"] == 0
+    trained = ["--checkpoint_dir", tmp_path, "--pretrained", frozen_toy[1], "--epochs", 1]
+    words = [*options, *trained, "--unlabelled", tmp_path / "rest.txt", "--schedule", "fused"]
+    capsys.readouterr()
+    call(train_prog_kd, *words)
+    assert "computing" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "1/-2"])
@@ -283,10 +338,7 @@ def test_impossible_shards_are_refused(frozen_toy, words, capsys):
 def test_a_killed_shard_goes_on(server, frozen_toy, whole_bank, tmp_path):
     options = [*frozen_toy[0], "--views", "3", "--cache-dir", str(tmp_path)]
     job = server.start("-m", "training.views", *options, "--feature-batch", "1")
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("*/view_*.pt")):
-        assert time.monotonic() < end, job.output()
-        time.sleep(0.001)
+    wait_for_a_view(job, tmp_path)
     job.kill(signal.SIGKILL)
     assert job.wait() == [-signal.SIGKILL], "ended before it could be killed"
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/view_*.pt")}

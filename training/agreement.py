@@ -1,17 +1,23 @@
-"""A checkpoint records how it was trained. Options and lists that contradict it are errors."""
+"""A checkpoint records how it was trained, and on which videos. What contradicts it is an error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from dataset_team.finder import alike
 from models import PUBLISHED_NETWORK
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
+from training.splits import Splits
 
 # What a backbone records of itself. An option of such a name may only repeat it.
 READ_FROM_BACKBONE = tuple(PUBLISHED_NETWORK)
+LOOKS_BETTER = "what is trained on it looks better there than it is"
 
 
 def load_as_trained(path: Path, asked: Mapping[str, object]) -> tuple[dict, TeamNet, int]:
@@ -72,3 +78,63 @@ def differing_labels(known: Sequence[str], names: Sequence[str]) -> list[int]:
         for label, (theirs, ours) in enumerate(zip(known, names))
         if str(label) not in (theirs, ours) and alike(theirs) != alike(ours)
     ]
+
+
+def name_digests(names: Iterable[str]) -> torch.Tensor:
+    """(n,) int64, sorted: 8 bytes of the SHA-256 of each name."""
+    digests = (hashlib.sha256(n.encode("utf-8", "surrogateescape")).digest()[:8] for n in names)
+    return torch.from_numpy(np.unique(np.frombuffer(b"".join(digests), "<i8")))
+
+
+def joined_records(*records: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One record of trained videos, `TeamNet.trained_on`, of several."""
+    names = dict.fromkeys(data for record in records for data in record)
+    return {data: torch.cat([r[data] for r in records if data in r]).unique() for data in names}
+
+
+def check_unseen(path: Path, checkpoint: Mapping, splits: Splits) -> None:
+    """Raise ValueError where the network in `path` has learned from test videos of `splits`, or
+    from held-out ones on which epochs are chosen.
+
+    Videos are compared by name within a data set. Prints a note where it has learned from other
+    held-out ones, and where a file that does not record its videos may have.
+    """
+    settings = splits.settings
+    if "trained_on" not in checkpoint:
+        _note_unknown(path, checkpoint, splits)
+        return
+    seen = set(checkpoint["trained_on"].get(settings.data_name, torch.empty(0)).tolist())
+    test, heldout = (
+        [name for name in names if name_digests([name]).item() in seen]
+        for names in ([record.name for record in splits.test.records], splits.heldout_names)
+    )
+    if test:
+        raise ValueError(
+            f"{path} has trained on {len(test)} test video(s) of {settings.test_list}, first"
+            f" {min(test)}: a test video must not train. Take a checkpoint of this split, or lists"
+            " of the checkpoint's"
+        )
+    if heldout:
+        message = f"{path} has trained on {len(heldout)} held-out video(s), first {min(heldout)}"
+        if settings.select_on == "heldout":
+            raise ValueError(
+                f"{message}: no epoch can be chosen on them. Give the --train-list and --heldout of"
+                " its training, or choose nothing with --select-on last"
+            )
+        print(f"note: {message}; {LOOKS_BETTER}")
+
+
+def _note_unknown(path: Path, checkpoint: Mapping, splits: Splits) -> None:
+    """Files of earlier versions know the names that their last training held out, published ones
+    nothing."""
+    settings = splits.settings
+    if checkpoint.get("data_name", settings.data_name) != settings.data_name:
+        return
+    split = checkpoint.get("split", settings.split)
+    if split != settings.split:
+        print(f"note: {path} was trained on {split} and may know test videos of {settings.split}")
+    if not set(splits.heldout_names) <= set(checkpoint.get("heldout", ())):
+        print(
+            f"note: {path} may have trained on held-out videos (it records another held-out set, or"
+            f" none); {LOOKS_BETTER}"
+        )

@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from models import BACKBONE_OUTPUTS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
+from training.agreement import joined_records, name_digests
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import (
     check_logits,
@@ -143,6 +145,7 @@ def train_backbone(
     state = TrainingState(model, optimizer, ema)
     state.load(folder.path)
     progress = state.progress
+    distributed.on_main(_check_best, folder.path / BEST, progress.best)
     folder.start_log(progress.epoch, recipe.tensorboard)
 
     batches = TrainBatches(
@@ -205,6 +208,14 @@ def train_backbone(
         f"{splits.selection_name}_top1_pct": progress.best["top1_pct"],
         **test_result(model, splits, device, recipe),
     }
+
+
+def _check_best(path: Path, best: dict | None) -> None:
+    if best and not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is gone, the weights of the best epoch so far ({best['epoch']}): bring it"
+            " back, or start again with --overwrite"
+        )
 
 
 @contextlib.contextmanager
@@ -290,6 +301,8 @@ def test_result(
 
 def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
     """The content of a backbone's checkpoint."""
+    names = [record.name for record in splits.train.records]
+    own = {splits.settings.data_name: name_digests(names)}
     return {
         "model": model.state_dict(),
         "config": model.config,
@@ -301,4 +314,5 @@ def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
         "split": splits.settings.split,
         "select_on": splits.settings.select_on,
         "heldout": splits.heldout_names,
+        "trained_on": joined_records(model.trained_on, own),
     }

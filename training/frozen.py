@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from models.team_net_ic import TeamNetIC
-from training.agreement import check_classes, load_as_trained
+from training.agreement import check_classes, check_unseen, load_as_trained
 from training.bank import BANK_DTYPES, FrozenNetwork, Views
 from training.checkpoint import load_checkpoint
 from training.splits import DataSettings, open_splits
@@ -16,7 +16,7 @@ from training.trained import put_exits_on
 
 # What a checkpoint records of the choice of its epoch.
 CHOSEN = ("select_on", "heldout")
-VIEW_PARTS = ("train", "heldout", "test", "train_as_tested")
+VIEW_PARTS = ("train", "unlabelled", "heldout", "test", "train_as_tested")
 
 
 class Frozen:
@@ -52,7 +52,7 @@ class Frozen:
         check_classes(path, known, count, self.class_names, data.train_list)
         # Files of earlier versions and published ones do not tell.
         self._chosen = {key: checkpoint[key] for key in CHOSEN if key in checkpoint}
-        self._check_heldout()
+        check_unseen(path, checkpoint, self.splits)
         self.network = FrozenNetwork(
             self.backbone,
             path,
@@ -98,8 +98,7 @@ class Frozen:
         return net.to(self.device)
 
     def views(self, part: str, banked: bool = True, per_segment: bool = False) -> Views:
-        """The views of one of VIEW_PARTS, of `unlabelled`, or of `selection`, on which models are
-        chosen.
+        """The views of one of VIEW_PARTS, or of `selection`, on which models are chosen.
 
         Augmented views only teach, so they are rounded to `bank_dtype`. The others are for
         accuracy, weights and thresholds, and stay as the network computes them.
@@ -134,12 +133,4 @@ class Frozen:
                 f"{path} was trained with {len(then)} videos held out, here they are {len(now)},"
                 f" and {min(then ^ now)} is not among both: give the --train-list, --heldout and"
                 " --on-bad-video of its training"
-            )
-
-    def _check_heldout(self) -> None:
-        """Print a note when the backbone may have seen the videos that models are chosen on."""
-        if not set(self.splits.heldout_names) <= set(self._chosen.get("heldout", ())):
-            print(
-                f"note: the backbone {self.path} may have trained on held-out videos (it records"
-                " another held-out set, or none); its exits look better there than they are"
             )

@@ -9,9 +9,10 @@ import torch
 
 from models import STREAMS
 from models.team_net import TeamNet
-from training.agreement import differing_labels
+from training.agreement import check_unseen, differing_labels, joined_records
 from training.checkpoint import backbone_from, load_checkpoint
 from training.options import IMAGENET
+from training.splits import Splits
 
 
 def build_backbone(
@@ -21,13 +22,14 @@ def build_backbone(
     stream_sources: Mapping[str, str] | None = None,
     weights_dir: Path | None = None,
     class_names: Sequence[str] | None = None,
+    splits: Splits | None = None,
 ) -> TeamNet:
     """A new TeamNet(**config) with the weights of `pretrained`: "imagenet", a checkpoint, None.
 
     stream_sources: by stream, "imagenet" or a checkpoint that it starts from instead. weights_dir:
     of the ImageNet weights, see `models.weights.load_imagenet`. Classifiers of other classes than
     `class_names`, which are by label, are replaced. Raises ValueError or FileNotFoundError when
-    weights cannot be read or do not fit.
+    weights cannot be read or do not fit, or have learned from test or held-out videos of `splits`.
     """
     sources = dict.fromkeys((*STREAMS, "team"), pretrained) | dict(stream_sources or {})
     imagenet = {name: IMAGENET for name in STREAMS if sources[name] == IMAGENET}
@@ -36,16 +38,23 @@ def build_backbone(
     for path in dict.fromkeys(sources.values()):
         if path not in (None, IMAGENET):
             parts = [part for part, source in sources.items() if source == path]
-            _copy(model, path, parts, class_names)
+            _copy(model, path, parts, class_names, splits)
     return model
 
 
 def _copy(
-    model: TeamNet, path: str, parts: Sequence[str], class_names: Sequence[str] | None
+    model: TeamNet,
+    path: str,
+    parts: Sequence[str],
+    class_names: Sequence[str] | None,
+    splits: Splits | None,
 ) -> None:
     """Copy the weights of these parts, streams or "team", from a checkpoint into `model`."""
     checkpoint = load_checkpoint(Path(path))
     source = backbone_from(checkpoint, Path(path), model.num_segments)
+    if splits:
+        check_unseen(Path(path), checkpoint, splits)
+    model.trained_on = joined_records(model.trained_on, checkpoint.get("trained_on", {}))
     before, fusion = source.config["fusion"], model.config["fusion"]
     if before == "sum":  # it has no TEAM blocks
         parts = [part for part in parts if part != "team"]

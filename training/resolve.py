@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from training import distributed
 from training.memory import keep_freed_memory
 from training.options import HELDOUT, IMAGENET
 from training.recipes import ANY
+from training.tensor_file import BEST
 
 # For scripts that read what a run has saved, where no flag names the run.
 RUN_DEFAULTS = {
@@ -56,7 +58,10 @@ def resolve_precision(args: argparse.Namespace) -> None:
 
 
 def check_backbone_options(args: argparse.Namespace) -> None:
-    """Raise ValueError for options that exclude each other; after `distributed.start`."""
+    """Raise ValueError for options that exclude each other; after `distributed.start`.
+
+    Prints a note on options that hardly anyone means.
+    """
     if args.warmup and args.lr_schedule == "step":
         raise ValueError("--warmup goes with --lr-schedule cosine")
     if args.warmup >= args.epochs:
@@ -70,6 +75,10 @@ def check_backbone_options(args: argparse.Namespace) -> None:
             raise ValueError("--freeze team: there are no TEAM blocks with --fusion sum")
     if args.train_segments and args.is_shift:
         raise ValueError("--train-segments: --is_shift trains on the --num_segments of the test")
+    if args.num_segments and (args.train_segments or 0) > args.num_segments:
+        print("note: --train-segments trains on more segments than the --num_segments of the test")
+    if args.freeze and not (args.pretrained or args.pretrained_streams):
+        print(f"note: --freeze {' '.join(args.freeze)} keeps random weights, without --pretrained")
     parts = args.accumulate * distributed.world_size()
     if args.batch_size < parts:
         raise ValueError(
@@ -158,31 +167,31 @@ def run_path(args: argparse.Namespace, method: str) -> Path:
 def find_backbone(args: argparse.Namespace) -> Path:
     """The backbone the exits stand on: --pretrained, else the run of the same data and split.
 
-    A run of the same seed is preferred; a single run of another seed serves all seeds (the paper
-    has one backbone per split). Raises FileNotFoundError when there is none, or no single one, and
-    ValueError when its run is not finished.
+    A run of the same seed is taken where one has begun; a single run of another seed serves all
+    seeds (the paper has one backbone per split). Raises FileNotFoundError when there is none, or no
+    single one, and ValueError when its run is not finished.
     """
     if args.pretrained:
         path = Path(args.pretrained)
         if not path.is_file():
             raise FileNotFoundError(f"--pretrained {path} is no file")
         return path
-    own = run_path(args, "team_net") / "best.pt"
-    others = sorted(own.parent.parent.glob(f"{args.split}_seed*/best.pt"))
-    if own.is_file():
-        path = own
-    elif len(others) == 1:
-        (path,) = others
-    else:
-        found = f"more than one: {', '.join(map(str, others))}" if others else "none"
-        raise FileNotFoundError(
-            f"a trained backbone is needed; looked for {own} and for one of another seed, found"
-            f" {found}. Train one with train_team_net.py, or name one with --pretrained FILE"
-        )
-    run = path.parent
-    if (run / "args.json").is_file() and not (run / "result.json").is_file():
+    run = run_path(args, "team_net")
+    others = sorted(run.parent.glob(f"{glob.escape(args.split)}_seed*/{BEST}"))
+    if not (run / BEST).is_file() and not (run / "args.json").is_file():
+        if len(others) != 1:
+            found = f"more than one: {', '.join(map(str, others))}" if others else "none"
+            raise FileNotFoundError(
+                f"a trained backbone is needed; looked for {run / BEST} and for one of another"
+                f" seed, found {found}. Train one with train_team_net.py, or name one with"
+                " --pretrained FILE"
+            )
+        run = others[0].parent
+    path = run / BEST
+    if (run / "args.json").is_file() and not (path.is_file() and (run / "result.json").is_file()):
+        known = f"its best so far with --pretrained {path}"
         raise ValueError(
-            f"the run {run} of the backbone is not finished: go on with it (--resume), or name its"
-            f" best so far with --pretrained {path}"
+            f"the run {run} of the backbone is not finished: go on with it (--resume), or name"
+            f" {known if path.is_file() else 'another backbone with --pretrained FILE'}"
         )
     return path

@@ -11,6 +11,7 @@ from coviar.files import half_written, read_json, whole_file, write_json
 from training import distributed
 from training.lock import RunLock
 from training.provenance import environment
+from training.splits import Splits
 from training.tensor_file import AGAIN, BEST, LAST, PREVIOUS
 
 # Options that may differ when a run is resumed. None of them changes a result.
@@ -20,6 +21,8 @@ FREE_ON_RESUME = {
     *("weights_dir", "backbone", "is_train"),
 }
 LISTS = ("train_list", "test_list", "unlabelled")  # compared by content, not by path
+# What a run writes, after args.json.
+MADE_BY_RUN = ("log.jsonl", "result.json", LAST, PREVIOUS, BEST)
 # What other scripts make of the run, in its folder and in its folder over_time.
 MADE_OF_RUN = (
     *("logits.pt", "wise.json", "policy.json"),
@@ -57,10 +60,20 @@ class RunFolder:
         """Raise ValueError if starting would lose a run or mix two runs.
 
         The folder holds a run and neither --resume nor --overwrite is given; or --resume is given
-        and the options differ from those of the run, or the weights of the backbone do.
+        and the options differ from those of the run, or the weights of the backbone or the videos
+        do; or the folder does not say of which run its files are.
         """
         recorded = self.path / "args.json"
-        if not recorded.is_file() or self.options["overwrite"]:
+        if self.options["overwrite"]:
+            return
+        if not recorded.is_file():
+            found = [name for name in MADE_BY_RUN if (self.path / name).is_file()]
+            if found:
+                raise ValueError(
+                    f"{self.path} holds {', '.join(found)} and no args.json, so it does not say"
+                    " how they were made; --overwrite starts again, another --checkpoint_dir keeps"
+                    " both"
+                )
             return
         if not self.options["resume"]:
             raise ValueError(
@@ -72,7 +85,7 @@ class RunFolder:
         self._check_backbone(before)
         lists, lists_before = self.options.get("lists"), before.get("lists")
         same_lists = LISTS if lists and lists == lists_before else ()
-        free = {*FREE_ON_RESUME, "backbone_digest", "lists", *same_lists}
+        free = {*FREE_ON_RESUME, "backbone_digest", "lists", "videos", *same_lists}
         if lists and not lists_before:
             print(f"note: {self.path} does not record what its lists held; that is not checked")
         changed = [
@@ -85,6 +98,14 @@ class RunFolder:
             for key in LISTS
             if lists and lists_before and lists.get(key) != lists_before.get(key)
         ]
+        videos, videos_before = self.options.get("videos"), before.get("videos")
+        if videos and videos_before:  # before the videos are indexed, or in older runs, unknown
+            parts = videos.keys() | videos_before.keys()
+            changed += [
+                f"other {part} videos than then, in --data-root or by recordings.csv"
+                for part in sorted(parts)
+                if videos.get(part) != videos_before.get(part)
+            ]
         ours = self.options.get("precision")
         if self.options.get("precision_asked") == "auto" and before["precision"] != ours:
             changed.append(f"--precision auto is {ours} on this machine")
@@ -115,6 +136,10 @@ class RunFolder:
         distributed.on_main(self.check)
         return distributed.on_main(lambda: None if self.options["overwrite"] else self.result)
 
+    def record_videos(self, splits: Splits) -> None:
+        """Take digests of the videos of each part among the options, for `start` to compare."""
+        self.options["videos"] = distributed.on_main(lambda: splits.digests)
+
     def start(self) -> None:
         """Lock the folder; record options and environment of a new run.
 
@@ -130,7 +155,7 @@ class RunFolder:
             for name in MADE_OF_RUN:
                 for folder in (self.path, self.path / "over_time"):
                     (folder / name).unlink(missing_ok=True)
-        for name in ("args.json", "env.json", "log.jsonl", "result.json", LAST, PREVIOUS, BEST):
+        for name in ("env.json", *MADE_BY_RUN, "args.json"):
             if self.options["overwrite"]:
                 (self.path / name).unlink(missing_ok=True)
             for file in half_written(self.path / name):

@@ -16,7 +16,7 @@ from typing import TypeVar
 from dataset_team.records import list_digest
 from models import PUBLISHED_NETWORK
 from training import distributed
-from training.agreement import READ_FROM_BACKBONE, check_classes, load_as_trained
+from training.agreement import READ_FROM_BACKBONE, check_classes, check_unseen, load_as_trained
 from training.backbone import (
     BackboneRecipe,
     EvaluationSettings,
@@ -45,6 +45,7 @@ from training.run_folder import LISTS, RunFolder
 from training.splits import DataSettings, open_splits
 from training.stopping import REQUEUE, Stopped, StopSignals
 from training.tensor_file import BEST, weights_digest
+from training.tuning import check_partial_bn
 
 Settings = TypeVar("Settings")
 BATCH_OPTIONS = ("batch_size", "accumulate", "crop_size", "sync_bn")
@@ -104,15 +105,19 @@ def identify_backbone(args: argparse.Namespace) -> tuple[str | None, str | None]
 
 
 def open_frozen(args: argparse.Namespace) -> Frozen:
-    """The frozen backbone and the data that the options name.
+    """The frozen backbone and the data that the options name; under torchrun in all processes,
+    which join their group before.
 
     Raises ValueError or FileNotFoundError when they do not belong together.
     """
     resolve_precision(args)
+    path, device = find_backbone(args), choose_device(args.gpus)
+    distributed.start(device)
+    print(f"backbone: {path}", flush=True)
     return Frozen(
-        find_backbone(args),
+        path,
         pick(DataSettings, args),
-        device=choose_device(args.gpus),
+        device=device,
         precision=args.precision,
         batch_size=args.feature_batch,
         workers=args.workers,
@@ -142,13 +147,17 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
             path = Path(args.pretrained) if args.pretrained else folder.path / BEST
             checkpoint, model, crop_size = load_as_trained(path, asked)
             count = model.config["num_classes"]
+            data = dataclasses.replace(data, select_on="last", heldout=0.0)  # nothing is chosen
             splits = open_splits(data, model.num_segments, crop_size, args.random_seed, count)
             names = splits.class_names
             check_classes(path, checkpoint.get("class_names"), count, names, args.test_list)
+            check_unseen(path, checkpoint, splits)
             settings = pick(EvaluationSettings, args)
             with refusing_diverged(path, parser):
                 tested = test_result(model, splits, device, settings)
-            result = {"checkpoint": str(path), **tested}
+            holds_out = bool(checkpoint.get("heldout", True))
+            protocol = splits.protocol_of(checkpoint.get("select_on"), holds_out)
+            result = {"checkpoint": str(path), **tested, "protocol": protocol}
         else:
             result = folder.finished()
         if result is None:
@@ -160,6 +169,7 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
                 train_segments=args.train_segments,
                 photometric=args.photometric,
             )
+            folder.record_videos(splits)
             check_batches(
                 len(splits.train),
                 num_segments=splits.train.num_segments,
@@ -175,7 +185,10 @@ def run_backbone(args: argparse.Namespace, parser: argparse.ArgumentParser, meth
                 stream_sources(args),
                 args.weights_dir,
                 splits.class_names,
+                splits,
             )
+            if args.partial_bn:
+                check_partial_bn(model)
     if result is None:
         with running(folder, parser) as stop:
             recipe = pick(BackboneRecipe, args)
@@ -211,6 +224,7 @@ def run_exits(
         result = None if args.evaluate else folder.finished()
         if result is None:
             frozen = open_frozen(args)
+            folder.record_videos(frozen.splits)
         if args.evaluate:
             net = frozen.exits(folder.path / BEST)
             with refusing_diverged(folder.path / BEST, parser):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +83,32 @@ class Splits:
         return [record.name for record in self.heldout.records] if self.heldout else []
 
     @property
+    def digests(self) -> dict[str, str]:
+        """16 hex digits by part that change with its videos: names, labels, pictures, sizes."""
+        parts = {name: getattr(self, name) for name in ("train", "heldout", "test", "unlabelled")}
+        found = {}
+        for name, dataset in parts.items():
+            if dataset is not None:
+                sizes = [os.path.getsize(record.path) for record in dataset.records]
+                content = f"{dataset.describe()['videos']} {sizes}"
+                found[name] = hashlib.sha256(content.encode()).hexdigest()[:16]
+        return found
+
+    @property
     def protocol(self) -> str:
         """The evaluation protocol in words, for every table of results."""
+        return self.protocol_of(self.settings.select_on, self.heldout is not None)
+
+    def protocol_of(self, select_on: str | None, holds_out: bool) -> str:
+        """The protocol of a network that was chosen on `select_on`, None where it is not known.
+
+        holds_out: whether its training held out any video.
+        """
         views = f"{self.settings.clips} clip x {self.settings.crops} crop"
         crops = f"{views} of {self.test.crop_size} pixels"
-        select_on = self.settings.select_on
-        chosen = "last epoch kept" if select_on == "last" else f"selected on {select_on}"
-        if select_on == "last" and self.heldout is None:
-            chosen += ", no video held out"
+        chosen = f"selected on {select_on}" if select_on else "selection unknown"
+        if select_on == "last":
+            chosen = "last epoch kept" if holds_out else "last epoch kept, no video held out"
         words = f"{crops}, {self.test.num_segments} segments, {chosen}"
         left_out = len(self.test.skipped)
         return f"{words}, {left_out} unreadable test videos left out" if left_out else words

@@ -36,6 +36,15 @@ def keep_frozen(model: TeamNet, freeze: Sequence[str], partial_bn: bool) -> list
     return frozen
 
 
+def check_partial_bn(model: TeamNet) -> None:
+    """Raise ValueError where --partial-bn would freeze nothing."""
+    if not any(list(_batch_norms(stream))[1:] for stream in model.streams):
+        raise ValueError(
+            f"--partial-bn: {model.config['arch']} and {model.config['motion_arch']} have no"
+            " BatchNorm to keep; leave it out"
+        )
+
+
 def _batch_norms(stream: Stream) -> Iterator[nn.Module]:
     """Those of the stages, in order."""
     for stage in stream.stages:

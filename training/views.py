@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from coviar.command import quiet_pipe
+from coviar.command import run
 from coviar.files import half_written
-from training import options, train_options
-from training.bank import ABOUT, FEATURES_VERSION, fill_share, read_banks
+from training import distributed, options, train_options
+from training.bank import ABOUT, FEATURES_VERSION, Views, fill_share, read_banks
 from training.checkpoint import load_backbone
-from training.frozen import VIEW_PARTS
+from training.frozen import VIEW_PARTS, Frozen
 from training.options import asking_for_room, refusing
 from training.provenance import print_result
 from training.recipes import BACKBONES
@@ -30,6 +30,7 @@ from training.script import check_data, open_frozen
 from training.tensor_file import weights_digest
 
 COMMAND = "python -m training.views"
+AUGMENTED = {"train", "unlabelled"}  # the parts of which there are --views; the others, as tested
 
 
 def get_fill_parser() -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def get_fill_parser() -> argparse.ArgumentParser:
     parser.prog = COMMAND
     options.add_data_options(parser)
     train_options.add_frozen_options(parser, no_views="none of them, only the other parts")
+    train_options.add_unlabelled_option(parser)
     group = parser.add_argument_group("run")
     options.add_location_options(group)
     options.add_device_options(group)
@@ -74,52 +76,67 @@ def shard(text: str) -> tuple[int, int]:
     return int(number), int(total)
 
 
-def torchrun_shard() -> tuple[int, int]:
-    """This process's shard under torchrun, 1/1 without."""
-    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
-
-
 def fill(args: argparse.Namespace) -> dict:
-    """Compute this shard's missing views; returns the result that is printed last."""
+    """Compute the missing views of this shard, or of all; returns the result that is printed last.
+
+    Every process of torchrun calls this and computes its part.
+    """
     check_data(args)
-    named = args.parts or ()
-    if "train" in named and args.views == 0:
-        raise ValueError("--parts train has nothing to compute with --views 0")
-    if "heldout" in named and args.select_on == "test":
-        raise ValueError("--parts heldout: there is no such part with --select-on test")
-    frozen = open_frozen(args)
-    parts = args.parts or [
-        part
-        for part in VIEW_PARTS
-        if (part != "train" or args.views) and (part != "heldout" or frozen.splits.heldout)
-    ]
-    banks = {part: frozen.views(part) for part in parts}
-    counts = {
-        part: args.views if part == "train" else banks[part].dataset.num_test_views
-        for part in parts
-    }
-    number, total = args.shard or torchrun_shard()
+    check_parts(args)
+    banks, counts = banks_to_fill(args, open_frozen(args))
     start = time.perf_counter()
-    clips = fill_share(banks, counts, number, total)
+    share = args.shard or (distributed.rank() + 1, distributed.world_size())
+    (clips,) = distributed.sum_of(fill_share(banks, counts, *share))
     seconds = time.perf_counter() - start
-    missing = {part: banks[part].missing(counts[part]) for part in parts}
+    missing = {part: bank.missing(counts[part]) for part, bank in banks.items()}
     left = [
         f"{part} {', '.join(map(str, numbers))}" for part, numbers in missing.items() if numbers
     ]
     if left:
         print(
-            f"shard {number}/{total} is done; views of other shards are still missing:"
+            f"shard {'/'.join(map(str, share))} is done; views of other shards are still missing:"
             f" {'; '.join(left)}. Wait for them, or run without --shard to compute them here"
         )
     return {
-        "banks": {part: str(banks[part].folder) for part in parts},
-        "videos": {part: len(banks[part].dataset) for part in parts},
+        "banks": {part: str(bank.folder) for part, bank in banks.items()},
+        "videos": {part: len(bank.dataset) for part, bank in banks.items()},
         "views": counts,
         "missing": missing,
         "precision": args.precision,
-        "computed_clips": clips,
+        "computed_clips": int(clips),
         "seconds": round(seconds, 3),
     }
+
+
+def check_parts(args: argparse.Namespace) -> None:
+    """Raise ValueError where --parts names one that the other options leave empty."""
+    named = args.parts or ()
+    for part in set(named) & AUGMENTED:
+        if args.views == 0:
+            raise ValueError(f"--parts {part} has nothing to compute with --views 0")
+    if "heldout" in named and args.select_on == "test":
+        raise ValueError("--parts heldout: there is no such part with --select-on test")
+    if "unlabelled" in named and not args.unlabelled:
+        raise ValueError("--parts unlabelled: name its list with --unlabelled LIST")
+
+
+def banks_to_fill(
+    args: argparse.Namespace, frozen: Frozen
+) -> tuple[dict[str, Views], dict[str, int]]:
+    """The banks of --parts, or of all that the data has, and how many views each gets."""
+    splits = frozen.splits
+    absent = {
+        *(() if args.views else AUGMENTED),
+        *(() if splits.heldout else ("heldout",)),
+        *(() if splits.unlabelled else ("unlabelled",)),
+    }
+    parts = args.parts or [part for part in VIEW_PARTS if part not in absent]
+    banks = {part: frozen.views(part) for part in parts}
+    counts = {
+        part: args.views if part in AUGMENTED else bank.dataset.num_test_views
+        for part, bank in banks.items()
+    }
+    return banks, counts
 
 
 def prune(checkpoint_dir: Path, cache_dir: Path | None, dry_run: bool) -> dict:
@@ -194,18 +211,19 @@ def _remove(folder: Path) -> None:
         print(f"{folder} holds other files as well, which stay: {os.listdir(folder)}")
 
 
-def main() -> None:
-    if "--prune" in sys.argv[1:]:
-        args = get_prune_parser().parse_args()
-        print_result(prune(args.checkpoint_dir, args.cache_dir, args.dry_run))
-        return
-    parser = get_fill_parser()
-    args = parser.parse_args()
+def main_prune(args: argparse.Namespace, _: argparse.ArgumentParser) -> None:
+    print_result(prune(args.checkpoint_dir, args.cache_dir, args.dry_run))
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with asking_for_room(parser, "give the same command again"), refusing(parser):
         result = fill(args)
     print_result(result)
+    distributed.stop()
 
 
 if __name__ == "__main__":
-    with quiet_pipe():
-        main()
+    if "--prune" in sys.argv[1:]:
+        run(main_prune, get_prune_parser())
+    else:
+        run(main, get_fill_parser())
