@@ -40,11 +40,18 @@ import numpy as np
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import check_suffix
 from early_exit import wise
 from early_exit.logits import LogitsFile
 from study import columns, recordings
-from study.paired import Difference, by_unit, over_backbones, paired_difference
-from study.run_tables import write_rows
+from study.paired import (
+    Difference,
+    by_unit,
+    check_same_videos,
+    over_backbones,
+    paired_difference,
+)
+from study.run_tables import check_out, write_rows
 from study.sides import Runs, Side, load_runs
 from study.tables import to_markdown, write_table
 from training.options import make_parser, refusing
@@ -120,11 +127,14 @@ def compare(
 def compare_backbones(
     table: pd.DataFrame, first: str, second: str, pct: float, mean_over: str = VIDEOS
 ) -> list[dict]:
-    """The rows of one pair, as `compare`, over the backbones of a table of `study.recordings`."""
+    """The rows of one pair, as `compare`, over the backbones of a table of `study.recordings`.
+
+    Raises as `check_same_videos`.
+    """
     points = recordings.common_points(table, first, second)
     rows = []
     for data, of_data in table.groupby("data"):
-        splits, units, top1 = [], [], []
+        backbones, units, top1 = [], [], []
         for backbone, own in of_data.groupby(columns.BACKBONE):
             weights = own["num_videos"].to_numpy(float)
             if mean_over == CLASSES:
@@ -137,8 +147,9 @@ def compare_backbones(
             ]
             top1.append([np.average(side, axis=0, weights=weights) for side in shares])
             difference = (shares[0].to_numpy() - shares[1].to_numpy())[None]
-            splits.append(backbone[1])
+            backbones.append(backbone)
             units.append(by_unit(difference, own["recording"], weights))
+        check_same_videos(backbones, units)
         of_splits = of_data.merge(of_data.drop_duplicates("split")[columns.BACKBONE])
         about = {
             **{"data": data, "runs": len(units), "num_videos": int(of_splits["num_videos"].sum())},
@@ -146,6 +157,7 @@ def compare_backbones(
             "protocol": "; ".join(sorted(of_data["protocol"].unique()))
             + (", mean over classes" if mean_over == CLASSES else ""),
         }
+        splits = [split for _, split, _ in backbones]
         result = over_backbones(splits, units, confidence_pct=pct)
         rows += _rows(about, points, *np.mean(top1, axis=0), result)
     return rows
@@ -306,13 +318,16 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not 50 <= args.confidence_pct < 100:
         parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
     with refusing(parser):
+        if args.out:
+            check_out(args.out)
+        check_suffix(args.out, ".csv")  # the table beside it ends in .md
         rows = _over_backbones(args) if args.resample == BACKBONE else _over_videos(args)
-    tables = tables_of(rows)
-    print(tables)
-    if args.out:
-        about = {"against": args.against, "command": command_line()}
-        write_rows(args.out, COLUMNS, [{**row, **about} for row in rows])
-        write_table(args.out.with_suffix(".md"), tables)
+        tables = tables_of(rows)
+        print(tables)
+        if args.out:
+            about = {"against": args.against, "command": command_line()}
+            write_rows(args.out, COLUMNS, [{**row, **about} for row in rows])
+            write_table(args.out.with_suffix(".md"), tables)
     print_result({"comparisons": str(args.out) if args.out else None, "rows": len(rows)})
 
 

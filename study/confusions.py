@@ -27,7 +27,7 @@ from early_exit.wise import FULL
 from models import STREAMS
 from study.columns import BACKBONE
 from study.paired import Units, over_backbones
-from study.run_tables import read_rows
+from study.run_tables import check_out, read_rows
 from study.tables import write_rows_or_table
 from training.options import make_parser, positive_int, refusing
 from training.provenance import command_line, print_result
@@ -135,19 +135,24 @@ def _units(errors: pd.DataFrame) -> Units:
     return Units(errors["recording"].to_numpy(), beyond, errors["errors"].to_numpy())
 
 
-def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    with refusing(parser):
-        rows = confusion_rows(args.runs, args.first)
-    if not rows:
-        parser.error("the runs have no errors")
+def to_lines(table: pd.DataFrame) -> list[list[str]]:
     lines = [["stream", "errors", "within the set, %", "if even, %", "difference", "backbones"]]
-    for output, row in summary(rows).iterrows():
+    for output, row in table.iterrows():
         interval = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
         shares = f"{row['within_pct']:.1f}", f"{row['even_pct']:.1f}"
         lines.append([output, f"{row['errors']:g}", *shares, interval, f"{row['backbones']:g}"])
-    write_rows_or_table(
-        args.out, COLUMNS, [{"command": command_line(), **row} for row in rows], lines
-    )
+    return lines
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    with refusing(parser):
+        check_out(args.out)
+        rows = confusion_rows(args.runs, args.first)
+        if not rows:
+            raise ValueError("the runs have no errors")
+        lines = to_lines(summary(rows))
+        rows = [{"command": command_line(), **row} for row in rows]
+        write_rows_or_table(args.out, COLUMNS, rows, lines)
     print_result({"out": str(args.out), "rows": len(rows)})
 
 

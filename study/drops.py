@@ -18,7 +18,7 @@ they take longer, so a route may lose time where it saves GMACs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from early_exit.promise import Wish
 from early_exit.wise import fit_temperature, vanilla_weights
 from study.columns import ALL, RUN, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
-from study.run_tables import RunTables, read_rows
+from study.run_tables import RunTables, check_out, read_rows
 from study.tables import write_rows_or_table
 from training.options import (
     add_route_options,
@@ -165,24 +165,28 @@ def summary(rows: Sequence[dict]) -> pd.DataFrame:
     of_backbones = table.groupby([*CASE, "split", "backbone"], sort=False)[values].mean()
     found = of_backbones.groupby(CASE, sort=False)
     means = found.mean().join(found.std(ddof=1).add_suffix("_std"))
+    means = means.join(found.count().add_suffix("_of"))
     return means.assign(backbones=found.size()).reset_index()
 
 
 def to_lines(table: pd.DataFrame) -> list[list[str]]:
     lines = [["data", "method", "points", "combination", "allowed", "threshold", "drop"]]
-    lines[0] += ["GMACs saved, %", "ms saved, %", "full kept, %"]
+    lines[0] += ["GMACs saved, %", "ms saved, %", "full kept, %", "backbones"]
     for row in table.to_dict("records"):
-        cells = [_cell(row[name], row[f"{name}_std"]) for name in ("drop_pct", *SAVED)]
+        cells = [_cell(row, name) for name in ("drop_pct", *SAVED)]
         case = [f"{row[name]:g}" if name == "max_drop" else row[name] for name in CASE]
-        lines.append([*case, *cells, f"{100 * row['kept_full']:.0f}"])
+        lines.append([*case, *cells, f"{100 * row['kept_full']:.0f}", str(row["backbones"])])
     return lines
 
 
-def _cell(mean: float, std: float) -> str:
-    if np.isnan(mean):
+def _cell(row: Mapping, name: str) -> str:
+    """The mean and the standard deviation, and of how many backbones if not of all."""
+    mean, std, number = (row[name + ending] for ending in ("", "_std", "_of"))
+    if number == 0:
         return ""
     text = f"{mean + 0.0:.1f}".replace("-0.0", "0.0")
-    return text if np.isnan(std) else f"{text} ± {std:.1f}"
+    text = text if np.isnan(std) else f"{text} ± {std:.1f}"
+    return text if number == row["backbones"] else f"{text} (of {number})"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -213,11 +217,12 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     how = args.route, args.evidence, args.drops, args.guarantee, args.timings
     folders = [path for path in args.runs if path.suffix != ".csv"]
     with refusing(parser):
+        check_out(args.out)
         rows = [row for path in args.runs if path.suffix == ".csv" for row in read_drops(path)]
         found = without_repeats(row for path in folders for row in drop_rows(path, *how))
         rows += [{**row, "command": command_line()} for row in found]
         check_once(rows)
-    write_rows_or_table(args.out, COLUMNS, rows, to_lines(summary(rows)))
+        write_rows_or_table(args.out, COLUMNS, rows, to_lines(summary(rows)))
     print_result({"out": str(args.out), "runs": len(args.runs)})
 
 

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,23 +153,31 @@ def add_cases(args: argparse.Namespace) -> int:
     paths = {args.out / "cases.csv": CASES, args.out / "recordings.csv": [*RECORDINGS, *names]}
     script = "study.few_labels with these exits"
     tables = [
-        read_rows(path, columns, script, [name for name in columns if name not in MAY_BE_EMPTY])
+        read_rows(
+            path,
+            columns,
+            script,
+            [name for name in columns if name not in MAY_BE_EMPTY],
+            ["num_videos"],
+        )
         for path, columns in paths.items()
     ]
     frozen = open_frozen(args)
     _check_settings(args, bool(tables[0]))
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))
-    known = [*BACKBONE, *CASE, "exit"]
-    there = {tuple(row[name] for name in known) for row in tables[0]}
+    key = [*BACKBONE, *CASE]
+    whole = whole_cases(*tables, names)
     missing = [
         case
         for case in all_cases(args.per_class, args.wrong_pct)
-        if any(tuple({**about, **case.key, "exit": k}.values()) not in there for k in names)
+        if tuple({**about, **case.key}.values()) not in whole
     ]
     if not missing:
         return 0
-    keys = {tuple({**about, **case.key}.values()) for case in missing}  # half written, if any
-    tables[1] = [row for row in tables[1] if tuple(row[n] for n in known[:-1]) not in keys]
+    again = {tuple({**about, **case.key}.values()) for case in missing}  # half of them may be there
+    tables = [
+        [row for row in rows if tuple(row[name] for name in key) not in again] for rows in tables
+    ]
     banks = [frozen.views("train"), frozen.views("unlabelled")]
     for bank in banks:
         bank.prepare(args.views)
@@ -194,6 +203,24 @@ def add_cases(args: argparse.Namespace) -> int:
         for (path, columns), rows in reversed(list(zip(paths.items(), tables))):
             write_rows(path, columns, rows)
     return len(missing)
+
+
+def whole_cases(
+    cases: Sequence[Mapping], recordings: Sequence[Mapping], exits: Sequence[str]
+) -> set[tuple]:
+    """BACKBONE and CASE of those that have each of these exits once in the rows of cases.csv, and
+    all their test videos in those of recordings.csv."""
+    key = [*BACKBONE, *CASE]
+    counted, videos = defaultdict(list), Counter()
+    for row in cases:
+        counted[tuple(row[name] for name in key)].append((row["exit"], float(row["num_videos"])))
+    for row in recordings:
+        videos[tuple(row[name] for name in key)] += float(row["num_videos"])
+    return {
+        case
+        for case, found in counted.items()
+        if sorted(found) == [(name, videos[case]) for name in sorted(exits)]
+    }
 
 
 def _check_settings(args: argparse.Namespace, holds_rows: bool) -> None:
@@ -281,6 +308,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with options.refusing(parser):
         if args.views == 0:
             raise ValueError("--views 0: these exits learn from the bank")
+        for name in ("seeds", "per_class", "wrong_pct"):
+            given = getattr(args, name)
+            if len(set(given)) < len(given):
+                words = " ".join(map(str, given))
+                raise ValueError(f"--{name.replace('_', '-')} {words}: name each once")
         trained = add_cases(args)
     print_result({"out": str(args.out), "trained": trained})
 

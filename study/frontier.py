@@ -29,10 +29,10 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing, probes
-from study.run_tables import write_rows
-from study.summary import each_once, read_of_study, where
+from study.run_tables import check_out, write_rows
+from study.summary import check_alike, each_once, read_exits, read_of_study, where
 from study.tables import to_markdown
-from training.options import folder_name, make_parser
+from training.options import folder_name, make_parser, refusing
 from training.provenance import command_line, print_result
 from training.recipes import PROBE
 
@@ -49,12 +49,10 @@ COLUMNS += ["method", "command"]
 def read_ways(folder: Path, method: str) -> pd.DataFrame:
     """Rows of study, data, split, family, way, gmacs and top1_pct.
 
-    Raises FileNotFoundError, and ValueError where the method is missing.
+    Raises as `read_exits`, and ValueError where the method is missing.
     """
 
-    exits = where(
-        read_of_study(folder, "exits.csv"), part="test", combination="vanilla", method=method
-    )
+    exits = where(read_exits(folder), method=method)
     if exits.empty:
         raise ValueError(f"{folder}/exits.csv has no test rows of {method}")
     points = read_of_study(folder, "points.csv", "study.over_time")
@@ -87,7 +85,8 @@ def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
 
 
 def average(ways: pd.DataFrame) -> pd.DataFrame:
-    """One row for each data set, family and way: over backbones."""
+    """One row for each data set, family and way: over backbones. Raises as `check_alike`."""
+    check_alike(ways, ["family", "way"])
     groups = ways.groupby(["data", "family", "way"], sort=False)
     rows = groups.agg(
         gmacs=("gmacs", "mean"),
@@ -144,8 +143,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
-    """Table and figure; returns the figure's files. Raises as `read_ways`, and ValueError where the
-    studies are of several data sets, or one is named twice."""
+    """Table and figure; returns the figure's files. Raises as `read_ways`, `each_once` and
+    `average`, and ValueError where the studies are of several data sets."""
     each_once(studies)
     rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
     if rows["data"].nunique() > 1:
@@ -163,10 +162,9 @@ def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> lis
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    with refusing(parser):
+        check_out(args.out)
         figures = write(args.studies, args.method, args.out, args.figures)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     print_result({"out": str(args.out), "figures": [str(path) for path in figures]})
 
 

@@ -25,11 +25,11 @@ from coviar.command import run
 from study import drawing
 from study.columns import BACKBONE
 from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS, all_cases
-from study.paired import Units, over_backbones
-from study.run_tables import write_rows
+from study.paired import Units, check_same_videos, over_backbones
+from study.run_tables import check_out, write_rows
 from study.summary import read_table
 from study.tables import to_markdown
-from training.options import make_parser
+from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 
 COLUMNS = ["data", "teacher", *CASE[1:], "top1_pct", "labels_top1_pct", "difference_pct"]
@@ -133,7 +133,8 @@ def _exits(table: pd.DataFrame) -> str:
 
 
 def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
-    """The rows of one data set. Raises ValueError where a backbone lacks one of two cases."""
+    """The rows of one data set. Raises ValueError where a backbone lacks one of two cases,
+    and as `check_same_videos`."""
     for case, other in pairs(table):
         first, second = of_case(table, case), of_case(table, other)
         if first.keys() != second.keys():
@@ -145,6 +146,7 @@ def gains(data: str, table: pd.DataFrame) -> Iterator[dict]:
             shares.append([np.average(both[c], weights=videos) for c in ("right", "right_labels")])
             gain = (both["right"] - both["right_labels"]).to_numpy() * videos
             units.append(Units(both.index.to_numpy(), gain[:, None], videos))
+        check_same_videos(list(first), units)
         found = over_backbones([split for _, split, _ in first], units)
         top1, labels = 100 * np.mean(shares, axis=0)
         yield {
@@ -220,17 +222,16 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    try:
+    paths = []
+    with refusing(parser):
+        check_out(args.out)
         by_data = read_all(args.folders).groupby("data", sort=False)
         rows = [row for data, table in by_data for row in gains(data, table)]
         figure = draw(pd.DataFrame(rows)) if args.figures else None
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    print("\n\n".join(tables(rows)))
-    write_rows(args.out, COLUMNS, rows)
-    paths = []
-    if figure:
-        paths = drawing.save(figure, args.figures, "few_labels")
+        print("\n\n".join(tables(rows)))
+        write_rows(args.out, COLUMNS, rows)
+        if figure:
+            paths = drawing.save(figure, args.figures, "few_labels")
     print_result({"out": str(args.out), "rows": len(rows), "figures": [str(p) for p in paths]})
 
 

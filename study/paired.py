@@ -100,6 +100,25 @@ def over_backbones(
     return _difference(means.mean(axis=0), total / len(units), means, of_splits, confidence_pct)
 
 
+def check_same_videos(backbones: Sequence[tuple[str, str, str]], units: Sequence[Units]) -> None:
+    """Raise ValueError where backbones of one split were tested on other videos, or recordings of
+    other names: those are drawn apart, and the interval is too narrow.
+
+    backbones: data, split and digest of each.
+    """
+    known: dict[tuple[str, str], tuple] = {}
+    for backbone, own in zip(backbones, units):
+        first, of_first = known.setdefault(backbone[:2], (backbone, own))
+        videos, of_the_first = (dict(zip(unit.names, unit.weights)) for unit in (own, of_first))
+        if videos.keys() != of_the_first.keys() or not np.allclose(
+            list(videos.values()), [of_the_first[name] for name in videos]
+        ):
+            raise ValueError(
+                f"{' '.join(backbone)} was not tested on the recordings and numbers of videos that"
+                f" {first[2]} was: compare backbones that were tested by the same list"
+            )
+
+
 def by_unit(difference: np.ndarray, units: Sequence, weights: np.ndarray | None = None) -> Units:
     """difference: (seeds, n, D), averaged over seeds; units, weights (1): of each of n videos."""
     names, unit = np.unique(np.asarray(units), return_inverse=True)

@@ -15,7 +15,7 @@ from coviar.command import run
 from coviar.files import read_json
 from study.collect import NotFinished, backbone_rows
 from study.columns import RUN
-from study.run_tables import write_rows
+from study.run_tables import check_out, write_rows
 from study.summary import each_once
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -46,9 +46,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
+        check_out(args.out)
         each_once(args.runs)
         rows = [probe_row(folder) for folder in args.runs]
-    write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
+        write_rows(args.out, COLUMNS, [{**row, "command": command_line()} for row in rows])
     print_result({"out": str(args.out), "probes": len(rows)})
 
 

@@ -133,12 +133,14 @@ def read_table(
 
 
 def each_once(folders: Sequence[Path]) -> None:
-    """Raise ValueError where a folder is named twice: what it holds would count twice."""
-    known: set[Path] = set()
+    """Raise ValueError where one folder, or one exits.csv, is there twice: it would count twice."""
+    known: dict[object, Path] = {}
     for folder in folders:
-        if folder.resolve() in known:
-            raise ValueError(f"{folder} is named twice: name each once")
-        known.add(folder.resolve())
+        exits = folder / "exits.csv"
+        for what in (folder.resolve(), exits.read_bytes() if exits.is_file() else folder):
+            other = known.setdefault(what, folder)
+            if other is not folder:
+                raise ValueError(f"{folder} holds what {other} holds: name each backbone once")
 
 
 def read_of_study(
@@ -152,6 +154,54 @@ def read_of_study(
         raise FileNotFoundError(f"{folder / name} is missing; {script} writes it")
     required = ["data", "split", "method", "top1_pct"]
     return read_table(folder / name, TEXTS, script, required, may_be_empty)
+
+
+def read_exits(folder: Path) -> pd.DataFrame:
+    """Test top-1 of each run's exits, logits summed as published, of a study's folder.
+
+    Raises as `read_of_study`, and ValueError where there is none, and where the runs of a method
+    were not made alike: each has the same exits, GMACs and protocol.
+    """
+    exits = read_of_study(folder, "exits.csv")
+    if list(exits) != STUDY_COLUMNS["exits.csv"]:
+        raise ValueError(
+            f"{folder}/exits.csv: python -m study.collect writes it anew, with the right columns"
+        )
+    exits = where(exits, part="test", combination="vanilla")
+    if exits.empty:
+        raise ValueError(f"{folder}/exits.csv has no test rows")
+    path = folder / "runs.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; study.collect writes it")
+    texts = [*TEXTS, "wise_protocol", "wise_command"]
+    runs = read_table(path, texts, "study.collect", [*RUN, "protocol"])
+    exits = exits.merge(runs[[*RUN, "protocol"]], on=RUN, how="left")
+    for (data, method), own in exits.groupby(["data", "method"], sort=False):
+        made = {
+            (found["protocol"].iloc[0], *zip(found["exit"], found["gmacs"].fillna(-1).round(6)))
+            for _, found in own.groupby(RUN, sort=False)
+        }
+        if len(made) > 1:
+            raise ValueError(
+                f"{folder}: the runs of {data} {method} have other exits, GMACs or protocols;"
+                " collect those that were made alike into a folder of their own"
+            )
+    return exits
+
+
+def check_alike(rows: pd.DataFrame, way: Sequence[str]) -> None:
+    """Raise ValueError where backbones have other GMACs in a way: they are not averaged.
+
+    rows: of columns study, data, `way` and gmacs.
+    """
+    for key, own in rows.groupby(["data", *way], sort=False):
+        other = own[(own["gmacs"] - own["gmacs"].iloc[0]).abs() > 1e-6]
+        if len(other):
+            first, second = own["study"].iloc[0], other["study"].iloc[0]
+            raise ValueError(
+                f"{' '.join(key)} costs other GMACs in {second} than in {first}: average studies"
+                " of one network and protocol"
+            )
 
 
 def read_study(folder: str | os.PathLike) -> Study:

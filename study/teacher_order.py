@@ -29,9 +29,9 @@ from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
 from study import flatness
-from study.columns import STUDY_COLUMNS, TEXTS
-from study.run_tables import read_rows, write_rows
-from study.summary import each_once, read_table, where
+from study.columns import TEXTS
+from study.run_tables import check_out, read_rows, write_rows
+from study.summary import each_once, read_exits, read_table, where
 from study.tables import spread, to_markdown
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -53,16 +53,11 @@ _BACKBONE = ["data", "split"]
 def read_tables(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test top-1 of the exits of all six orders, and the rows of flatness.
 
-    Raises FileNotFoundError, and ValueError where a backbone lacks flatness or an order, where the
-    orders have other seeds, or where flatness is of several backbones of one split.
+    Raises as `read_exits`, and ValueError where a backbone lacks flatness or an order, where the
+    orders have other seeds, exits, GMACs or protocols, or where flatness is of several backbones of
+    one split.
     """
-    path = study / "exits.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; python -m study.collect writes it")
-    exits = read_table(path, TEXTS, "study.collect", [*_BACKBONE, "method", "exit", "top1_pct"])
-    if list(exits.columns) != STUDY_COLUMNS[path.name]:
-        raise ValueError(f"{path}: python -m study.collect writes it anew, with the right columns")
-    exits = where(exits, part="test", combination="vanilla")
+    exits = read_exits(study)
     exits = exits[exits["method"].isin(ORDERS) & (exits["exit"] != FULL)]
     files = sorted(study.glob("flatness*.csv"))
     if not files:
@@ -114,6 +109,10 @@ def _check(name: str, exits: pd.DataFrame, flat: pd.DataFrame) -> None:
         raise ValueError(f"{name}: exits.csv lacks the orders {', '.join(missing)}")
     if seeds.nunique() > 1:
         raise ValueError(f"{name}: the orders have exits of different seeds: {dict(seeds)}")
+    made = exits.assign(gmacs=exits["gmacs"].fillna(-1).round(6)).groupby("method")
+    made = made.apply(lambda own: frozenset(zip(own["exit"], own["gmacs"], own["protocol"])))
+    if made.nunique() > 1:
+        raise ValueError(f"{name}: the orders have other exits, GMACs or protocols")
 
 
 def exit_top1(exits: pd.DataFrame) -> pd.DataFrame:
@@ -165,6 +164,20 @@ def study_rows(study: Path) -> list[dict]:
     return rows
 
 
+def rows_of(studies: Sequence[Path]) -> list[dict]:
+    """The rows of all studies; raises as `study_rows`, and where a backbone is in two of them."""
+    rows, known = [], {}
+    for study in studies:
+        for row in study_rows(study):
+            backbone = tuple(row[name] for name in (*_BACKBONE, "backbone_digest"))
+            other = known.setdefault(backbone, study)
+            if other is not study:
+                names = " ".join(backbone)
+                raise ValueError(f"{names} is in {other} and in {study}: name each once")
+            rows.append(row)
+    return rows
+
+
 def summary_table(rows: Sequence[dict]) -> list[list[str]]:
     """Header and rows: per measure the mean gain at each exit and the rank, over backbones."""
     table = pd.DataFrame(rows)
@@ -188,9 +201,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
+        check_out(args.out)
         each_once(args.studies)
-        rows = [row for study in args.studies for row in study_rows(study)]
-    write_rows(args.out, COLUMNS, rows)
+        rows = rows_of(args.studies)
+        write_rows(args.out, COLUMNS, rows)
     print(to_markdown(summary_table(rows)))
     print("± is the sample standard deviation over backbones; gains in points of test top-1.")
     backbones = {row["backbone_digest"] for row in rows}

@@ -19,7 +19,8 @@ import pandas as pd
 from coviar.command import run
 from early_exit.wise import FULL
 from models import STREAMS
-from study.summary import each_once, read_of_study, where
+from study.run_tables import check_out
+from study.summary import check_alike, each_once, read_exits, read_of_study, where
 from study.tables import spread, write_rows_or_table
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -33,23 +34,21 @@ _BACKBONE = ["study", "split"]
 def read_top1(folder: Path) -> pd.DataFrame:
     """Rows of study, data, split, method, exit, gmacs and top1_pct: means over seeds.
 
-    The method of a stream is its name. Raises FileNotFoundError, and ValueError for no test rows.
+    The method of a stream is its name. Raises as `read_exits` and `read_of_study`.
     """
-    exits = where(read_of_study(folder, "exits.csv"), part="test", combination="vanilla")
-    if exits.empty:
-        raise ValueError(f"{folder}/exits.csv has no test rows")
     baselines = read_of_study(folder, "backbones.csv", may_be_empty=True)
     alone = baselines["output"].isin(STREAMS)
     probe = (baselines["method"] == PROBE) & (baselines["output"] == "fused")
     baselines.loc[alone, "method"] = baselines["output"]
     baselines.loc[alone, "gmacs"] = float("nan")  # theirs are of the whole network
-    rows = pd.concat([baselines[probe | alone].assign(exit=FULL), exits])
+    rows = pd.concat([baselines[probe | alone].assign(exit=FULL), read_exits(folder)])
     groups = rows.groupby(["data", "split", "method", "exit"], as_index=False, sort=False)
     return groups[["gmacs", "top1_pct"]].mean().assign(study=str(folder))
 
 
 def average(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each data set, method and exit: over backbones."""
+    """One row for each data set, method and exit: over backbones. Raises as `check_alike`."""
+    check_alike(rows, ["method", "exit"])
     groups = rows.groupby(["data", "method", "exit"], sort=False)
     found = groups.agg(
         gmacs=("gmacs", "mean"),
@@ -81,13 +80,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
+        check_out(args.out)
         each_once(args.studies)
         rows = pd.concat([read_top1(folder) for folder in args.studies])
         if rows["data"].nunique() > 1:
             names = ", ".join(rows["data"].unique())
             raise ValueError(f"several data sets: {names}; one at a time")
-    means = average(rows).assign(command=command_line())
-    write_rows_or_table(args.out, COLUMNS, means.to_dict("records"), to_lines(rows))
+        means = average(rows).assign(command=command_line())
+        write_rows_or_table(args.out, COLUMNS, means.to_dict("records"), to_lines(rows))
     print_result({"out": str(args.out), "backbones": len(rows.drop_duplicates(_BACKBONE))})
 
 

@@ -377,6 +377,26 @@ def test_recordings_stand_for_runs_that_are_gone(backbones, tmp_path, capsys):
     assert "--resample backbone counts" in refused(capsys, compare, *by_video)
 
 
+def test_backbones_of_a_split_were_tested_on_the_same_videos(backbones, tmp_path, capsys):
+    """Else they are drawn apart, and the interval is too narrow."""
+    for number in (0, 1):
+        call(compare, backbones[number], *PAIR, "--recordings", tmp_path / f"{number}.csv")
+    table = pd.read_csv(tmp_path / "1.csv", dtype={"recording": str})
+    for change in (
+        table[:-1],
+        table.assign(recording="film " + table["recording"]),
+        table.assign(num_videos=table["num_videos"] + 1),
+    ):
+        change.to_csv(tmp_path / "other.csv", index=False)
+        words = refused(capsys, compare, tmp_path / "0.csv", tmp_path / "other.csv", *PAIR)
+        assert "toy split1 b was not tested on the recordings" in words and "that a was" in words
+
+
+def test_the_table_is_not_written_over_its_rows(backbones, tmp_path, capsys):
+    words = refused(capsys, compare, backbones[0], *PAIR, "--out", tmp_path / "o.md")
+    assert "does not end in .csv" in words and not (tmp_path / "o.md").exists()
+
+
 def test_sides_of_a_backbone_have_the_same_seeds_and_videos(tmp_path, capsys):
     save(tmp_path / "a", "prog_kd", 1)
     save(tmp_path / "a", "team_ce", 2)

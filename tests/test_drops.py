@@ -99,6 +99,20 @@ def test_files_stand_for_runs_that_are_gone(runs, tmp_path, capsys):
     assert "is no file of study.drops" in refused(capsys, drops, tmp_path / "other.csv", *out)
 
 
+def test_a_mean_of_fewer_backbones_says_so(runs, tmp_path, capsys):
+    call(drops, *runs, "--drops", 5, "--out", tmp_path / "drops.csv")
+    rows = read(tmp_path / "drops.csv")
+    for row in rows:
+        row["ms_saved_pct"] = "7" if row["split"] == "split2" else ""
+    write_rows(tmp_path / "drops.csv", drops.COLUMNS, rows)
+    capsys.readouterr()
+    call(drops, tmp_path / "drops.csv", "--out", tmp_path / "drops.md")
+    header, _, first, *_ = capsys.readouterr().out.splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, first))))
+    assert cells["ms saved, %"] == "7.0 (of 1)" and cells["backbones"] == "2"
+    assert "±" in cells["drop"] and "of" not in cells["drop"]
+
+
 def numbers(row):
     names = ("max_drop", "kept_full", "full_top1_pct", "top1_pct", "gmacs_saved_pct")
     return {**{name: float(row[name]) for name in names}, "ms_saved_pct": np.nan}

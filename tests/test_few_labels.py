@@ -101,11 +101,23 @@ def test_cases_of_a_backbone_are_trained_once_and_compared(frozen_toy, tmp_path,
     call(few_labels, *words, "--out", out)
     assert '"trained": 0' in capsys.readouterr().out
     assert (out / "cases.csv").read_bytes() == before
-    # Interrupted between the two files: the last case stands in one of them only.
-    (out / "cases.csv").write_text("".join(before.decode().splitlines(keepends=True)[:-2]))
-    call(few_labels, *words, "--out", out)
-    assert '"trained": 1' in capsys.readouterr().out
-    assert pd.read_csv(out / "recordings.csv").equals(table)
+    # A case that one of the files has not whole is trained again, and its rows are there once.
+    kept = (out / "recordings.csv").read_bytes()
+    for name, lines, trained in (
+        ("cases.csv", slice(-2), 1),  # interrupted between the two files
+        ("cases.csv", slice(-1), 1),
+        ("recordings.csv", slice(-1), 1),
+        ("recordings.csv", slice(1), 9),
+    ):
+        text = (out / name).read_text().splitlines(keepends=True)
+        (out / name).write_text("".join(text[lines]))
+        call(few_labels, *words, "--out", out)
+        assert f'"trained": {trained}' in capsys.readouterr().out
+        assert (out / "cases.csv").read_bytes() == before
+        assert (out / "recordings.csv").read_bytes() == kept
+    for option in ("--seeds", "--per-class", "--wrong-pct"):
+        again = refused(capsys, few_labels, *words, option, 5, 5, "--out", out)
+        assert f"{option} 5" in again and "name each once" in again
     with pytest.raises(SystemExit):
         call(few_labels, *words, "--seeds", 1, "--out", out)
     assert "settings.json: the rows beside it were made with other settings (seeds [1, 2])" in (
@@ -180,6 +192,26 @@ def test_a_case_that_lacks_test_videos_is_refused(tmp_path, capsys, change, case
     message = refused(capsys, label_gain, whole, bad, "--out", out)
     assert f"{bad}: toy split1 b lacks test videos of teacher {case}, per_class " in message
     assert "study.few_labels makes it again" in message and not out.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[t.recording != "r2"],
+        lambda t: t.assign(recording="film " + t.recording),
+        lambda t: t.assign(num_videos=5),
+    ],
+    ids=["fewer", "other names", "other numbers"],
+)
+def test_backbones_of_a_split_were_tested_on_the_same_videos(tmp_path, capsys, change):
+    """Else they are drawn apart, and the interval is too narrow."""
+    one = write_gain_folder(tmp_path / "one")
+    other = write_gain_folder(tmp_path / "other", "b", change=change)
+    words = refused(capsys, label_gain, one, other, "--out", tmp_path / "gains.csv")
+    assert "toy split1 b was not tested on the recordings" in words
+    assert not (tmp_path / "gains.csv").exists()
+    elsewhere = write_gain_folder(tmp_path / "elsewhere", "b", "split2", change)
+    call(label_gain, one, elsewhere, "--out", tmp_path / "gains.csv")
 
 
 @pytest.mark.parametrize(

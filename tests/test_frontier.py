@@ -10,6 +10,7 @@ from study.columns import STUDY_COLUMNS
 from tests.calls import call, refused
 
 RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test"}
+METHODS = ["prog_kd", "team_ce"]
 
 
 def write_study(folder, splits, gain=0.0):
@@ -31,6 +32,11 @@ def write_study(folder, splits, gain=0.0):
         backbones.append({**probe, "top1_pct": top1 - 5, "gmacs": 1.0})
     pd.DataFrame(exits).reindex(columns=STUDY_COLUMNS["exits.csv"]).to_csv(
         folder / "exits.csv", index=False
+    )
+    runs = [{**RUN, "split": split, "seed": seed} for split in splits for seed in (1, 2)]
+    runs = [{**run, "method": name, "protocol": "1 clip"} for run in runs for name in METHODS]
+    pd.DataFrame(runs).reindex(columns=STUDY_COLUMNS["runs.csv"]).to_csv(
+        folder / "runs.csv", index=False
     )
     pd.DataFrame(points).to_csv(folder / "points.csv", index=False)
     pd.DataFrame(backbones).to_csv(folder / "backbones.csv", index=False)
@@ -101,7 +107,7 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     (study / "points.csv").unlink()
     assert "points.csv is missing" in message(study)
     other = write_study(tmp_path / "b", ["split1"])
-    for name in ("exits.csv", "points.csv", "backbones.csv"):
+    for name in ("exits.csv", "points.csv", "backbones.csv", "runs.csv"):
         (other / name).write_text((other / name).read_text().replace("toy", "clay"))
     third = write_study(tmp_path / "c", ["split1"])
     assert "several data sets: clay, toy" in message(other, third)

@@ -2,13 +2,15 @@
 
 import csv
 import itertools
+import shutil
 
+import pandas as pd
 import pytest
 
 from study import flatness, teacher_order
-from study.columns import STUDY_COLUMNS
+from study.columns import RUN, STUDY_COLUMNS
 from study.run_tables import write_rows
-from tests.calls import call
+from tests.calls import call, refused
 
 # Top-1 of exits 1 and 2 with seeds 1 and 2, by the first letters of the teachers in turn.
 TOP1 = {
@@ -53,6 +55,13 @@ def make_flat(split="split1", flat=FLAT):
             }
 
 
+def write_runs(folder, protocol_of=lambda run: "1 clip"):
+    """runs.csv of the exits that are there."""
+    runs = pd.read_csv(folder / "exits.csv")[RUN].drop_duplicates()
+    runs = runs.assign(protocol=runs.apply(protocol_of, axis=1))
+    runs.reindex(columns=STUDY_COLUMNS["runs.csv"]).to_csv(folder / "runs.csv", index=False)
+
+
 @pytest.fixture
 def study(tmp_path):
     """Two backbones; the second's exits gain 8 points in the order irm. Rows that do not count."""
@@ -64,6 +73,7 @@ def study(tmp_path):
         for change in ({"part": "heldout"}, {"combination": "wise"}, {"method": "team_ce"})
     ]
     write_rows(folder / "exits.csv", STUDY_COLUMNS["exits.csv"], [*others, *exits])
+    write_runs(folder)
     write_rows(folder / "flatness_a.csv", flatness.COLUMNS, list(make_flat()))
     write_rows(folder / "flatness_b.csv", flatness.COLUMNS, list(make_flat("split2")))
     return folder
@@ -129,6 +139,7 @@ def test_an_order_that_foretells_nothing_gains_nothing(tmp_path):
         flat += make_flat(f"split{number}", {("random", "0.1"): dict(zip(order, (1, 2, 3)))})
     exits = [row for number in range(6) for row in make_exits(split=f"split{number}")]
     write_rows(tmp_path / "exits.csv", STUDY_COLUMNS["exits.csv"], exits)
+    write_runs(tmp_path)
     write_rows(tmp_path / "flatness.csv", flatness.COLUMNS, flat)
     line = teacher_order.summary_table(teacher_order.study_rows(tmp_path))[-1]
     assert line[:4] == ["random", "train", "0.1", "6"]
@@ -157,6 +168,28 @@ def rewrite(folder, name, change):
             "exits of different seeds",
         ),
         (
+            "exits.csv",
+            lambda rows: [r for r in rows if (r["method"][0], r["exit"]) != ("r", "exit2")],
+            "split1: the orders have other exits, GMACs or protocols",
+        ),
+        (
+            "exits.csv",
+            lambda rows: [
+                {**row, "gmacs": row["seed"] if row["method"][0] == "r" else "1"} for row in rows
+            ],
+            "the runs of toy residual_mv_iframe have other exits, GMACs or protocols",
+        ),
+        (
+            "exits.csv",
+            lambda rows: [{**row, "method": "team_ce"} for row in rows if row["part"] != "test"],
+            "exits.csv has no test rows",
+        ),
+        (
+            "runs.csv",
+            lambda rows: [{**row, "protocol": f"{row['seed']} clips"} for row in rows],
+            "have other exits, GMACs or protocols",
+        ),
+        (
             "flatness_b.csv",
             lambda rows: [*rows, *({**row, "split": "split1", "seed": "2"} for row in rows)],
             "toy split1: flatness of several backbones; a study has one of each split",
@@ -175,6 +208,7 @@ def rewrite(folder, name, change):
             "exits.csv has no rows; study.collect writes",
         ),
         ("exits.csv", None, "exits.csv is missing"),
+        ("runs.csv", None, "runs.csv is missing"),
         ("flatness_a.csv flatness_b.csv", None, "has no flatness"),
     ],
 )
@@ -184,4 +218,16 @@ def test_what_cannot_be_compared_is_refused(name, change, words, study, tmp_path
     with pytest.raises(SystemExit) as stopped:
         call(teacher_order, study, "--out", tmp_path / "out.csv")
     assert stopped.value.code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_backbone_counts_once_though_its_exits_were_trained_again(study, tmp_path, capsys):
+    other = tmp_path / "other/study"
+    shutil.copytree(study, other)
+    out = ["--out", tmp_path / "out.csv"]
+    words = refused(capsys, teacher_order, study, other, *out)
+    assert f"{other} holds what {study} holds" in words
+    rewrite(other, "exits.csv", lambda rows: [{**row, "top1_pct": "7"} for row in rows])
+    words = refused(capsys, teacher_order, study, other, *out)
+    assert f"toy split1 digest of split1 is in {study} and in {other}" in words
     assert not (tmp_path / "out.csv").exists()

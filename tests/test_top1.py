@@ -3,7 +3,16 @@
 import pandas as pd
 import pytest
 
-from study import frontier, probes, teacher_order, top1
+from study import (
+    compare,
+    confusions,
+    drops,
+    frontier,
+    label_gain,
+    probes,
+    teacher_order,
+    top1,
+)
 from study.columns import STUDY_COLUMNS
 from tests.calls import call, refused
 
@@ -27,7 +36,9 @@ def write_study(folder, split, top1_of_seeds):
         {**run, "method": "streams", "output": "mv", "top1_pct": 60},
         {**run, "method": "i_frame_probe", "output": "fused", "top1_pct": 40, "gmacs": 0.3},
     ]
-    for name, rows in {"exits.csv": exits, "backbones.csv": baselines}.items():
+    runs = [{**run, "seed": seed, "protocol": "1 clip"} for seed in range(len(top1_of_seeds))]
+    tables = {"exits.csv": exits, "backbones.csv": baselines, "runs.csv": runs}
+    for name, rows in tables.items():
         table = pd.DataFrame(rows).reindex(columns=STUDY_COLUMNS[name])
         table.to_csv(folder / name, index=False)
     return folder
@@ -64,7 +75,7 @@ def test_a_table_says_its_command(tmp_path):
 def test_what_cannot_be_averaged_is_refused(tmp_path, capsys):
     study, out = write_study(tmp_path / "a", "split1", [50]), ["--out", tmp_path / "top1.csv"]
     other = write_study(tmp_path / "b", "split1", [50])
-    for name in ("exits.csv", "backbones.csv"):
+    for name in ("exits.csv", "backbones.csv", "runs.csv"):
         (other / name).write_text((other / name).read_text().replace("toy", "clay"))
     assert "several data sets: toy, clay" in refused(capsys, top1, study, other, *out)
     (other / "exits.csv").unlink()
@@ -78,4 +89,42 @@ def test_a_folder_counts_once(tmp_path, capsys, script):
     figures = ["--figures", tmp_path] if script is frontier else []
     again = tmp_path / "a/../a"
     words = refused(capsys, script, study, again, "--out", tmp_path / "x.csv", *figures)
-    assert f"{again} is named twice" in words
+    assert f"{again} holds what {study} holds" in words
+
+
+@pytest.mark.parametrize("script", [top1, frontier])
+def test_runs_of_another_protocol_are_not_averaged(tmp_path, capsys, script):
+    first = write_study(tmp_path / "a", "split1", [50, 60])
+    second = write_study(tmp_path / "b", "split2", [50])
+    for study, gmacs in ((first, 0.25), (second, 0.5)):
+        points = {**RUN, "evidence": "logits", "point": "full@1", "top1_pct": 9, "gmacs": gmacs}
+        pd.DataFrame([{**points, "split": study.name}]).to_csv(study / "points.csv", index=False)
+    figures = ["--figures", tmp_path] if script is frontier else []
+    how = ["--out", tmp_path / "x.csv", *figures]
+    text = (second / "exits.csv").read_text()
+    (second / "exits.csv").write_text(text.replace("0.25", "0.75"))
+    words = refused(capsys, script, first, second, *how)
+    assert f"exit1 costs other GMACs in {second} than in {first}" in words
+    runs = pd.read_csv(first / "runs.csv")
+    runs.loc[0, "protocol"] = "4 clips"
+    runs.to_csv(first / "runs.csv", index=False)
+    words = refused(capsys, script, first, *how)
+    assert f"{first}: the runs of toy prog_kd have other exits, GMACs or protocols" in words
+
+
+SCRIPTS = [compare, confusions, drops, frontier, label_gain, probes, teacher_order, top1]
+OPTIONS = {
+    compare: ["--pair", "a/vanilla", "b/vanilla"],
+    confusions: ["--first", 2],
+    frontier: ["--figures", "new"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_table_that_cannot_be_written_is_named_before_the_work(tmp_path, capsys, script):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    for out, named in (("file/a.csv", "file"), ("folder.csv", "folder.csv")):
+        options = [*OPTIONS.get(script, []), "--out", tmp_path / out]
+        words = refused(capsys, script, tmp_path / "there is nothing", *options)
+        assert f"cannot read or write {tmp_path / named}: " in words
