@@ -21,7 +21,6 @@ and left out. A study may hold runs of different protocols; these are never aver
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ import numpy as np
 
 from coviar.command import run
 from coviar.files import read_json
+from dataset_team.csv_rows import CsvText, read_csv_text
 from dataset_team.identity import file_digest
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsFile, StaleLogits
@@ -131,8 +131,9 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     for name, script in RUN_FILES.items():
         if not (folder / name).is_file():
             raise NotFinished(f"no {name} yet, {script} writes it")
-    tables = {name: _read(folder / name, columns) for name, columns in RUN_COLUMNS.items()}
-    if not any(row["part"] == "test" for row in tables["exits.csv"]):
+    found = {name: _read(folder / name, columns) for name, columns in RUN_COLUMNS.items()}
+    tables = {name: table.rows for name, table in found.items()}
+    if not all(any(row["part"] == "test" for row in rows) for rows in tables.values()):
         raise NotFinished("no results on test videos: save their logits and run the rest again")
     try:
         logits = LogitsFile.load(folder / LOGITS_NAME)
@@ -150,6 +151,8 @@ def exit_run_rows(folder: Path) -> dict[str, list[dict]]:
     tables["weights.csv"] = weight_rows(logits, betas)
     tables["decisions.csv"] = decision_rows(logits, policy)
     _check_decisions(tables, policy)
+    for name, table in found.items():
+        _check_run(folder / name, table, logits)
     return tables
 
 
@@ -227,6 +230,17 @@ def _check_decisions(tables: dict[str, list[dict]], policy: Policy) -> None:
         raise NotFinished("the tables are of other logits: team_net_wise_all_acc.py again")
 
 
+def _check_run(path: Path, table: CsvText, logits: LogitsFile) -> None:
+    run = {key: str(logits.meta[key]) for key in RUN}
+    for line, row in zip(table.lines, table.rows):
+        for key, value in run.items():
+            if row[key] != value:
+                raise ValueError(
+                    f"{path}, line {line}: {key} is {row[key]}, and the run's is {value};"
+                    f" {RUN_FILES[path.name]} writes it again"
+                )
+
+
 def backbone_rows(folder: Path) -> dict[str, list[dict]]:
     """How a backbone was made, and test top-1 of it and of each stream, by CSV name."""
     content = {}
@@ -256,16 +270,20 @@ def backbone_rows(folder: Path) -> dict[str, list[dict]]:
     }
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict]:
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        untimed = [column for column in columns if column not in TIMES]  # of earlier versions
-        if reader.fieldnames not in (list(columns), untimed):
-            raise ValueError(
-                f"{path}: expected the columns {','.join(columns)}; "
-                "team_net_wise_all_acc.py writes it again"
-            )
-        return list(reader)
+def _read(path: Path, columns: Sequence[str]) -> CsvText:
+    """A table of a run, whose every cell the study can take."""
+    script = RUN_FILES[path.name]
+    required = {name for name in columns if name in summary.REQUIRED}
+    if path.name == "exits.csv":
+        required |= {"top1_pct", "gmacs"}  # elsewhere empty where nobody left
+    whole = [name for name, kind in summary.NUMBERS.items() if kind == "int64"]
+    found = read_csv_text(path, script, required, summary.NUMBERS, whole=whole)
+    untimed = [column for column in columns if column not in TIMES]  # of earlier versions
+    if found.header not in (list(columns), untimed):
+        raise ValueError(
+            f"{path}: expected the columns {','.join(columns)}; {script} writes it again"
+        )
+    return found
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -279,7 +297,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
         gathered = write_study(args.runs, args.out)
-    study = summary.read_study(args.out)
+        study = summary.read_study(args.out)
     print(tables.as_text(study))
     for reason in gathered.reasons():
         print(reason)

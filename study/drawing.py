@@ -159,14 +159,30 @@ def dodge(place: int, total: int, width: float) -> float:
     return width * (place - (total - 1) / 2)
 
 
-def draw_peers(axis: Axes, peers: pd.DataFrame) -> list[Line2D]:
-    """Published points, hollow, one mark for each method; returns their keys for a legend."""
+def peer_marks(peers: pd.DataFrame) -> dict[str, dict]:
+    """A hollow mark for each published method, with a line through the points of one data set.
+
+    Raises ValueError above 8 methods.
+    """
+    counts = peers.groupby(["method", "data"], sort=False).size().groupby("method", sort=False)
+    most = counts.max()
+    if len(most) > len(PEER_MARKERS):
+        raise ValueError(
+            f"{len(most)} published methods ({', '.join(most.index)}), and figures have marks for"
+            f" {len(PEER_MARKERS)}: leave some out of results/peers.csv"
+        )
     style = {"color": "0.2", "markerfacecolor": "white", "markeredgewidth": 0.8, "markersize": 4.5}
-    keys = []
-    for mark, (name, rows) in zip(PEER_MARKERS, peers.groupby("method", sort=False)):
-        form = f"{mark}-" if len(rows) > 1 else mark
-        keys += axis.plot(rows["gmacs"], rows["top1_pct"], form, label=name, linewidth=0.6, **style)
-    return keys
+    style["linewidth"] = 0.6
+    return {
+        name: {**style, "marker": mark, "linestyle": "-" if most[name] > 1 else ""}
+        for name, mark in zip(most.index, PEER_MARKERS)
+    }
+
+
+def draw_peers(axis: Axes, peers: pd.DataFrame, looks: Mapping[str, dict]) -> None:
+    """Published points. looks: see `peer_marks`."""
+    for name, rows in peers.groupby("method", sort=False):
+        axis.plot(rows["gmacs"], rows["top1_pct"], label=name, **looks[name])
 
 
 def gain_bars(axis: Axes, points: Sequence[str], groups: Mapping[str, tuple]) -> None:

@@ -55,8 +55,11 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
     """
     looks = marks(study.methods, study.name)
     figure, axes = new_figure(TWO_COLUMNS, 2.8, 1, 3, sharex=True, sharey=True)
-    shown = where(peers, data=study.data) if peers is not None else pd.DataFrame()
-    curves, keys = mean_curves(study), []
+    shown, peer_looks = pd.DataFrame(), {}
+    if peers is not None:
+        shown, known = where(peers, data=study.data), drawing.peer_marks(peers)
+        peer_looks = {name: known[name] for name in dict.fromkeys(shown["method"])}
+    curves = mean_curves(study)
     for axis, (combination, name) in zip(axes[0], COMBINATION_LABELS.items()):
         for method, look in looks.items():
             own = where(curves, method=method, combination=combination)
@@ -64,14 +67,16 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
             _calibrated_point(axis, study, method, combination, look)
         axis.plot(study.costs[FULL], full_top1(study), **STAR, zorder=4)
         if len(shown):
-            keys = drawing.draw_peers(axis, shown)
+            drawing.draw_peers(axis, shown, peer_looks)
         drawing.log_axis(axis)
         drawing.exit_lines(axis, study.costs)
         drawing.grid(axis)
         axis.set_title(name)
     axes[0, 0].set_ylabel(TOP1)
     axes[0, 1].set_xlabel("mean GMACs per video (1e9, log scale)")
-    add_legend(figure, looks, Line2D([], [], label="full network, no exits", **STAR), *keys)
+    keys = [Line2D([], [], label="full network, no exits", **STAR)]
+    keys += [Line2D([], [], label=name, **look) for name, look in peer_looks.items()]
+    add_legend(figure, looks, *keys)
     note = ""
     if peers is not None and not len(shown):
         known = " and ".join(dict.fromkeys(peers["data"]))
@@ -98,17 +103,19 @@ def published(peers: pd.DataFrame, studies: Sequence[Study] = ()) -> Figure:
     ours = [study for study in studies if study.data in data_sets]
     methods = list(dict.fromkeys(name for study in ours for name in study.methods))
     looks = marks(methods, " and ".join(study.name for study in ours))
+    peer_looks = drawing.peer_marks(peers)
     for axis, data in zip(axes[0], data_sets):
         for study in (study for study in ours if study.data == data):
             curves = where(mean_curves(study), combination="wise")
             for method in study.methods:
                 own = where(curves, method=method)
                 axis.plot(own["gmacs"], own["top1_pct"], **{**looks[method], "marker": ""})
-        keys = drawing.draw_peers(axis, where(peers, data=data))
+        drawing.draw_peers(axis, where(peers, data=data), peer_looks)
         drawing.log_axis(axis)
         drawing.grid(axis)
         axis.set(title=data, xlabel="GMACs per video (1e9, log scale)")
     axes[0, 0].set_ylabel("top-1 (%)")
+    keys = [Line2D([], [], label=name, **look) for name, look in peer_looks.items()]
     add_legend(figure, looks, *keys, columns=7, marked=False)
     add_caption(
         figure,

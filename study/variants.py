@@ -26,6 +26,7 @@ from training.options import make_parser, refusing
 from training.provenance import print_result
 
 BASE = "base"
+AGAIN = "train it again with --overwrite"
 COLUMNS = ["data", "split", "seed", "variant", "output", "heldout_top1_pct", "epochs", "command"]
 
 
@@ -42,11 +43,19 @@ def variant_rows(root: Path) -> list[dict]:
     return rows
 
 
+def _last_epoch(path: Path) -> dict:
+    lines = path.read_bytes().splitlines()
+    try:
+        last = json.loads(lines[-1])
+        last["epoch"]
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}, line {len(lines)}: not what an epoch logs; {AGAIN}") from error
+    return last
+
+
 def _rows(root: Path, path: Path) -> Iterator[dict]:
-    args, env = (
-        read_json(path.parent / name, "train it again") for name in ("args.json", "env.json")
-    )
-    last = json.loads((path.parent / "log.jsonl").read_text().splitlines()[-1])
+    args, env = (read_json(path.parent / name, AGAIN) for name in ("args.json", "env.json"))
+    last = _last_epoch(path.parent / "log.jsonl")
     if args["select_on"] != "last":
         raise ValueError(
             f"{path.parent} has chosen its epoch on the videos that it is judged by here: train it"

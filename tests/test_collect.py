@@ -13,8 +13,9 @@ from early_exit.policy import decide, load_policy
 from study import collect, summary, tables
 from study.collect import MAX_THRESHOLDS, gather, thin
 from study.columns import RUN, STUDY_COLUMNS
+from study.report import __main__ as report
 from study.run_tables import write_rows
-from tests.calls import call
+from tests.calls import call, refused
 
 
 def rows_of(path, **where):
@@ -214,9 +215,63 @@ def test_two_runs_of_the_same_name_are_refused(runs, tmp_path):
 
 def test_a_table_of_other_columns_is_refused(runs):
     path = runs / "toy" / "prog_kd" / "split1_seed1" / "exits.csv"
+    whole = path.read_text()
     path.write_text("data,part\ntoy,test\n")
+    words = r"split1_seed1/exits.csv is no file of team_net_wise_all_acc.py \(no column \w+\)"
+    with pytest.raises(ValueError, match=words):
+        gather([runs])
+    path.write_text(whole.replace("\n", ",x\n"))
     with pytest.raises(ValueError, match="split1_seed1/exits.csv: expected the columns data,split"):
         gather([runs])
+
+
+def with_cell(column, value, row=1):
+    """A change of a table: another value in one of its rows."""
+
+    def change(text):
+        header, *lines = csv.reader(text.splitlines())
+        lines[row][header.index(column)] = value
+        return "".join(",".join(f'"{cell}"' for cell in line) + "\n" for line in [header, *lines])
+
+    return change
+
+
+EDITS = {
+    "no top-1": ("exits.csv", with_cell("top1_pct", ""), "line 3: top1_pct is empty"),
+    "no cost": ("exits.csv", with_cell("gmacs", ""), "line 3: gmacs is empty"),
+    "word": (
+        "exits.csv",
+        with_cell("top1_pct", "eighty"),
+        "line 3: top1_pct is 'eighty', no number",
+    ),
+    "nan": ("policies.csv", with_cell("top1_pct", "nan"), "line 3: top1_pct is 'nan', no number"),
+    "half": ("exits.csv", with_cell("num_videos", "1.5"), "line 3: num_videos is '1.5', no whole"),
+    "no exit": ("trade_off.csv", with_cell("exit", "", 4), "line 6: exit is empty"),
+    "seed": ("exits.csv", with_cell("seed", "2"), "line 3: seed is 2, and the run's is 1"),
+    "method": ("trade_off.csv", with_cell("method", "x"), "line 3: method is x, and the run's is"),
+    "cut": ("policies.csv", lambda text: text[:-9], "the line has no end"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_table_of_a_run_is_named_and_the_study_stays(runs, tmp_path, capsys, edit):
+    call(collect, runs, "--out", tmp_path / "study")
+    before = {path: path.read_bytes() for path in (tmp_path / "study").iterdir()}
+    name, change, words = EDITS[edit]
+    path = runs / "toy/prog_kd/split1_seed1" / name
+    path.write_text(change(path.read_text()))
+    message = refused(capsys, collect, runs, "--out", tmp_path / "study")
+    assert f"{path}, line " in message and words in message
+    assert message.endswith("; team_net_wise_all_acc.py writes it again\n")
+    assert {path: path.read_bytes() for path in (tmp_path / "study").iterdir()} == before
+    assert str(path) in refused(capsys, report, runs, "--out", tmp_path / "page.html")
+
+
+def test_a_table_without_test_videos_is_left_out_by_name(runs):
+    path = runs / "toy/prog_kd/split1_seed1/trade_off.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *(line for line in lines if ",heldout," in line)]))
+    assert "no results on test videos" in gather([runs]).left_out[path.parent]
 
 
 def with_columns_of_a_run(study, runs):

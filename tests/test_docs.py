@@ -91,7 +91,7 @@ def backbones(block):
     """The options of the trainings of backbones in a shell block."""
     for line in block.replace("\\\n", " ").splitlines():
         found = re.match(r"python (train_team_net|pretrain)\.py (.*)", line)
-        if found:
+        if found and not found[2].endswith("..."):
             module = importlib.import_module(found[1])
             yield module.get_args_parser().parse_args(shlex.split(found[2], comments=True))
 

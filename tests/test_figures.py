@@ -188,6 +188,33 @@ def test_published_figure_shows_every_row(study):
         assert len(axis.lines) - len(points) == number
 
 
+def test_a_peer_of_one_data_set_has_its_own_mark_everywhere(study):
+    peers = pd.read_csv(PEERS)
+    new = {"method": "A", "data": "hmdb51", "top1_pct": 50.0, "gmacs": 9.0}
+    peers = pd.concat([pd.DataFrame([new]), peers])
+    figure = figures.published(peers)
+    assert len(drawing.PEER_MARKERS) == len(set(peers["method"])) == 8
+    drawn = {}
+    for axis in axes_of(figure):
+        for line in axis.lines:
+            drawn.setdefault(line.get_label(), set()).add(line.get_marker())
+    (legend,) = figure.legends
+    keys = {line.get_label(): {line.get_marker()} for line in legend.get_lines()}
+    assert keys == drawn and len(keys) == 8
+    assert len(set.union(*keys.values())) == 8
+    ucf = replace(study, exits=study.exits.assign(data="ucf101"))
+    (legend,) = figures.trade_off(ucf, peers).legends
+    own = {line.get_label(): {line.get_marker()} for line in legend.get_lines()}
+    assert {name: own.get(name) for name in keys} == {**keys, "A": None}
+
+
+def test_more_peers_than_marks_are_refused_by_name():
+    peers = pd.read_csv(PEERS)
+    more = pd.DataFrame([{**peers.iloc[0], "method": name} for name in ("A", "B")])
+    with pytest.raises(ValueError, match=r"9 published methods \(Wu et al., .*B\).* marks for 8"):
+        figures.published(pd.concat([peers, more]))
+
+
 def test_peers_file_agrees_with_itself():
     peers = pd.read_csv(PEERS)
     # three decimals

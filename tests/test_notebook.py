@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -77,6 +78,32 @@ def test_it_runs_and_writes_every_figure_and_table(
     assert "n = 4 runs per method" in printed
     assert "holds no times of this network" in printed
     assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "figures"),
+    [
+        (["few_labels"], ["."]),
+        (["few_labels", "longer"], ["few_labels", "longer"]),
+        (["a/few_labels", "b/few_labels"], ["a/few_labels", "b/few_labels"]),
+    ],
+)
+def test_no_figure_of_gains_takes_the_place_of_another(notebook, tmp_path, tables, figures):
+    for folder in tables:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "gains.csv").write_text(f"data\n{folder}\n")
+    saved = []
+
+    class Saves:
+        draw = staticmethod(lambda table: table["data"][0])
+        save = staticmethod(lambda figure, folder, name: saved.append((figure, folder, name)))
+
+    known = {"pd": pd, "Path": Path, "label_gain": Saves, "drawing": Saves, "Markdown": str}
+    known.update(RESULTS=str(tmp_path), FIGURES="figures", display=lambda *_: None)
+    exec(notebook.cells[-1].source, known)
+    assert saved == [
+        (table, Path("figures", folder), "few_labels") for table, folder in zip(tables, figures)
+    ]
 
 
 def test_without_a_study_it_says_what_to_do(notebook, monkeypatch, tmp_path):

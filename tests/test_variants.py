@@ -6,7 +6,7 @@ import json
 import pytest
 
 from study import variants
-from tests.calls import call
+from tests.calls import call, refused
 
 TOP1 = {("base", 1): 60, ("base", 2): 70, ("ema", 1): 63, ("ema", 2): 69, ("late", 1): 90}
 
@@ -54,6 +54,17 @@ def test_runs_that_cannot_be_judged_are_refused(runs, tmp_path, capsys):
     (folder / "log.jsonl").write_text('{"epoch": 7, "test_fused": 1.0}')
     with pytest.raises(ValueError, match="has no held-out videos to be judged by"):
         variants.variant_rows(runs)
+    for damaged, number in (
+        (b"", 0),
+        (b"\n", 1),
+        (log.encode()[:-9], 2),
+        (b"[]\n", 1),
+        (b"\xe9", 1),
+    ):
+        (folder / "log.jsonl").write_bytes(damaged)
+        message = refused(capsys, variants, runs, "--out", tmp_path / "a.csv")
+        words = f"{folder / 'log.jsonl'}, line {number}: not what an epoch logs; train it again"
+        assert words in message and not (tmp_path / "a.csv").exists()
     (folder / "log.jsonl").write_text(log)
     (folder / "result.json").unlink()
     assert len(variants.variant_rows(runs)) == 4 * (len(TOP1) - 1), "not finished: left out"
