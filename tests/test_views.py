@@ -328,6 +328,13 @@ def test_unlabelled_videos_have_a_bank_of_their_own(frozen_toy, toy_data, tmp_pa
     assert "computing" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("reason", ["--select-on test", "--heldout 0"])
+def test_a_part_that_is_empty_is_refused(frozen_toy, reason):
+    words = ["--select-on", "last", *reason.split(), "--parts", "heldout"]
+    with pytest.raises(ValueError, match=f"--parts heldout: there is no such part with {reason}"):
+        fill(frozen_toy[0], *words)
+
+
 @pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "1/-2"])
 def test_impossible_shards_are_refused(frozen_toy, words, capsys):
     with pytest.raises(SystemExit):

@@ -111,11 +111,12 @@ def fill(args: argparse.Namespace) -> dict:
 def check_parts(args: argparse.Namespace) -> None:
     """Raise ValueError where --parts names one that the other options leave empty."""
     named = args.parts or ()
-    for part in set(named) & AUGMENTED:
-        if args.views == 0:
+    for part in named:
+        if part in AUGMENTED and args.views == 0:
             raise ValueError(f"--parts {part} has nothing to compute with --views 0")
-    if "heldout" in named and args.select_on == "test":
-        raise ValueError("--parts heldout: there is no such part with --select-on test")
+    if "heldout" in named and (args.select_on == "test" or not args.heldout):
+        reason = "--select-on test" if args.select_on == "test" else "--heldout 0"
+        raise ValueError(f"--parts heldout: there is no such part with {reason}")
     if "unlabelled" in named and not args.unlabelled:
         raise ValueError("--parts unlabelled: name its list with --unlabelled LIST")
 
