@@ -78,6 +78,7 @@ awk -v work="$work" -v file="$job_file" '
         stage = sprintf("%s/%02d_%s", work, ++count, name)
         next
     }
+    stage == "" && /^[ \t]*job[ \t]/ { fail("a job above the first `# stage:` line, which would not run") }
     stage == "" || /^[ \t]*(#|$)/ { next }
     /\\$/ { fail("a job is one line, this one ends with a backslash") }
     { print > stage; jobs++ }

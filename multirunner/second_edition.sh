@@ -10,26 +10,30 @@
 #
 # --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
 # A backbone of a split is a unit. Its rows, in RESULTS/SET/SPLIT/backboneN (question 3: RESULTS/few_labels/...),
-# are all that --tables reads, so a unit with all its rows is skipped even where its runs are gone.
+# are all that --tables reads, so a unit with all its rows is skipped even where its runs are gone. They come there
+# together, when all have been made.
 #
 # VIDEOS holds ucf101_7, ucf101_6 and jhmdb_21. WEIGHTS is the --weights-dir of mobilenet_v2-b0353104.pth
-# (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), PYTHON; and, to do a
-# part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). FLAGS are
-# added to all commands that read videos. Minutes of one core, with AVX-512 and AMX / with AVX2: a backbone
-# 17 / 28, its bank 3 to 6, exits and all that follows 15, most of them for starting 156 processes, flatness 10.
+# (without: torch's hub cache). DATA (data), RUNS (runs/second), RESULTS (results), FIGURES (figures), PYTHON; and,
+# to do a part, SETS='ucf101_13 jhmdb_21', SPLITS='split1 split2 split3', BACKBONES='1 2 3' (their seeds). Tables
+# are always of all. FLAGS are added to all commands that read videos. Minutes of one core, with AVX-512 and
+# AMX / with AVX2: a backbone 17 / 28, its bank 3 to 6, exits and all that follows 15, most of them for starting
+# 156 processes, flatness 10.
 set -eu
 cd "$(dirname "$0")/.."
+parts=${SETS+ SETS}${SPLITS+ SPLITS}${BACKBONES+ BACKBONES}
 PYTHON=${PYTHON:-python3} DATA=${DATA:-data} RUNS=${RUNS:-runs/second} RESULTS=${RESULTS:-results}
+FIGURES=${FIGURES:-figures}
 SETS=${SETS:-ucf101_13 jhmdb_21} SPLITS=${SPLITS:-split1 split2 split3} BACKBONES=${BACKBONES:-1 2 3}
 # shellcheck source=multirunner/own_jobs.sh
 . multirunner/own_jobs.sh
-need_plain DATA RUNS RESULTS WEIGHTS
+need_plain DATA RUNS RESULTS FIGURES WEIGHTS
 WEIGHTS=${WEIGHTS:+ --weights-dir $WEIGHTS}
 export PYTHON
 RECIPE='--lr 0.005 --batch-size 16 --epochs 12 --wd 5e-4 --lr-schedule cosine --warmup 1 --nesterov --classifier-lr-scale 1 1 --train-segments 3 --freeze iframe.stem iframe.layer1 iframe.layer2 --label-smoothing 0.1 --fusion sum --eval-freq 12 --select-on last'
 METHODS='team_ce ce_equal:labels prog_kd prog_kd_anti anti_equal:iframe:15,residual:10,mv i_frame_equal:iframe fused_equal:fused mv_residual_iframe:mv:3,residual:3,iframe mv_iframe_residual:mv:3,iframe:3,residual residual_mv_iframe:residual:3,mv:3,iframe residual_iframe_mv:residual:3,iframe:3,mv iframe_mv_residual:iframe:3,mv:3,residual iframe_residual_mv:iframe:3,residual:3,mv'
 
-PAIRS='--pair prog_kd/vanilla team_ce/vanilla --pair ce_equal/vanilla anti_equal/vanilla --pair i_frame_equal/vanilla fused_equal/vanilla --pair prog_kd/wise:train_views prog_kd/wise'
+PAIRS='--pair prog_kd/vanilla team_ce/vanilla --pair ce_equal/vanilla anti_equal/vanilla --pair i_frame_equal/vanilla fused_equal/vanilla --pair prog_kd/wise:train_views prog_kd/wise --pair prog_kd/constant prog_kd/vanilla'
 for order in mv_iframe_residual residual_mv_iframe residual_iframe_mv iframe_mv_residual iframe_residual_mv; do
     PAIRS="$PAIRS --pair mv_residual_iframe/vanilla $order/vanilla"
 done
@@ -50,6 +54,9 @@ encode_like_ucf101_6() {
 
 prepare() {
     : "${VIDEOS:?name the folder of ucf101_7, ucf101_6 and jhmdb_21: VIDEOS=path sh $0 --prepare}"
+    for set in ucf101_7 ucf101_6 jhmdb_21; do
+        [ -d "$VIDEOS/$set" ] || { echo "$0: VIDEOS=$VIDEOS has no folder $set" >&2; exit 2; }
+    done
     encode_like_ucf101_6 "$VIDEOS/ucf101_7" "$DATA/ucf101_13_sources"
     (cd "$VIDEOS/ucf101_6" && find . -name '*.mp4' | sort) | while read -r name; do
         mkdir -p "$(dirname "$DATA/ucf101_13_sources/$name")"
@@ -85,12 +92,21 @@ size_of() {
     esac
 }
 
-# Where the rows of one $set, $split and $backbone are. Its runs are in $runs.
+# Of one $set, $split and $backbone: where its rows are made, below its $runs, and where they are when all have been.
+made_rows() { echo "$runs/rows/$set"; }
 study_of() { echo "$RESULTS/$set/$split/backbone$backbone"; }
+
+# recordings.csv says that a unit has all its rows: it is copied last, and whole. A row that is missing is a failure.
+copy_rows() { # FROM TO NAME...
+    from=$1 to=$2
+    shift 2
+    echo "job $to/recordings.csv sh -c 'cp$(printf " $from/%s.csv" "$@") $to &&" \
+        "cp $from/recordings.csv $to/.copy && mv $to/.copy $to/recordings.csv'"
+}
 
 jobs_of() { # OPTIONS_OF_CREATE_ALL_JOBS...
     sh multirunner/create_all_jobs.sh --data "$set" --splits "$split" --data-root "$DATA/{data}" \
-        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$runs" --results "$(study_of)" \
+        --lists "$DATA/{data}/{data}_{split}_{part}.txt" --runs "$runs" --results "$(made_rows)" \
         --methods "$METHODS" \
         --network "--arch mobilenet_v2 --motion-arch mobilenet_v2 $(size_of "$set") --dropout 0.5" \
         --all-flags "--precision auto${FLAGS:+ $FLAGS}" "$@"
@@ -132,40 +148,46 @@ probes() { # once for a split: on all frames, and on fewer
     done
 }
 
-# What comes after study.collect; recordings.csv is last, and says that the unit has all its rows.
+# What comes after study.collect.
 rows() {
-    study=$(study_of)
+    study=$(made_rows)
     kd=$runs/$set/prog_kd/${split}_seed ce=$runs/$set/team_ce/${split}_seed
+    names='backbones choices curves drops exits flatness points runs weights'
     echo '# stage: rows'
-    [ "$backbone" != 1 ] || echo "job - python -m study.probes$fewer --out $study/probes.csv"
+    if [ "$backbone" = 1 ]; then
+        names="$names probes"
+        echo "job - python -m study.probes$fewer --out $study/probes.csv"
+    fi
     echo "job - python -m study.flatness $runs/$set/streams/${split}_seed$backbone/best.pt" \
         "$(data_of train) --random_seed $backbone" \
         "--segments 2${FLAGS:+ $FLAGS} --out $study/flatness.csv"
     echo "job - python -m study.over_time ${kd}1 --out $study --figures $RUNS/figures/$set/$split/backbone$backbone"
-    [ "$set" != ucf101_13 ] || # whether the encoder of ucf101_7's or of ucf101_6's classes shows
+    if [ "$set" = ucf101_13 ]; then # whether the encoder of ucf101_7's or of ucf101_6's classes shows
+        names="$names confusions"
         echo "job - python -m study.confusions ${kd}1 --first 7 --out $study/confusions.csv"
+    fi
     timings=$RESULTS/$set/timings.csv
     [ -f "$timings" ] && timings=" --timings $timings" || timings=
     echo "job - python -m study.drops ${kd}1 ${kd}736 ${kd}4711 ${ce}1 ${ce}736 ${ce}4711 --drops 1 2 5" \
         "--guarantee 0.9 --route streams_then_time$timings --out $study/drops.csv"
-    echo '# stage: recordings'
-    echo "job $study/recordings.csv python -m study.compare $runs/$set $PAIRS --resample backbone" \
+    echo "job - python -m study.compare $runs/$set $PAIRS --resample backbone" \
         "--recordings $study/recordings.csv"
+    echo '# stage: recordings'
+    # shellcheck disable=SC2086 # names are words
+    copy_rows "$study" "$(study_of)" $names
 }
 
 # Of one unit, whose seed its exits do not have. Nothing is held out: half of jhmdb_21 has classes whose
-# every group has clips of other classes too. The rows are copied when all are there.
+# every group has clips of other classes too.
 pools() {
-    runs=$RUNS/pools/$split/backbone$backbone rows=$RESULTS/few_labels/$set/$split/backbone$backbone
+    runs=$RUNS/pools/$split/backbone$backbone
     (RECIPE="$RECIPE --heldout 0"; filtered 's/_train.txt /_train_pool1.txt /' streams)
     echo "job - python -m study.few_labels $(data_of train_pool1)" \
         "--unlabelled $DATA/$set/${set}_${split}_train_pool2.txt" \
         "--pretrained $runs/$set/streams/${split}_seed$backbone/best.pt --checkpoint_dir $runs" \
         "--precision auto --views 4 --select-on last --heldout 0 --exits 1 2 3 4 --ic-pool mean${FLAGS:+ $FLAGS}" \
         "--out $runs/$set/few_labels"
-    # A copy that was cut short must not say that all rows are there.
-    echo "job $rows/recordings.csv sh -c 'cp \$0/cases.csv \$1 && cp \$0/recordings.csv \$1/.copy &&" \
-        "mv \$1/.copy \$1/recordings.csv' $runs/$set/few_labels $rows"
+    copy_rows "$runs/$set/few_labels" "$RESULTS/few_labels/$set/$split/backbone$backbone" cases
 }
 
 # The jobs of one unit, by what makes them; of a unit with all its rows none, but for `all`. With --keep-going
@@ -219,8 +241,9 @@ having() { # NAME FOLDER
     done
 }
 
-# The answers, of the units that are there.
+# The answers, of all units that are there.
 tables() {
+    [ -z "$parts" ] || { echo "$0: --tables are of all units, not of a part: without$parts" >&2; exit 2; }
     echo '. multirunner/job.sh'
     for set in $SETS; do
         results=$RESULTS/$set
@@ -231,7 +254,7 @@ tables() {
         [ -z "$drops" ] || echo "job - python -m study.drops$drops --out $results/drops.md"
         echo "job - python -m study.top1$studies --out $results/top1.md"
         echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
-        echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures figures/$set"
+        echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures $FIGURES/$set"
         recordings=$(having recordings.csv "$results")
         all_have "$recordings" "$studies" || continue
         compare="job - python -m study.compare$recordings --resample backbone"
@@ -239,6 +262,7 @@ tables() {
             echo "$compare --pair prog_kd/vanilla $other/vanilla --out $results/comparisons/prog_kd_$other.csv"
         done
         echo "$compare --pair prog_kd/wise:train_views prog_kd/vanilla --pair prog_kd/wise prog_kd/vanilla" \
+            "--pair prog_kd/wise:train_views prog_kd/constant --pair prog_kd/wise prog_kd/constant" \
             "--out $results/comparisons/wise.csv"
         echo "$compare --pair mv_residual_iframe/vanilla iframe_residual_mv/vanilla" \
             "--pair mv_residual_iframe/vanilla residual_mv_iframe/vanilla --out $results/comparisons/orders.csv"
@@ -248,7 +272,7 @@ tables() {
     done
     folders=$(for set in $SETS; do having recordings.csv "$RESULTS/few_labels/$set"; done | sed 's,/recordings.csv,,g')
     [ -z "$folders" ] ||
-        echo "job - python -m study.label_gain$folders --out $RESULTS/few_labels/gains.csv --figures figures"
+        echo "job - python -m study.label_gain$folders --out $RESULTS/few_labels/gains.csv --figures $FIGURES"
 }
 
 case ${1-} in

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import re
 import shlex
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_jobs(text):
             stage = marker[1]
         elif stage:
             head, result, *command = shlex.split(line)
-            assert head == "job" and command[0] == "python", line
+            assert head == "job" and command[0] in ("python", "sh"), line
             jobs.append((stage, result, command[1:]))
     return jobs
 
@@ -110,11 +111,17 @@ def test_questions_are_asked_with_known_options_of_the_study_s_backbones():
             assert method in known, side
 
 
-def commands_of(script, **environment):
-    """[(result, script, its parsed options)] of what a script with --jobs prints."""
+def jobs_of(script, **environment):
+    """[(result, words of the command)] of what a script with --jobs prints."""
     lines = run(MULTIRUNNER / script, "--jobs", **environment).splitlines()
-    words = [shlex.split(line)[1:] for line in lines if line.startswith("job ")]
-    return [(result, *parse(command)) for result, _, *command in words]
+    jobs = [shlex.split(line)[1:] for line in lines if line.startswith("job ")]
+    return [(result, command) for result, *command in jobs]
+
+
+def commands_of(script, **environment):
+    """[(result, script, its parsed options)] of its jobs in Python."""
+    jobs = jobs_of(script, **environment)
+    return [(result, *parse(words[1:])) for result, words in jobs if words[0] == "python"]
 
 
 def would_run(script, *options, **environment):
@@ -370,10 +377,8 @@ def test_second_edition_has_backbones_of_half_the_videos_for_exits_with_few_labe
     assert len({args.out for module, args in jobs[1::2]}) == 6
     rows = tmp_path / "few_labels/jhmdb_21/split2/backbone3"
     lines = run(MULTIRUNNER / "second_edition.sh", "--pools", "--dry-run", **places).splitlines()
-    (copy,) = (line.split() for line in lines if line.endswith(str(rows)))
     made = Path("new/pools/split2/backbone3/jhmdb_21/few_labels")
-    assert copy[1:3] == ["sh", "-c"] and copy[-2:] == [str(made), str(rows)]
-    assert jobs[-1][1].out == made
+    assert f"cp {made}/cases.csv {rows} && " in lines[-1] and jobs[-1][1].out == made
 
 
 @pytest.mark.parametrize("rows, options", [("", ()), ("few_labels/", ("--pools",))])
@@ -396,8 +401,8 @@ def test_a_unit_that_has_its_rows_is_done_though_its_runs_are_gone(rows, options
 
     assert units(before) - units(jobs) == {("jhmdb_21", "backbone2")}
     if not options:
-        every = commands_of("second_edition.sh", WEIGHTS="w", **places)
-        assert str(done) in [result for result, *_ in every], "a row of it can run again"
+        every = dict(jobs_of("second_edition.sh", WEIGHTS="w", **places))
+        assert str(done) in every, "a row of it can run again"
 
 
 def test_rows_of_a_unit_that_failed_are_not_taken_for_whole(tmp_path):
@@ -450,26 +455,77 @@ def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
     assert jobs["study.label_gain"].folders == [few]
 
 
-def test_rows_of_a_unit_are_what_its_tables_read(tmp_path):
-    places = {"RUNS": "new", "RESULTS": tmp_path, "SPLITS": "split1", "BACKBONES": "2"}
-    (tmp_path / "jhmdb_21").mkdir()
-    (tmp_path / "jhmdb_21/timings.csv").touch()
+def test_rows_of_a_unit_are_made_below_its_runs_and_come_together(tmp_path):
+    results = tmp_path / "results"
+    places = {"RUNS": "new", "RESULTS": results, "SPLITS": "split1", "BACKBONES": "2"}
+    (results / "jhmdb_21").mkdir(parents=True)
+    (results / "jhmdb_21/timings.csv").touch()
     jobs = would_run("second_edition.sh", **places)
-    study = tmp_path / "ucf101_13/split1/backbone2"
+    made = {name: Path("new/split1/backbone2/rows") / name for name in ("ucf101_13", "jhmdb_21")}
     ours, theirs = (
-        {module: args for module, args in jobs if str(unit) in str(getattr(args, "out", ""))}
-        for unit in (study, tmp_path / "jhmdb_21/split1/backbone2")
+        {module: args for module, args in jobs if str(rows) in f"{vars(args)}"}
+        for rows in made.values()
     )
     assert ours.keys() - theirs.keys() == {"study.confusions"}  # where two encoders made the videos
     assert ours["study.confusions"].first == 7
     assert ours["study.drops"].timings is None
-    assert theirs["study.drops"].timings == tmp_path / "jhmdb_21/timings.csv"
-    assert len(ours["study.drops"].runs) == 6 and ours["study.collect"].out == study
-    counted = [args for module, args in jobs if module == "study.compare"]
-    assert counted[0].recordings == study / "recordings.csv"
-    sides = {side for pair in counted[0].pair for side in pair}
+    assert theirs["study.drops"].timings == results / "jhmdb_21/timings.csv"
+    assert len(ours["study.drops"].runs) == 6
+    assert ours["study.collect"].out == made["ucf101_13"]
+    counted = ours["study.compare"]
+    assert counted.recordings == made["ucf101_13"] / "recordings.csv"
+    sides = {side for pair in counted.pair for side in pair}
+    study = results / "ucf101_13/split1/backbone2"
     for args in (args for module, args in tables_of(study) if module == "study.compare"):
         assert {side for pair in args.pair for side in pair} <= sides
+
+
+@pytest.mark.parametrize("backbone", ["1", "2"])
+def test_rows_of_a_unit_are_copied_only_when_all_are_there(tmp_path, backbone):
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    places = {"RUNS": runs, "RESULTS": results, "SPLITS": "split1", "BACKBONES": backbone}
+    done = results / f"ucf101_13/split1/backbone{backbone}/recordings.csv"
+    done.parent.mkdir(parents=True)
+    (done.parent / "flatness.csv").write_text("of a backbone that is gone")
+    command = dict(jobs_of("second_edition.sh", SETS="ucf101_13", **places))[str(done)]
+    rows = runs / f"split1/backbone{backbone}/rows/ucf101_13"
+    rows.mkdir(parents=True)
+    names = ["backbones", "choices", "confusions", "curves", "drops", "exits", "flatness"]
+    names += ["points", "runs", "weights", "recordings"] + ["probes"] * (backbone == "1")
+    for name in names[:-1]:
+        (rows / f"{name}.csv").write_text(name)
+    assert subprocess.run(command, check=False).returncode != 0
+    assert not done.exists()
+    (rows / f"{names[-1]}.csv").write_text(names[-1])
+    subprocess.run(command, check=True)
+    assert {path.name: path.read_text() for path in done.parent.iterdir()} == {
+        f"{name}.csv": name for name in names
+    }
+
+
+@pytest.mark.parametrize("part", ["SETS", "SPLITS", "BACKBONES"])
+def test_tables_are_not_of_a_part(tmp_path, part):
+    """Where they are written there are tables of all."""
+    script = MULTIRUNNER / "second_edition.sh"
+    words = run(script, "--tables", "--dry-run", fails=True, RESULTS=tmp_path, **{part: "x"})
+    assert f"without {part}" in words
+
+
+def test_figures_of_tables_go_where_they_are_told(tmp_path):
+    (tmp_path / "jhmdb_21/split1/backbone1").mkdir(parents=True)
+    (tmp_path / "jhmdb_21/split1/backbone1/exits.csv").touch()
+    (tmp_path / "few_labels/jhmdb_21/split1/backbone1").mkdir(parents=True)
+    (tmp_path / "few_labels/jhmdb_21/split1/backbone1/recordings.csv").touch()
+    jobs = would_run("second_edition.sh", "--tables", RUNS="new", RESULTS=tmp_path, FIGURES="new")
+    folders = {module: args.figures for module, args in jobs if hasattr(args, "figures")}
+    assert folders == {**{"study.frontier": Path("new/jhmdb_21"), "study.label_gain": Path("new")}}
+
+
+def test_preparing_begins_when_all_videos_are_there(tmp_path):
+    (tmp_path / "ucf101_7").mkdir()
+    script = MULTIRUNNER / "second_edition.sh"
+    words = run(script, "--prepare", fails=True, VIDEOS=tmp_path, DATA=tmp_path / "data")
+    assert "has no folder ucf101_6" in words and not (tmp_path / "data").exists()
 
 
 def tables_of(study):
