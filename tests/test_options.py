@@ -200,7 +200,7 @@ VALUES = {
     "--train-segments": NUMBER,
     "--vectors": NUMBER,
     "--videos": NUMBER,
-    "benchmarks.early_exit --videos": ANY,
+    "benchmarks.early_exit --videos": MISSING,
     "--videos-per-class": ("-9", "0", "6", "10", "x"),
     "--views": FROM_0,
     **dict.fromkeys(("benchmarks.sweep --views", "train_i_frame_probe.py --views"), NUMBER),
