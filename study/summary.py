@@ -38,9 +38,7 @@ REQUIRED = {*RUN, "part", "combination", "exit", "point", "output", "share_pct",
 REQUIRED |= {"threshold", "beta", "left", "correct"}
 NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
-    **dict.fromkeys(
-        ("top1_pct", "share_pct", "gmacs", *TIMES, "threshold", "beta", "temperature"), "float64"
-    ),
+    **dict.fromkeys(("top1_pct", "share_pct", "gmacs", *TIMES, "threshold", "beta"), "float64"),
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run
 
+import team_net_wise_all_acc
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
 from study import collect, summary, tables
@@ -272,6 +273,16 @@ def test_a_table_without_test_videos_is_left_out_by_name(runs):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], *(line for line in lines if ",heldout," in line)]))
     assert "no results on test videos" in gather([runs]).left_out[path.parent]
+
+
+def test_a_temperature_of_each_exit_is_collected(runs, tmp_path, capsys):
+    """Then the cell holds several numbers."""
+    for logits in sorted(runs.rglob("logits.pt")):
+        how = ["--max-drop", 50, "--guarantee", 0.5, "--temperature", "fit_per_exit"]
+        call(team_net_wise_all_acc, "--logits", logits, *how)
+    call(collect, runs, "--out", tmp_path / "study")
+    study = summary.read_study(tmp_path / "study")
+    assert {len(cell.split()) for cell in study.policies["temperature"]} == {len(study.points)}
 
 
 def with_columns_of_a_run(study, runs):
