@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,8 @@ def fork(command, output, processes=1, limit=None, group=False, cwd=None):
             os.dup2(os.open(output, flags), 1)
             os.dup2(os.open(f"{output}.err", flags) if cwd else 1, 2)
             faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+            # Tests in the background of a script are deaf to Ctrl-C; what they start is not.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             if processes > 1:
                 ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
                 os.environ.update({key: str(value) for key, value in ranks.items()})

@@ -15,6 +15,7 @@ from study import (
 )
 from study.columns import STUDY_COLUMNS
 from tests.calls import call, refused
+from training.provenance import command_line
 
 RUN = {"data": "toy", "seed": 1, "method": "prog_kd", "part": "test", "combination": "vanilla"}
 GMACS = {"exit1": 0.25, "exit10": 0.5, "full": 1.0}
@@ -69,7 +70,7 @@ def test_a_table_says_its_command(tmp_path):
     study = write_study(tmp_path / "a", "split1", [50])
     call(top1, study, "--out", tmp_path / "top1.md")
     text = (tmp_path / "top1.md").read_text(encoding="utf-8")
-    assert "| prog_kd " in text and "    python -m " in text
+    assert "| prog_kd " in text and f"\n    {command_line()}\n" in text
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path, capsys):
