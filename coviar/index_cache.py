@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -96,13 +97,15 @@ def _store(cache_path: str | os.PathLike, known: dict) -> None:
         for key, (stamp, index) in known.items()
     ]
     entries = json.dumps({"format": _FORMAT, "videos": videos}).encode()
+    content = io.BytesIO()  # Python 3.9 prints a traceback where np.savez has no room on the disk
+    np.savez(
+        content,
+        entries=np.frombuffer(entries, np.uint8),
+        offsets=np.concatenate([index.offsets for _, index in known.values()]),
+        sizes=np.concatenate([index.sizes for _, index in known.values()]),
+    )
     try:
-        with whole_file(cache_path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                entries=np.frombuffer(entries, np.uint8),
-                offsets=np.concatenate([index.offsets for _, index in known.values()]),
-                sizes=np.concatenate([index.sizes for _, index in known.values()]),
-            )
+        with whole_file(cache_path) as temporary:
+            temporary.write_bytes(content.getbuffer())
     except OSError as error:
         warnings.warn(f"the index cache could not be written: {error}", stacklevel=3)
