@@ -26,12 +26,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # run from anywhere
 
 from coviar.command import run
-from coviar.files import whole_file
+from coviar.files import check_out, whole_file
 from dataset_team.registry import DATASETS
 from MACs import coviar_net, cv_c3d, dmc_net, latency, mfcd_net, mimo, team_net, wu
 from MACs.rival import PAPER_UNIT, Rival
 from study import mean_costs
-from study.run_tables import check_out
 from training.options import make_parser, refusing
 
 COUNTED = (team_net, coviar_net, wu, mfcd_net, cv_c3d, dmc_net, mimo)
@@ -119,8 +118,7 @@ def print_steps(rival: Rival) -> None:
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     with refusing(parser):
-        if args.out:
-            check_out(args.out)
+        check_out(args.out)
         times = latency.columns(args.times) if args.times else None
         means = (
             mean_costs.over_runs(mean_costs.read_policies(args.early_exit))

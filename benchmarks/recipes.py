@@ -25,11 +25,12 @@ from torch import nn
 
 import training.recipes
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.groups import groups_of
 from models import STREAMS
 from models.team_net import new_classifier
 from study.paired import paired_difference
-from study.run_tables import check_out, write_rows
+from study.run_tables import write_rows
 from training.bank import read_banks
 from training.checkpoint import load_checkpoint
 from training.distillation import Schedule, teacher_logits
@@ -273,8 +274,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if len(digests) != len(args.splits):
         parser.error(f"--digests names {len(digests)} backbones of {len(args.splits)} --splits")
     with refusing(parser):
-        if args.out:
-            check_out(args.out)
+        check_out(args.out)
         banks = {split: read_bank(args.views, split, d) for split, d in zip(args.splits, digests)}
     for split, bank in banks.items():
         print_teachers(split, bank)

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from coviar.files import whole_file
+from coviar.files import check_out, whole_file
 from dataset_team.csv_rows import read_csv_text
-from study.run_tables import check_out
 from training.lock import NO_LOCKS
 
 
@@ -20,8 +19,8 @@ def check_table(path: str | os.PathLike | None, columns: Sequence[str], key: Seq
     """Raise ValueError or OSError, before anything is measured, where rows of these columns cannot
     be put into what is at `path`: another table, a damaged one, a place that cannot be written.
     """
+    check_out(path)
     if path is not None:
-        check_out(path)
         _rows(path, columns, key)
 
 

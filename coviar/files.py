@@ -102,6 +102,24 @@ def check_suffix(path: str | os.PathLike | None, suffix: str) -> None:
         raise ValueError(f"{path} does not end in {suffix}")
 
 
+def check_out(path: str | os.PathLike | None) -> None:
+    """Raise OSError, before the work, where `whole_file` could not write: a folder is there, or the
+    parent is none or closed."""
+    if path is None:
+        return
+    path = Path(path).absolute()
+    parent = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir():
+        fault, place = errno.EISDIR, path
+    elif not parent.is_dir():
+        fault, place = errno.ENOTDIR, parent
+    elif not os.access(parent, os.W_OK):
+        fault, place = errno.EACCES, parent
+    else:
+        return
+    raise OSError(fault, os.strerror(fault), str(place))
+
+
 def write_json(path: str | os.PathLike, content: dict) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

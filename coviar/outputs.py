@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coviar.convert import FITS
-from coviar.files import VIDEO_SUFFIXES, is_special, sample_digest, whole_file
+from coviar.files import VIDEO_SUFFIXES, is_special, sample_digest, write_json
 from coviar.folder import list_folder
 
 REPORT = "reencode.json"
@@ -133,9 +133,12 @@ class Made:
     def add(self, output: Path, facts: dict) -> None:
         self._known[self._key(output)] = facts
 
-    def for_report(self) -> dict:
-        """All outputs, with those that other runs have added to the report meanwhile."""
-        return {**(_read_report(self._target) or {}).get("outputs", {}), **dict(self._known)}
+    def write(self, report: dict) -> None:
+        """The folder's REPORT, whole: `report` and all outputs, with those that other runs have
+        added meanwhile."""
+        others = (_read_report(self._target) or {}).get("outputs", {})
+        known = dict(self._known)  # threads may be adding to it
+        write_json(self._target / REPORT, {**report, "outputs": {**others, **known}})
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self._target).as_posix()
@@ -168,9 +171,3 @@ def choose(outputs: Mapping[Path, Path], made: Made, keep_damaged: bool) -> tupl
         if state == "changed":
             changed.append(path)
     return todo, changed, refused
-
-
-def write_report(target: Path, report: dict) -> None:
-    """Write the folder's REPORT, whole."""
-    with whole_file(target / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")

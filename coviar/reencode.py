@@ -39,7 +39,6 @@ from coviar.outputs import (
     choose,
     describe_input,
     plan,
-    write_report,
 )
 from coviar.source import decode_source
 
@@ -210,7 +209,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         todo, changed, others_made = choose(outputs, made, args.keep_damaged)
         count, failed = len(outputs) + len(clashes), {**clashes, **others_made}
         report = {"settings": settings, "videos": count, "failed": failed}
-        write_report(args.target, {**report, "outputs": made.for_report()})
+        made.write(report)
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
@@ -241,7 +240,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 if note:
                     notes[path] = note
                 if is_salvaged:  # a run that is killed must not take it for a whole one
-                    write_report(args.target, {**report, "outputs": made.for_report()})
+                    made.write(report)
             except (ValueError, OSError) as error:
                 failed[path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
@@ -250,7 +249,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         pool.shutdown(cancel_futures=True)
     is_written = True
     try:
-        write_report(args.target, {**report, "outputs": made.for_report()})
+        made.write(report)
     except OSError as error:
         is_written = False
         print(f"error: the list of these is not written: {error}", file=sys.stderr)

@@ -7,8 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 
-from coviar.files import sample_digest as sample_digest
-
 SAMPLE_BYTES = 65536
 
 

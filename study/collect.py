@@ -276,8 +276,7 @@ def _read(path: Path, columns: Sequence[str]) -> CsvText:
     required = {name for name in columns if name in summary.REQUIRED}
     if path.name == "exits.csv":
         required |= {"top1_pct", "gmacs"}  # elsewhere empty where nobody left
-    whole = [name for name, kind in summary.NUMBERS.items() if kind == "int64"]
-    found = read_csv_text(path, script, required, summary.NUMBERS, whole=whole)
+    found = read_csv_text(path, script, required, summary.NUMBERS, whole=summary.COUNTS)
     untimed = [column for column in columns if column not in TIMES]  # of earlier versions
     if found.header not in (list(columns), untimed):
         raise ValueError(

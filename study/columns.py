@@ -13,7 +13,7 @@ RUN = ["data", "split", "seed", "method"]
 BACKBONE = ["data", "split", "backbone_digest"]
 # Of tables that a row of a run can be read from, the columns that are no numbers.
 TEXTS = ["data", "split", "method", "part", "combination", "evidence", "exit", "point", "output"]
-TEXTS += ["protocol", "command"]
+TEXTS += ["protocol", "command", "wise_protocol", "wise_command"]
 # Empty where nobody measured them.
 TIMES = ["decode_ms", "network_ms"]
 _SCORE = ["exit", "top1_pct", "share_pct", "gmacs", *TIMES, "num_videos"]

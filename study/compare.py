@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 
 from coviar.command import run
-from coviar.files import check_suffix
+from coviar.files import check_out, check_suffix
 from early_exit import wise
 from early_exit.logits import LogitsFile
 from study import columns, recordings
@@ -51,7 +51,7 @@ from study.paired import (
     over_backbones,
     paired_difference,
 )
-from study.run_tables import check_out, write_rows
+from study.run_tables import write_rows
 from study.sides import Runs, Side, load_runs
 from study.tables import to_markdown, write_table
 from training.options import make_parser, refusing
@@ -318,8 +318,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not 50 <= args.confidence_pct < 100:
         parser.error(f"--confidence-pct {args.confidence_pct:g} is not in [50, 100)")
     with refusing(parser):
-        if args.out:
-            check_out(args.out)
+        check_out(args.out)
         check_suffix(args.out, ".csv")  # the table beside it ends in .md
         rows = _over_backbones(args) if args.resample == BACKBONE else _over_videos(args)
         tables = tables_of(rows)

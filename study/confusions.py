@@ -22,12 +22,13 @@ import numpy as np
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from early_exit.wise import FULL
 from models import STREAMS
 from study.columns import BACKBONE
 from study.paired import Units, over_backbones
-from study.run_tables import check_out, read_rows
+from study.run_tables import read_rows
 from study.tables import write_rows_or_table
 from training.options import make_parser, positive_int, refusing
 from training.provenance import command_line, print_result

@@ -179,6 +179,11 @@ def peer_marks(peers: pd.DataFrame) -> dict[str, dict]:
     }
 
 
+def peer_keys(looks: Mapping[str, dict]) -> list[Line2D]:
+    """Of published methods, for `add_legend`. looks: see `peer_marks`."""
+    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
+
+
 def draw_peers(axis: Axes, peers: pd.DataFrame, looks: Mapping[str, dict]) -> None:
     """Published points. looks: see `peer_marks`."""
     for name, rows in peers.groupby("method", sort=False):

@@ -25,13 +25,14 @@ import numpy as np
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import Policy
 from early_exit.promise import Wish
 from early_exit.wise import fit_temperature, vanilla_weights
 from study.columns import ALL, RUN, TIMES
 from study.policies import load_run_tables, make_policy, make_promise, open_logits, tables_along
-from study.run_tables import RunTables, check_out, read_rows
+from study.run_tables import RunTables, read_rows
 from study.tables import write_rows_or_table
 from training.options import (
     add_route_options,

@@ -165,19 +165,13 @@ def add_cases(args: argparse.Namespace) -> int:
     frozen = open_frozen(args)
     _check_settings(args, bool(tables[0]))
     about = dict(zip(BACKBONE, (args.data_name, args.split, frozen.digest)))
-    key = [*BACKBONE, *CASE]
     whole = whole_cases(*tables, names)
-    missing = [
-        case
-        for case in all_cases(args.per_class, args.wrong_pct)
-        if tuple({**about, **case.key}.values()) not in whole
-    ]
+    keys = {case: _key({**about, **case.key}) for case in all_cases(args.per_class, args.wrong_pct)}
+    missing = [case for case, key in keys.items() if key not in whole]
     if not missing:
         return 0
-    again = {tuple({**about, **case.key}.values()) for case in missing}  # half of them may be there
-    tables = [
-        [row for row in rows if tuple(row[name] for name in key) not in again] for rows in tables
-    ]
+    again = {keys[case] for case in missing}  # half of their rows may be there
+    tables = [[row for row in rows if _key(row) not in again] for rows in tables]
     banks = [frozen.views("train"), frozen.views("unlabelled")]
     for bank in banks:
         bank.prepare(args.views)
@@ -208,19 +202,23 @@ def add_cases(args: argparse.Namespace) -> int:
 def whole_cases(
     cases: Sequence[Mapping], recordings: Sequence[Mapping], exits: Sequence[str]
 ) -> set[tuple]:
-    """BACKBONE and CASE of those that have each of these exits once in the rows of cases.csv, and
-    all their test videos in those of recordings.csv."""
-    key = [*BACKBONE, *CASE]
+    """The keys of those that have each of these exits once in the rows of cases.csv, and all their
+    test videos in those of recordings.csv."""
     counted, videos = defaultdict(list), Counter()
     for row in cases:
-        counted[tuple(row[name] for name in key)].append((row["exit"], float(row["num_videos"])))
+        counted[_key(row)].append((row["exit"], float(row["num_videos"])))
     for row in recordings:
-        videos[tuple(row[name] for name in key)] += float(row["num_videos"])
+        videos[_key(row)] += float(row["num_videos"])
     return {
-        case
-        for case, found in counted.items()
-        if sorted(found) == [(name, videos[case]) for name in sorted(exits)]
+        key
+        for key, found in counted.items()
+        if sorted(found) == [(name, videos[key]) for name in sorted(exits)]
     }
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Of which case of which backbone it is."""
+    return tuple(row[name] for name in (*BACKBONE, *CASE))
 
 
 def _check_settings(args: argparse.Namespace, holds_rows: bool) -> None:

@@ -74,9 +74,8 @@ def trade_off(study: Study, peers: pd.DataFrame | None = None) -> Figure:
         axis.set_title(name)
     axes[0, 0].set_ylabel(TOP1)
     axes[0, 1].set_xlabel("mean GMACs per video (1e9, log scale)")
-    keys = [Line2D([], [], label="full network, no exits", **STAR)]
-    keys += [Line2D([], [], label=name, **look) for name, look in peer_looks.items()]
-    add_legend(figure, looks, *keys)
+    star = Line2D([], [], label="full network, no exits", **STAR)
+    add_legend(figure, looks, star, *drawing.peer_keys(peer_looks))
     note = ""
     if peers is not None and not len(shown):
         known = " and ".join(dict.fromkeys(peers["data"]))
@@ -115,8 +114,7 @@ def published(peers: pd.DataFrame, studies: Sequence[Study] = ()) -> Figure:
         drawing.grid(axis)
         axis.set(title=data, xlabel="GMACs per video (1e9, log scale)")
     axes[0, 0].set_ylabel("top-1 (%)")
-    keys = [Line2D([], [], label=name, **look) for name, look in peer_looks.items()]
-    add_legend(figure, looks, *keys, columns=7, marked=False)
+    add_legend(figure, looks, *drawing.peer_keys(peer_looks), columns=7, marked=False)
     add_caption(
         figure,
         "Hollow marks: published numbers, costs in units of 1e9 (the papers print MACs / 1024³); "

@@ -26,11 +26,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.wise import FULL
 from models import STREAMS
 from study import drawing, probes
-from study.run_tables import check_out, write_rows
-from study.summary import check_alike, each_once, read_exits, read_of_study, where
+from study.run_tables import write_rows
+from study.summary import (
+    each_once,
+    over_backbones,
+    read_exits,
+    read_of_study,
+    seed_means,
+    where,
+)
 from study.tables import to_markdown
 from training.options import folder_name, make_parser, refusing
 from training.provenance import command_line, print_result
@@ -42,7 +50,8 @@ FAMILIES = {
     "streams": "one stream alone",
     "probe": "linear probe on I-frames",
 }
-COLUMNS = ["data", "family", "way", "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
+WAY = ["family", "way"]
+COLUMNS = ["data", *WAY, "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
 COLUMNS += ["method", "command"]
 
 
@@ -77,31 +86,14 @@ def read_ways(folder: Path, method: str) -> pd.DataFrame:
 
 
 def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
-    """Means over the seeds of a split."""
-    rows = rows.assign(family=name, way=rows[way])
-    return rows.groupby(["data", "split", "family", "way"], as_index=False, sort=False)[
-        ["gmacs", "top1_pct"]
-    ].mean()
-
-
-def average(ways: pd.DataFrame) -> pd.DataFrame:
-    """One row for each data set, family and way: over backbones. Raises as `check_alike`."""
-    check_alike(ways, ["family", "way"])
-    groups = ways.groupby(["data", "family", "way"], sort=False)
-    rows = groups.agg(
-        gmacs=("gmacs", "mean"),
-        top1_pct=("top1_pct", "mean"),
-        std_over_backbones_pct=("top1_pct", "std"),
-        backbones=("top1_pct", "size"),
-    )
-    return rows.reset_index()
+    return seed_means(rows.assign(family=name, way=rows[way]), WAY)
 
 
 @drawing.styled
 def draw(rows: pd.DataFrame) -> Figure:
     """Top-1 against GMACs, a line for each family, bars of the standard deviation.
 
-    rows: of `average`, or of the CSV file of one data set.
+    rows: of `over_backbones`, or of the CSV file of one data set.
     """
     looks = drawing.marks([FAMILIES[name] for name in FAMILIES if name in set(rows["family"])])
     figure, axes = drawing.new_figure(drawing.ONE_COLUMN, 2.8, 1, 1)
@@ -144,11 +136,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
     """Table and figure; returns the figure's files. Raises as `read_ways`, `each_once` and
-    `average`, and ValueError where the studies are of several data sets."""
+    `over_backbones`."""
     each_once(studies)
-    rows = average(pd.concat([read_ways(folder, method) for folder in studies]))
-    if rows["data"].nunique() > 1:
-        raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
+    rows = over_backbones(pd.concat([read_ways(folder, method) for folder in studies]), WAY)
     about = {"method": method, "command": command_line()}
     figure = draw(rows)
     write_rows(out, COLUMNS, [{**row, **about} for row in rows.to_dict("records")])

@@ -22,11 +22,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coviar.command import run
+from coviar.files import check_out
 from study import drawing
 from study.columns import BACKBONE
 from study.few_labels import ALL, CASE, LABELS, RECORDINGS, TEACHERS, all_cases
 from study.paired import Units, check_same_videos, over_backbones
-from study.run_tables import check_out, write_rows
+from study.run_tables import write_rows
 from study.summary import read_table
 from study.tables import to_markdown
 from training.options import make_parser, refusing

@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 from coviar.command import run
-from coviar.files import read_json
+from coviar.files import check_out, read_json
 from study.collect import NotFinished, backbone_rows
 from study.columns import RUN
-from study.run_tables import check_out, write_rows
+from study.run_tables import write_rows
 from study.summary import each_once
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result

@@ -9,10 +9,8 @@ decode_ms and network_ms: likewise, empty without times.
 from __future__ import annotations
 
 import csv
-import errno
 import os
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -172,22 +170,6 @@ def read_rows(
         return []
     how = {"columns": columns, "is_output": not is_input}
     return read_csv_text(path, script, required, numbers, **how).rows
-
-
-def check_out(path: str | os.PathLike) -> None:
-    """Raise OSError, before the work, where `write_rows` could not write: a folder is there, or the
-    parent is none or closed."""
-    path = Path(path).absolute()
-    parent = next(folder for folder in path.parents if folder.exists())
-    if path.is_dir():
-        fault, place = errno.EISDIR, path
-    elif not parent.is_dir():
-        fault, place = errno.ENOTDIR, parent
-    elif not os.access(parent, os.W_OK):
-        fault, place = errno.EACCES, parent
-    else:
-        return
-    raise OSError(fault, os.strerror(fault), str(place))
 
 
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Sequence[Mapping]) -> None:

@@ -40,6 +40,7 @@ NUMBERS = {
     **{"seed": "int64", "num_videos": "int64", "left": "int64", "correct": "int64"},
     **dict.fromkeys(("top1_pct", "share_pct", "gmacs", *TIMES, "threshold", "beta"), "float64"),
 }
+COUNTS = [name for name, kind in NUMBERS.items() if kind == "int64"]
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,18 @@ def each_once(folders: Sequence[Path]) -> None:
 
 
 def read_of_study(
-    folder: Path, name: str, script: str = "study.collect", may_be_empty: bool = False
+    folder: Path,
+    name: str,
+    script: str = "study.collect",
+    required: Collection[str] = ("data", "split", "method", "top1_pct"),
+    may_be_empty: bool = False,
 ) -> pd.DataFrame:
-    """A table of test top-1 that `script` wrote into a study's folder, which need not be whole.
+    """A table that `script` wrote into a study's folder, which need not be whole.
 
     Raises FileNotFoundError, and as `read_table`.
     """
     if not (folder / name).is_file():
         raise FileNotFoundError(f"{folder / name} is missing; {script} writes it")
-    required = ["data", "split", "method", "top1_pct"]
     return read_table(folder / name, TEXTS, script, required, may_be_empty)
 
 
@@ -158,7 +162,7 @@ def read_exits(folder: Path) -> pd.DataFrame:
     """Test top-1 of each run's exits, logits summed as published, of a study's folder.
 
     Raises as `read_of_study`, and ValueError where there is none, and where the runs of a method
-    were not made alike: each has the same exits, GMACs and protocol.
+    were not made alike.
     """
     exits = read_of_study(folder, "exits.csv")
     if list(exits) != STUDY_COLUMNS["exits.csv"]:
@@ -168,18 +172,10 @@ def read_exits(folder: Path) -> pd.DataFrame:
     exits = where(exits, part="test", combination="vanilla")
     if exits.empty:
         raise ValueError(f"{folder}/exits.csv has no test rows")
-    path = folder / "runs.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; study.collect writes it")
-    texts = [*TEXTS, "wise_protocol", "wise_command"]
-    runs = read_table(path, texts, "study.collect", [*RUN, "protocol"])
+    runs = read_of_study(folder, "runs.csv", required=[*RUN, "protocol"])
     exits = exits.merge(runs[[*RUN, "protocol"]], on=RUN, how="left")
     for (data, method), own in exits.groupby(["data", "method"], sort=False):
-        made = {
-            (found["protocol"].iloc[0], *zip(found["exit"], found["gmacs"].fillna(-1).round(6)))
-            for _, found in own.groupby(RUN, sort=False)
-        }
-        if len(made) > 1:
+        if len({how_made(found) for _, found in own.groupby(RUN)}) > 1:
             raise ValueError(
                 f"{folder}: the runs of {data} {method} have other exits, GMACs or protocols;"
                 " collect those that were made alike into a folder of their own"
@@ -187,12 +183,28 @@ def read_exits(folder: Path) -> pd.DataFrame:
     return exits
 
 
-def check_alike(rows: pd.DataFrame, way: Sequence[str]) -> None:
-    """Raise ValueError where backbones have other GMACs in a way: they are not averaged.
+def how_made(exits: pd.DataFrame) -> frozenset:
+    """What exits that are averaged or compared have in common: which they are, their GMACs, and
+    the protocol. exits: rows of `read_exits`."""
+    return frozenset(zip(exits["exit"], exits["gmacs"].fillna(-1).round(6), exits["protocol"]))
 
-    rows: of columns study, data, `way` and gmacs.
+
+def seed_means(rows: pd.DataFrame, way: Sequence[str]) -> pd.DataFrame:
+    """gmacs and top1_pct by data, split and the columns `way`: means over the seeds."""
+    groups = rows.groupby(["data", "split", *way], as_index=False, sort=False)
+    return groups[["gmacs", "top1_pct"]].mean()
+
+
+def over_backbones(rows: pd.DataFrame, way: Sequence[str]) -> pd.DataFrame:
+    """The mean and the standard deviation over backbones, a row for each way to a label.
+
+    rows: of columns study, data, gmacs, top1_pct and `way`, one for each backbone. Raises
+    ValueError for several data sets, and where a way costs other GMACs in one than in another.
     """
-    for key, own in rows.groupby(["data", *way], sort=False):
+    if rows["data"].nunique() > 1:
+        raise ValueError(f"several data sets: {', '.join(rows['data'].unique())}; one at a time")
+    groups = rows.groupby(["data", *way], sort=False)
+    for key, own in groups:
         other = own[(own["gmacs"] - own["gmacs"].iloc[0]).abs() > 1e-6]
         if len(other):
             first, second = own["study"].iloc[0], other["study"].iloc[0]
@@ -200,6 +212,13 @@ def check_alike(rows: pd.DataFrame, way: Sequence[str]) -> None:
                 f"{' '.join(key)} costs other GMACs in {second} than in {first}: average studies"
                 " of one network and protocol"
             )
+    found = groups.agg(
+        gmacs=("gmacs", "mean"),
+        top1_pct=("top1_pct", "mean"),
+        std_over_backbones_pct=("top1_pct", "std"),
+        backbones=("top1_pct", "size"),
+    )
+    return found.reset_index()
 
 
 def read_study(folder: str | os.PathLike) -> Study:
@@ -213,7 +232,7 @@ def read_study(folder: str | os.PathLike) -> Study:
             raise FileNotFoundError(f"{path} is missing; {again} the whole study")
         expected = STUDY_COLUMNS[path.name]
         required = [column for column in expected if column in REQUIRED]
-        found = read_csv_text(path, script, required, NUMBERS, may_be_empty=True)
+        found = read_csv_text(path, script, required, NUMBERS, whole=COUNTS, may_be_empty=True)
         header = found.header
         untimed = [column for column in expected if column not in TIMES]  # of earlier versions
         if header not in (expected, untimed):
@@ -225,12 +244,9 @@ def read_study(folder: str | os.PathLike) -> Study:
         kinds = {name: NUMBERS.get(name, "str") for name in header}
         if field.name == "decisions":
             kinds["confidence"] = "float64"
-        try:
-            table = pd.read_csv(
-                io.StringIO(found.text), dtype=kinds, keep_default_na=False, na_values=MISSING
-            )
-        except ValueError as error:  # a column of whole numbers with another cell
-            raise ValueError(f"{path}: {error}; {again} it again") from error
+        table = pd.read_csv(
+            io.StringIO(found.text), dtype=kinds, keep_default_na=False, na_values=MISSING
+        )
         for column in TIMES if TIMES[0] in expected else ():
             if column not in table:
                 table[column] = np.nan

@@ -26,12 +26,13 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.wise import FULL
 from models import STREAMS
 from study import flatness
 from study.columns import TEXTS
-from study.run_tables import check_out, read_rows, write_rows
-from study.summary import each_once, read_exits, read_table, where
+from study.run_tables import read_rows, write_rows
+from study.summary import each_once, how_made, read_exits, read_table, where
 from study.tables import spread, to_markdown
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
@@ -109,9 +110,7 @@ def _check(name: str, exits: pd.DataFrame, flat: pd.DataFrame) -> None:
         raise ValueError(f"{name}: exits.csv lacks the orders {', '.join(missing)}")
     if seeds.nunique() > 1:
         raise ValueError(f"{name}: the orders have exits of different seeds: {dict(seeds)}")
-    made = exits.assign(gmacs=exits["gmacs"].fillna(-1).round(6)).groupby("method")
-    made = made.apply(lambda own: frozenset(zip(own["exit"], own["gmacs"], own["protocol"])))
-    if made.nunique() > 1:
+    if len({how_made(found) for _, found in exits.groupby("method")}) > 1:
         raise ValueError(f"{name}: the orders have other exits, GMACs or protocols")
 
 

@@ -17,16 +17,24 @@ from pathlib import Path
 import pandas as pd
 
 from coviar.command import run
+from coviar.files import check_out
 from early_exit.wise import FULL
 from models import STREAMS
-from study.run_tables import check_out
-from study.summary import check_alike, each_once, read_exits, read_of_study, where
+from study.summary import (
+    each_once,
+    over_backbones,
+    read_exits,
+    read_of_study,
+    seed_means,
+    where,
+)
 from study.tables import spread, write_rows_or_table
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 from training.recipes import PROBE
 
-COLUMNS = ["data", "method", "exit", "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
+WAY = ["method", "exit"]
+COLUMNS = ["data", *WAY, "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
 COLUMNS += ["command"]
 _BACKBONE = ["study", "split"]
 
@@ -42,21 +50,7 @@ def read_top1(folder: Path) -> pd.DataFrame:
     baselines.loc[alone, "method"] = baselines["output"]
     baselines.loc[alone, "gmacs"] = float("nan")  # theirs are of the whole network
     rows = pd.concat([baselines[probe | alone].assign(exit=FULL), read_exits(folder)])
-    groups = rows.groupby(["data", "split", "method", "exit"], as_index=False, sort=False)
-    return groups[["gmacs", "top1_pct"]].mean().assign(study=str(folder))
-
-
-def average(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each data set, method and exit: over backbones. Raises as `check_alike`."""
-    check_alike(rows, ["method", "exit"])
-    groups = rows.groupby(["data", "method", "exit"], sort=False)
-    found = groups.agg(
-        gmacs=("gmacs", "mean"),
-        top1_pct=("top1_pct", "mean"),
-        std_over_backbones_pct=("top1_pct", "std"),
-        backbones=("top1_pct", "size"),
-    )
-    return found.reset_index()
+    return seed_means(rows, WAY).assign(study=str(folder))
 
 
 def to_lines(rows: pd.DataFrame) -> list[list[str]]:
@@ -83,10 +77,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         check_out(args.out)
         each_once(args.studies)
         rows = pd.concat([read_top1(folder) for folder in args.studies])
-        if rows["data"].nunique() > 1:
-            names = ", ".join(rows["data"].unique())
-            raise ValueError(f"several data sets: {names}; one at a time")
-        means = average(rows).assign(command=command_line())
+        means = over_backbones(rows, WAY).assign(command=command_line())
         write_rows_or_table(args.out, COLUMNS, means.to_dict("records"), to_lines(rows))
     print_result({"out": str(args.out), "backbones": len(rows.drop_duplicates(_BACKBONE))})
 

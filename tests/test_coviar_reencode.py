@@ -315,7 +315,7 @@ def test_a_disk_that_is_full_at_the_end_hides_nothing(tmp_path, monkeypatch, cap
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(coviar.reencode, "write_report", full)
+    monkeypatch.setattr(coviar.reencode.Made, "write", full)
     assert run(tmp_path / "in", tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert "failed: " in printed.err and "No space left on device" in printed.err

@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from coviar.files import read_json, write_json
+from coviar.files import read_json, sample_digest, write_json
 from dataset_team.dataset import VideoDataset
-from dataset_team.identity import sample_digest
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
