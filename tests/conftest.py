@@ -32,17 +32,8 @@ HANG_S = 660
 LONGEST = [
     f"test_{name}.py"
     for name in (
-        *(
-            "smoke",
-            "predict",
-            "second_edition",
-            "job_generators",
-            "multirunner",
-            "networks",
-            "reading",
-            "macs_rivals",
-            "nothing_lost",
-        ),
+        *("smoke", "predict", "second_edition", "job_generators", "multirunner"),
+        *("networks", "reading", "macs_rivals", "nothing_lost"),
         *("distributed", "scripts", "options", "coviar_windows", "weights", "models"),
         *("models_benchmarks", "notebook", "collect", "models_early_exit", "tuning", "timeline"),
     )
