@@ -245,6 +245,7 @@ having() { # NAME FOLDER
 tables() {
     [ -z "$parts" ] || { echo "$0: --tables are of all units, not of a part: without$parts" >&2; exit 2; }
     echo '. multirunner/job.sh'
+    compared='' sets=0
     for set in $SETS; do
         results=$RESULTS/$set
         studies=$(having exits.csv "$results" | sed 's,/exits.csv,,g')
@@ -257,6 +258,11 @@ tables() {
         echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures $FIGURES/$set"
         recordings=$(having recordings.csv "$results")
         all_have "$recordings" "$studies" || continue
+        sets=$((sets + 1))
+        for name in prog_kd_team_ce prog_kd_ce_equal prog_kd_anti_equal prog_kd_i_frame_equal prog_kd_fused_equal \
+            wise orders; do
+            compared="$compared $results/comparisons/$name.csv"
+        done
         compare="job - python -m study.compare$recordings --resample backbone"
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
             echo "$compare --pair prog_kd/vanilla $other/vanilla --out $results/comparisons/prog_kd_$other.csv"
@@ -270,9 +276,16 @@ tables() {
             echo "$compare --pair prog_kd/vanilla team_ce/vanilla --pair prog_kd/vanilla ce_equal/vanilla" \
                 "--mean-over classes --out $results/comparisons/by_class.csv"
     done
-    folders=$(for set in $SETS; do having recordings.csv "$RESULTS/few_labels/$set"; done | sed 's,/recordings.csv,,g')
+    folders='' gains=" --gains $RESULTS/few_labels/gains.csv"
+    for set in $SETS; do
+        own=$(having recordings.csv "$RESULTS/few_labels/$set" | sed 's,/recordings.csv,,g')
+        [ -n "$own" ] || gains=''
+        folders=$folders$own
+    done
     [ -z "$folders" ] ||
         echo "job - python -m study.label_gain$folders --out $RESULTS/few_labels/gains.csv --figures $FIGURES"
+    [ "$sets" -lt 2 ] || # a difference is decided on both data sets
+        echo "job - python -m study.verdicts$compared$gains --out $RESULTS/verdicts.md"
 }
 
 case ${1-} in

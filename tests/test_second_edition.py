@@ -134,6 +134,16 @@ def test_tables_of_the_second_edition_are_of_the_units_that_are_there(tmp_path):
     (few / "recordings.csv").touch()
     jobs = dict(would_run("second_edition.sh", "--tables", **places))
     assert jobs["study.label_gain"].folders == [few]
+    assert "study.verdicts" not in jobs, "decided on both data sets"
+    other = tmp_path / "ucf101_13/split1/backbone1"
+    other.mkdir(parents=True)
+    for name in ("exits.csv", "recordings.csv"):
+        (other / name).touch()
+    jobs = would_run("second_edition.sh", "--tables", **places)
+    outs = [args.out for module, args in jobs if module == "study.compare"]
+    module, args = jobs[-1]
+    assert module == "study.verdicts" and args.gains == []  # which are of one data set yet
+    assert sorted(args.comparisons) == sorted(out for out in outs if out.stem != "by_class")
 
 
 def test_rows_of_a_unit_are_made_below_its_runs_and_come_together(tmp_path):
