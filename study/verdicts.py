@@ -8,8 +8,8 @@ COMPARISONS: files of study.compare --resample backbone; --gains: files of study
 rule of results/PROTOCOL.md a difference is decided when its interval leaves out 0, with one sign,
 on all data sets of the files, at least two. Else it is not decided, and an effect of the half width
 of the interval is what so many backbones could have seen. Sides are equal where every interval is
-[0, 0], as at `full` of exits on one backbone. The table is printed, and is the file where that ends
-in .md; a CSV file has a row for each comparison, exit and data set.
+[0, 0], as at `full` of exits on one backbone. The table is printed, without what is equal, and is
+the file where that ends in .md; a CSV file has a row for each comparison, exit and data set.
 """
 
 from __future__ import annotations
@@ -99,24 +99,20 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_lines(judged: pd.DataFrame) -> list[list[str]]:
-    """Header and rows: a comparison at an exit a line."""
+    """Header and rows: a comparison at an exit a line, but for those that are equal."""
     names = list(dict.fromkeys(judged["data"]))
-    backbones = {name: _numbers(judged[judged["data"] == name]["backbones"]) for name in names}
-    lines = [["first - second", "exit", *(f"{name} (n = {backbones[name]})" for name in names)]]
-    lines[0] += ["verdict", "could have seen"]
-    for claim, rows in judged.groupby(_CLAIM, sort=False):
+    lines = [["first - second", "exit", *names, "n", "verdict", "could have seen"]]
+    differing = judged[judged["verdict"] != EQUAL]
+    for claim, rows in differing.groupby(_CLAIM, sort=False):
         by_data = rows.set_index("data").loc[names]
         cells = [
             f"{row.difference_pct:+.1f} [{row.low_pct:.1f}, {row.high_pct:.1f}]"
             for row in by_data.itertuples()
         ]
+        numbers = ", ".join(f"{number:.0f}" for number in by_data["backbones"])
         seen = ", ".join(f"{width:.1f}" for width in by_data["half_width_pct"])
-        lines.append([*claim, *cells, rows["verdict"].iloc[0], seen])
+        lines.append([*claim, *cells, numbers, rows["verdict"].iloc[0], seen])
     return lines
-
-
-def _numbers(backbones: pd.Series) -> str:
-    return " or ".join(str(int(number)) for number in sorted(set(backbones)))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -44,18 +44,20 @@ def test_the_rule(tmp_path, ours, theirs, verdict):
 
 
 def test_the_table_has_a_line_for_each_exit_and_says_of_how_many_backbones(tmp_path, capsys):
-    first = write(tmp_path / "a.csv", "a", {"exit1": (1, 3), "full": (-2, 3)})
-    second = write(tmp_path / "b.csv", "b", {"full": (-1, 5), "exit1": (2, 5)}, runs=6)
+    same = {"exit0": (0, 0)}
+    first = write(tmp_path / "a.csv", "a", {**same, "exit1": (1, 3), "full": (-2, 3)})
+    second = write(tmp_path / "b.csv", "b", {**same, "full": (-1, 5), "exit1": (2, 5)}, runs=6)
     call(verdicts, first, second, "--out", tmp_path / "out.md")
     lines = [
         [cell.strip() for cell in line.strip("| ").split("|")]
         for line in (tmp_path / "out.md").read_text().splitlines()
     ]
     name = "prog_kd/vanilla - ce_equal/vanilla"
-    assert lines[0][2:] == ["a (n = 9)", "b (n = 6)", "verdict", "could have seen"]
-    assert lines[2] == [name, "exit1", "+2.0 [1.0, 3.0]", "+3.5 [2.0, 5.0]", "decided", "1.0, 1.5"]
+    assert lines[0][2:] == ["a", "b", "n", "verdict", "could have seen"]
+    intervals = "+2.0 [1.0, 3.0]", "+3.5 [2.0, 5.0]"
+    assert lines[2] == [name, "exit1", *intervals, "9, 6", "decided", "1.0, 1.5"]
     assert lines[3][1:3] == ["full", "+0.5 [-2.0, 3.0]"]
-    assert lines[3][4:] == ["not decided", "2.5, 3.0"]
+    assert lines[3][4:] == ["9, 6", "not decided", "2.5, 3.0"]
     assert '"decided": 1' in capsys.readouterr().out
 
 
