@@ -19,7 +19,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -195,30 +196,61 @@ def suffix(text: str) -> str:
 
 
 def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    settings = {name: getattr(args, name) for name in ("gop", "q", "fit", "prefer")}
+    settings = {"size": "x".join(map(str, args.size)), **settings}
     try:
         outputs, others, clashes = plan(args.source, args.target, args.prefer)
-        settings = {
-            "size": "x".join(map(str, args.size)),
-            "gop": args.gop,
-            "q": args.q,
-            "fit": args.fit,
-            "prefer": args.prefer,
-        }
         check_settings(args.target, settings)
         made = Made(args.target)
         todo, changed, others_made = choose(outputs, made, args.keep_damaged)
-        count, failed = len(outputs) + len(clashes), {**clashes, **others_made}
-        report = {"settings": settings, "videos": count, "failed": failed}
+        failed = {**clashes, **others_made}
+        videos = len(outputs) + len(clashes)
+        report = {"settings": settings, "videos": videos, "failed": failed}
         made.write(report)
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"{error}; name an OUT that can be written")
-
     if changed:
-        print(
-            f"changed: {len(changed)} video(s), encoded anew: first {changed[0]}", file=sys.stderr
-        )
+        _say(f"changed: {len(changed)} video(s), encoded anew: first {changed[0]}")
+
+    notes, is_stopped = _encode_all(todo, made, report, args)
+    try:
+        made.write(report)
+        is_written = True
+    except OSError as error:
+        is_written = False
+        _say(f"error: the list of these is not written: {error}")
+    if is_stopped:
+        _say("stopped; the same command goes on from here")
+        return INTERRUPTED
+
+    salvaged = {
+        str(path): reason
+        for output, path in outputs.items()
+        if str(path) not in failed and (reason := made.salvaged(output))
+    }
+    _tell(notes, others, salvaged, failed)
+    result = {
+        "videos": videos,
+        "encoded": len(notes),
+        "kept": len(outputs) - len(todo) - len(others_made),
+        "salvaged": len(salvaged),
+        "failed": len(failed),
+        "skipped": sum(others.values()),
+        **settings,
+    }
+    print("result:", json.dumps(result))
+    return 1 if failed or not is_written else 0
+
+
+def _encode_all(
+    todo: Mapping[Path, Path], made: Made, report: dict, args: argparse.Namespace
+) -> tuple[dict[str, str | None], bool]:
+    """Encode the videos, todo: {output: video}; report["failed"] takes those that failed.
+
+    Returns what the user should know of each encoded one, and whether Ctrl-C stopped it.
+    """
     options = (args.size, args.gop, args.q, args.fit, args.keep_damaged)
 
     def make(path: Path, output: Path) -> tuple[str | None, str | None]:
@@ -228,64 +260,47 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         made.add(output, facts)
         return note, facts.get("salvaged")
 
-    done, notes, is_stopped = 0, {}, False
+    notes: dict[str, str | None] = {}
     pool = ThreadPoolExecutor(args.workers)  # FFmpeg works outside Python's lock
     try:
         jobs = {pool.submit(make, path, output): path for output, path in todo.items()}
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
             path = str(jobs.pop(job))  # a job holds its video, or the error with what it had of it
             try:
-                note, is_salvaged = job.result()
-                done += 1
-                if note:
-                    notes[path] = note
+                notes[path], is_salvaged = job.result()
                 if is_salvaged:  # a run that is killed must not take it for a whole one
                     made.write(report)
             except (ValueError, OSError) as error:
-                failed[path] = str(error).replace(f"{path}: ", "")
+                report["failed"][path] = str(error).replace(f"{path}: ", "")
     except KeyboardInterrupt:
-        is_stopped = True
+        return notes, True
     finally:
         pool.shutdown(cancel_futures=True)
-    is_written = True
-    try:
-        made.write(report)
-    except OSError as error:
-        is_written = False
-        print(f"error: the list of these is not written: {error}", file=sys.stderr)
-    if is_stopped:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    return notes, False
 
-    if notes:
-        path, note = min(notes.items())
-        more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
-        print(f"note: {path}{more}: {note}", file=sys.stderr)
+
+def _tell(
+    notes: Mapping[str, str | None],
+    others: Counter,
+    salvaged: Mapping[str, str],
+    failed: Mapping[str, str],
+) -> None:
+    noted = {path: note for path, note in notes.items() if note}
+    if noted:
+        path, note = min(noted.items())
+        more = f" (and {len(noted) - 1} more)" if len(noted) > 1 else ""
+        _say(f"note: {path}{more}: {note}")
     if others:
-        print(f"skipped: {describe(others)}", file=sys.stderr)
-    salvaged = {
-        str(path): reason
-        for output, path in outputs.items()
-        if str(path) not in failed and (reason := made.salvaged(output))
-    }
+        _say(f"skipped: {describe(others)}")
     if salvaged:
         path, reason = min(salvaged.items())
-        print(
-            f"salvaged: {len(salvaged)} video(s) in part: first {path}: {reason}", file=sys.stderr
-        )
+        _say(f"salvaged: {len(salvaged)} video(s) in part: first {path}: {reason}")
     for path, problem in sorted(failed.items()):
-        print(f"failed: {path}: {problem}", file=sys.stderr)
-    result = {
-        "videos": report["videos"],
-        "encoded": done,
-        "kept": len(outputs) - len(todo) - len(others_made),
-        "salvaged": len(salvaged),
-        "failed": len(failed),
-        "skipped": sum(others.values()),
-        **settings,
-    }
-    print("result:", json.dumps(result))
-    return 1 if failed or not is_written else 0
+        _say(f"failed: {path}: {problem}")
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 if __name__ == "__main__":
