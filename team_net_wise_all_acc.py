@@ -32,7 +32,7 @@ from early_exit.groups import names_tell
 from early_exit.logits import LOGITS_NAME
 from early_exit.policy import CONFIDENCES, POLICY_NAME, save_policy
 from early_exit.promise import COUNTS, Wish
-from early_exit.promised import CHOSEN_HERE, epochs_chosen_on
+from early_exit.promised_policy import CHOSEN_HERE, epochs_chosen_on
 from early_exit.thresholds import DEFAULT_THRESHOLDS
 from early_exit.wise import fit_temperature
 from study.columns import ALL, RUN_COLUMNS, TIMES

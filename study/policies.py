@@ -18,7 +18,7 @@ from early_exit.logits import LogitsFile
 from early_exit.outside import load_any, results_folder
 from early_exit.policy import Policy
 from early_exit.promise import Wish
-from early_exit.promised import PolicySettings, promise_policy
+from early_exit.promised_policy import PolicySettings, promise_policy
 from early_exit.route import Route, along, parse_route
 from early_exit.thresholds import confidences
 from early_exit.wise_file import WISE_NAME, load_weights

@@ -29,7 +29,7 @@ from early_exit.calibrate import Goal, calibrate
 from early_exit.gate import fit_gate
 from early_exit.paths import common_path, leave_along, pareto_path, quantile_path
 from early_exit.promise import Wish, losses, per_recording, rejected_along
-from early_exit.promised import FIT_SHARE
+from early_exit.promised_policy import FIT_SHARE
 from early_exit.thresholds import confidences
 from early_exit.wise import fit_temperatures
 from MACs.counter import count_macs

@@ -11,7 +11,7 @@ import save_logits
 import train_i_frame
 import train_team_net
 from early_exit.logits import LogitsFile
-from early_exit.promised import epochs_chosen_on
+from early_exit.promised_policy import epochs_chosen_on
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.splits import DataSettings, open_splits
 from training.trained import load_trained

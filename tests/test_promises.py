@@ -19,7 +19,7 @@ from early_exit.part import LogitsError
 from early_exit.paths import leave_along, pareto_path
 from early_exit.policy import Policy, combined_logits, decide, load_policy, policy_confidences
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
-from early_exit.promised import CHOSEN_HERE, PolicySettings, promise_policy
+from early_exit.promised_policy import CHOSEN_HERE, PolicySettings, promise_policy
 from early_exit.thresholds import confidences
 
 CLIPS = 3
