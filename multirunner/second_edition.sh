@@ -5,7 +5,7 @@
 #     VIDEOS=../shared/videos sh multirunner/second_edition.sh --prepare     # needs the command ffmpeg
 #     WEIGHTS=folder sh multirunner/second_edition.sh [--dry-run] [--keep-going]
 #     WEIGHTS=folder sh multirunner/second_edition.sh --pools [--dry-run] [--keep-going]
-#     sh multirunner/second_edition.sh --tables [--keep-going]    # of what is there, into RESULTS
+#     sh multirunner/second_edition.sh --tables [--keep-going]    # of units with all rows, into RESULTS
 #     sh multirunner/second_edition.sh --jobs > jobs.sh        # of all but --pools, for multirunner.sh or for one row
 #
 # --pools is question 3: backbones of half of the training videos, exits with few and with wrong labels.
@@ -229,44 +229,36 @@ jobs() { # of, wanted
     done
 }
 
-# What is made of more units than have the file now stays as it is.
-all_have() { # FILES STUDIES
-    [ "$(echo "$1" | wc -w)" -eq "$(echo "$2" | wc -w)" ]
-}
-
-# The files of that name in the folders of units, a blank before each.
-having() { # NAME FOLDER
-    for file in "$2"/split*/backbone*/"$1"; do
-        [ ! -f "$file" ] || printf ' %s' "$file"
+# The files of that name in the folders of units that have all rows, a blank before each.
+rows_of_units() { # NAME FOLDER
+    for file in "$2"/split*/backbone*/recordings.csv; do
+        [ ! -f "$file" ] || printf ' %s/%s' "${file%/*}" "$1"
     done
 }
 
-# The answers, of all units that are there.
+# The answers, of all units that have all rows.
 tables() {
     [ -z "$parts" ] || { echo "$0: --tables are of all units, not of a part: without$parts" >&2; exit 2; }
     echo '. multirunner/job.sh'
     compared='' sets=0
     for set in $SETS; do
         results=$RESULTS/$set
-        studies=$(having exits.csv "$results" | sed 's,/exits.csv,,g')
-        [ -n "$studies" ] || continue
-        drops=$(having drops.csv "$results") errors=$(having confusions.csv "$results")
-        ! all_have "$errors" "$studies" || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
-        [ -z "$drops" ] || echo "job - python -m study.drops$drops --out $results/drops.md"
+        recordings=$(rows_of_units recordings.csv "$results")
+        [ -n "$recordings" ] || continue
+        sets=$((sets + 1))
+        studies=$(echo "$recordings" | sed 's,/recordings.csv,,g')
+        [ "$set" != ucf101_13 ] || echo "job - python -m study.confusions$(rows_of_units confusions.csv "$results")" \
+            "--first 7 --out $results/confusions.md"
+        echo "job - python -m study.drops$(rows_of_units drops.csv "$results") --out $results/drops.md"
         echo "job - python -m study.top1$studies --out $results/top1.md"
         echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
         echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures $FIGURES/$set"
-        recordings=$(having recordings.csv "$results")
-        all_have "$recordings" "$studies" || continue
-        sets=$((sets + 1))
-        for name in prog_kd_team_ce prog_kd_ce_equal prog_kd_anti_equal prog_kd_i_frame_equal prog_kd_fused_equal \
-            wise orders; do
-            compared="$compared $results/comparisons/$name.csv"
-        done
         compare="job - python -m study.compare$recordings --resample backbone"
         for other in team_ce ce_equal anti_equal i_frame_equal fused_equal; do
+            compared="$compared $results/comparisons/prog_kd_$other.csv"
             echo "$compare --pair prog_kd/vanilla $other/vanilla --out $results/comparisons/prog_kd_$other.csv"
         done
+        compared="$compared $results/comparisons/wise.csv $results/comparisons/orders.csv"
         echo "$compare --pair prog_kd/wise:train_views prog_kd/vanilla --pair prog_kd/wise prog_kd/vanilla" \
             "--pair prog_kd/wise:train_views prog_kd/constant --pair prog_kd/wise prog_kd/constant" \
             "--out $results/comparisons/wise.csv"
@@ -278,7 +270,7 @@ tables() {
     done
     folders='' gains=" --gains $RESULTS/few_labels/gains.csv"
     for set in $SETS; do
-        own=$(having recordings.csv "$RESULTS/few_labels/$set" | sed 's,/recordings.csv,,g')
+        own=$(rows_of_units recordings.csv "$RESULTS/few_labels/$set" | sed 's,/recordings.csv,,g')
         [ -n "$own" ] || gains=''
         folders=$folders$own
     done
