@@ -65,6 +65,7 @@ COLUMNS = [
 ]
 
 VIDEOS, CLASSES = "videos", "classes"
+OF_CLASSES = ", mean over classes"  # in the column protocol
 BACKBONE = "backbone"
 
 
@@ -155,7 +156,7 @@ def compare_backbones(
             **{"data": data, "runs": len(units), "num_videos": int(of_splits["num_videos"].sum())},
             **{"confidence_pct": pct, "resample": BACKBONE},
             "protocol": "; ".join(sorted(of_data["protocol"].unique()))
-            + (", mean over classes" if mean_over == CLASSES else ""),
+            + (OF_CLASSES if mean_over == CLASSES else ""),
         }
         splits = [split for _, split, _ in backbones]
         result = over_backbones(splits, units, confidence_pct=pct)
@@ -206,7 +207,7 @@ def _correct_pair(
     weights, test = np.ones(len(names)), ours.part("test").select(names)
     if mean_over == CLASSES:
         weights = _class_weights(test.labels)
-        protocol += ", mean over classes"
+        protocol += OF_CLASSES
     return _Pair(points, names, test.recordings(), *correct, weights, protocol)
 
 

@@ -32,8 +32,9 @@ from models import STREAMS
 from study import drawing, probes
 from study.run_tables import write_rows
 from study.summary import (
+    BACKBONE_MEANS,
+    backbone_means,
     each_once,
-    over_backbones,
     read_exits,
     read_of_study,
     seed_means,
@@ -51,8 +52,7 @@ FAMILIES = {
     "probe": "linear probe on I-frames",
 }
 WAY = ["family", "way"]
-COLUMNS = ["data", *WAY, "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
-COLUMNS += ["method", "command"]
+COLUMNS = ["data", *WAY, *BACKBONE_MEANS, "method", "command"]
 
 
 def read_ways(folder: Path, method: str) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def _family(name: str, rows: pd.DataFrame, way: str) -> pd.DataFrame:
 def draw(rows: pd.DataFrame) -> Figure:
     """Top-1 against GMACs, a line for each family, bars of the standard deviation.
 
-    rows: of `over_backbones`, or of the CSV file of one data set.
+    rows: of `backbone_means`, or of the CSV file of one data set.
     """
     looks = drawing.marks([FAMILIES[name] for name in FAMILIES if name in set(rows["family"])])
     figure, axes = drawing.new_figure(drawing.ONE_COLUMN, 2.8, 1, 1)
@@ -136,9 +136,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def write(studies: Sequence[Path], method: str, out: Path, figures: Path) -> list[Path]:
     """Table and figure; returns the figure's files. Raises as `read_ways`, `each_once` and
-    `over_backbones`."""
+    `backbone_means`."""
     each_once(studies)
-    rows = over_backbones(pd.concat([read_ways(folder, method) for folder in studies]), WAY)
+    rows = backbone_means(pd.concat([read_ways(folder, method) for folder in studies]), WAY)
     about = {"method": method, "command": command_line()}
     figure = draw(rows)
     write_rows(out, COLUMNS, [{**row, **about} for row in rows.to_dict("records")])

@@ -41,6 +41,7 @@ NUMBERS = {
     **dict.fromkeys(("top1_pct", "share_pct", "gmacs", *TIMES, "threshold", "beta"), "float64"),
 }
 COUNTS = [name for name, kind in NUMBERS.items() if kind == "int64"]
+BACKBONE_MEANS = ["gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ def seed_means(rows: pd.DataFrame, way: Sequence[str]) -> pd.DataFrame:
     return groups[["gmacs", "top1_pct"]].mean()
 
 
-def over_backbones(rows: pd.DataFrame, way: Sequence[str]) -> pd.DataFrame:
-    """The mean and the standard deviation over backbones, a row for each way to a label.
+def backbone_means(rows: pd.DataFrame, way: Sequence[str]) -> pd.DataFrame:
+    """Columns data, `way` and BACKBONE_MEANS: over backbones, a row for each way to a label.
 
     rows: of columns study, data, gmacs, top1_pct and `way`, one for each backbone. Raises
     ValueError for several data sets, and where a way costs other GMACs in one than in another.

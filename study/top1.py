@@ -21,8 +21,9 @@ from coviar.files import check_out
 from early_exit.wise import FULL
 from models import STREAMS
 from study.summary import (
+    BACKBONE_MEANS,
+    backbone_means,
     each_once,
-    over_backbones,
     read_exits,
     read_of_study,
     seed_means,
@@ -34,8 +35,7 @@ from training.provenance import command_line, print_result
 from training.recipes import PROBE
 
 WAY = ["method", "exit"]
-COLUMNS = ["data", *WAY, "gmacs", "top1_pct", "std_over_backbones_pct", "backbones"]
-COLUMNS += ["command"]
+COLUMNS = ["data", *WAY, *BACKBONE_MEANS, "command"]
 _BACKBONE = ["study", "split"]
 
 
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         check_out(args.out)
         each_once(args.studies)
         rows = pd.concat([read_top1(folder) for folder in args.studies])
-        means = over_backbones(rows, WAY).assign(command=command_line())
+        means = backbone_means(rows, WAY).assign(command=command_line())
         write_rows_or_table(args.out, COLUMNS, means.to_dict("records"), to_lines(rows))
     print_result({"out": str(args.out), "backbones": len(rows.drop_duplicates(_BACKBONE))})
 

@@ -22,7 +22,7 @@ import pandas as pd
 from coviar.command import run
 from coviar.files import check_out
 from study import compare, label_gain
-from study.few_labels import ALL
+from study.few_labels import ALL, CASE
 from study.summary import read_table
 from study.tables import write_rows_or_table
 from training.options import make_parser, refusing
@@ -38,26 +38,22 @@ COLUMNS += ["verdict", "command"]
 def read_comparisons(path: Path) -> pd.DataFrame:
     """The rows of study.compare: comparison, exit, data, the difference and its interval in points,
     std_over_splits_pct, backbones. Raises ValueError where backbones were not drawn."""
-    numbers = [*_NUMBERS, "first_top1_pct", "second_top1_pct", "std_over_runs_pct"]
-    numbers += ["std_over_splits_pct", "runs", "num_videos", "confidence_pct"]
-    texts = [name for name in compare.COLUMNS if name not in numbers]
-    required = ["data", "first", "second", "exit", *_NUMBERS, "runs", "resample"]
-    table = read_table(path, texts, "study.compare", [*required, "std_over_splits_pct"])
+    names = ["data", "first", "second", "exit", "resample"]
+    texts = [*names, "against", "protocol", "command"]
+    required = [*names, *_NUMBERS, "runs", "std_over_splits_pct"]
+    table = read_table(path, texts, "study.compare", required)
     if set(table["resample"]) != {compare.BACKBONE}:
         raise ValueError(f"{path} does not draw backbones: give study.compare --resample backbone")
     name = table["first"] + " - " + table["second"]
-    by_class = table["protocol"].str.contains("mean over classes")
-    name = name.where(~by_class, name + ", mean over classes")
+    by_class = table["protocol"].str.contains(compare.OF_CLASSES, regex=False)
+    name = name.where(~by_class, name + compare.OF_CLASSES)
     return table.assign(comparison=name, backbones=table["runs"])
 
 
 def read_gains(path: Path) -> pd.DataFrame:
     """The rows of study.label_gain, likewise; its one exit is the mean of all."""
-    numbers = [*_NUMBERS, "top1_pct", "labels_top1_pct", "std_over_backbones_pct"]
-    numbers += ["std_over_splits_pct", "backbones"]
-    texts = [name for name in label_gain.COLUMNS if name not in numbers]
-    required = [name for name in label_gain.COLUMNS if not name.startswith("std_over")]
-    table = read_table(path, texts, "study.label_gain", [*required, "std_over_splits_pct"])
+    required = [name for name in label_gain.COLUMNS if name != "std_over_backbones_pct"]
+    table = read_table(path, ["data", *CASE, "command"], "study.label_gain", required)
     return table.assign(comparison=table.apply(_words, axis=1), exit="mean")
 
 
