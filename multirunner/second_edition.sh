@@ -229,11 +229,17 @@ jobs() { # of, wanted
     done
 }
 
-# The files of that name in the folders of units that have all rows, a blank before each.
-rows_of_units() { # NAME FOLDER
-    for file in "$2"/split*/backbone*/recordings.csv; do
-        [ ! -f "$file" ] || printf ' %s/%s' "${file%/*}" "$1"
+# The folders of units that have all rows, a blank before each.
+whole_units() { # FOLDER
+    for file in "$1"/split*/backbone*/recordings.csv; do
+        [ ! -f "$file" ] || printf ' %s' "${file%/*}"
     done
+}
+
+of_each() { # NAME UNIT...: the file of that name of each, likewise
+    name=$1
+    shift
+    printf " %s/$name" "$@"
 }
 
 # The answers, of all units that have all rows.
@@ -243,13 +249,13 @@ tables() {
     compared='' sets=0
     for set in $SETS; do
         results=$RESULTS/$set
-        recordings=$(rows_of_units recordings.csv "$results")
-        [ -n "$recordings" ] || continue
+        studies=$(whole_units "$results")
+        [ -n "$studies" ] || continue
         sets=$((sets + 1))
-        studies=$(echo "$recordings" | sed 's,/recordings.csv,,g')
-        [ "$set" != ucf101_13 ] || echo "job - python -m study.confusions$(rows_of_units confusions.csv "$results")" \
-            "--first 7 --out $results/confusions.md"
-        echo "job - python -m study.drops$(rows_of_units drops.csv "$results") --out $results/drops.md"
+        # shellcheck disable=SC2086 # studies are words
+        recordings=$(of_each recordings.csv $studies) drops=$(of_each drops.csv $studies) errors=$(of_each confusions.csv $studies)
+        [ "$set" != ucf101_13 ] || echo "job - python -m study.confusions$errors --first 7 --out $results/confusions.md"
+        echo "job - python -m study.drops$drops --out $results/drops.md"
         echo "job - python -m study.top1$studies --out $results/top1.md"
         echo "job - python -m study.teacher_order$studies --out $results/teacher_order.csv"
         echo "job - python -m study.frontier$studies --out $results/frontier.csv --figures $FIGURES/$set"
@@ -270,7 +276,7 @@ tables() {
     done
     folders='' gains=" --gains $RESULTS/few_labels/gains.csv"
     for set in $SETS; do
-        own=$(rows_of_units recordings.csv "$RESULTS/few_labels/$set" | sed 's,/recordings.csv,,g')
+        own=$(whole_units "$RESULTS/few_labels/$set")
         [ -n "$own" ] || gains=''
         folders=$folders$own
     done
