@@ -14,7 +14,7 @@ from MACs.rival import CROP_SIZE, Rival, count_params
 from models.over_time import check_fusion, run_alone
 from models.points import exits_of, streams_of, uses_streams
 from models.team_net import IN_CHANNELS, NUM_TEAM_BLOCKS, STAGES, TeamNet
-from models.team_net_ic import TeamNetIC
+from models.team_net_ic import CONCAT, TeamNetIC
 
 EXITS = (1, 2, 3)
 PUBLISHED_GMACS_1024 = {"exit1": 2.458, "exit2": 14.495, "exit3": 28.393, "full": 57.69}
@@ -24,19 +24,23 @@ SIZES = ((8, 224), (4, 160))
 SOURCE = "Wang, She, Smolic, BMVC 2021; exits and protocol of the PKD + WISE paper"
 
 
-def stage_macs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, int]:
+def stage_macs(
+    config: Mapping, exits: Sequence[int], crop_size: int, ic_pool: str = CONCAT
+) -> dict[str, int]:
     """MACs per video (one clip, one crop) of every step, in the order in which they run.
 
-    `config` is `TeamNet.config`. The steps are those of an early exit: a clip that leaves at
-    exit k has run everything up to the step "exit k" and nothing after it. A layer's step
-    includes the TEAM block before it.
+    `config` is `TeamNet.config`, `ic_pool` that of `TeamNetIC`. The steps are those of an early
+    exit: a clip that leaves at exit k has run everything up to the step "exit k" and nothing after
+    it. A layer's step includes the TEAM block before it.
     """
-    return dict(_stage_macs(json.dumps(dict(config)), tuple(exits), crop_size))
+    return dict(_stage_macs(json.dumps(dict(config)), tuple(exits), crop_size, ic_pool))
 
 
 @functools.cache  # a study asks for the same network again and again
-def _stage_macs(config: str, exits: tuple[int, ...], crop_size: int) -> dict[str, int]:
-    costs = _stage_costs(_build(json.loads(config), exits), crop_size)
+def _stage_macs(
+    config: str, exits: tuple[int, ...], crop_size: int, ic_pool: str
+) -> dict[str, int]:
+    costs = _stage_costs(_build(json.loads(config), exits, ic_pool), crop_size)
     return {step: macs for step, (macs, _) in costs.items()}
 
 
@@ -51,19 +55,21 @@ def _stage_costs(net: TeamNetIC, crop_size: int) -> dict[str, tuple[int, int]]:
         (features, squeeze), *costs[name] = counted(backbone.advance, stage, features, squeeze)
         number = stage + 1
         if number in net.exits:
-            head = net.heads[str(number)]
-            _, *costs[f"exit {number}"] = counted(head, backbone.per_clip(squeeze))
+            per_clip = backbone.per_clip(squeeze)
+            _, *costs[f"exit {number}"] = counted(net.clip_head, number, per_clip)
     _, *costs["layer4 and classifiers"] = counted(backbone.leave, features, squeeze)
     costs["stem"] = [sum(pair) for pair in zip(costs["stem"], entering)]
     return {step: tuple(pair) for step, pair in costs.items()}
 
 
-def exit_gmacs(config: Mapping, exits: Sequence[int], crop_size: int) -> dict[str, float]:
+def exit_gmacs(
+    config: Mapping, exits: Sequence[int], crop_size: int, ic_pool: str = CONCAT
+) -> dict[str, float]:
     """1e9 MACs per video of leaving at each exit, {"exit1": ..., "full": ...}.
 
     A clip that leaves at an exit also pays for the exits before it.
     """
-    paid = steps_by_exit(stage_macs(config, exits, crop_size))
+    paid = steps_by_exit(stage_macs(config, exits, crop_size, ic_pool))
     return {name: sum(steps.values()) / 1e9 for name, steps in paid.items()}
 
 
@@ -158,6 +164,6 @@ def row_name(point: str) -> str:
     )
 
 
-def _build(config: Mapping, exits: Sequence[int]) -> TeamNetIC:
+def _build(config: Mapping, exits: Sequence[int], ic_pool: str = CONCAT) -> TeamNetIC:
     with torch.device("meta"):
-        return TeamNetIC(TeamNet(**config), exits).eval()
+        return TeamNetIC(TeamNet(**config), exits, ic_pool).eval()

@@ -95,7 +95,8 @@ def outcome(
     net: TeamNetIC, policy: Policy | None, clips: list, labels: torch.Tensor, crop_size: int, device
 ) -> dict:
     """top1_pct, mean gmacs and, for a policy, the shares of clips that leave at each point."""
-    costs = exit_gmacs(net.backbone.config, policy.exits if policy else (), crop_size)
+    exits = policy.exits if policy else ()
+    costs = exit_gmacs(net.backbone.config, exits, crop_size, net.ic_pool)
     if policy is None:
         output = run_all(net.backbone, clips, 8, device)
         found, points = torch.cat([x.fused.argmax(1) for x in output]).cpu(), None

@@ -81,7 +81,8 @@ class Predictor:
         """1e9 MACs per video of leaving at each decision point."""
         config, crop_size = self.net.backbone.config, self.trained.crop_size
         if self.policy is None or not self.policy.route:
-            return exit_gmacs(config, self.policy.exits if self.policy else (), crop_size)
+            exits = self.policy.exits if self.policy else ()
+            return exit_gmacs(config, exits, crop_size, self.net.ic_pool)
         per_segment = segment_gmacs(config, self.policy.route, crop_size)
         return dict(zip(self.points, route_gmacs(self.policy.route, per_segment)))
 

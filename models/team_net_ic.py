@@ -81,7 +81,7 @@ class TeamNetIC(nn.Module):
 
         weights: (b, t) of the segments, for the ic_pool `mean`; the default is the plain mean.
         """
-        return tuple(self._clip_head(k, squeezes[k - 1], weights) for k in self.exits)
+        return tuple(self.clip_head(k, squeezes[k - 1], weights) for k in self.exits)
 
     @torch.no_grad()
     def early_exit(
@@ -116,7 +116,7 @@ class TeamNetIC(nn.Module):
             exit_number = stage + 1
             if exit_number not in policy.exits:
                 continue
-            seen = (*seen, self._clip_head(exit_number, self.backbone.per_clip(squeeze)))
+            seen = (*seen, self.clip_head(exit_number, self.backbone.per_clip(squeeze)))
             stays = decided.at_exit(seen)
             if not stays.any():
                 return decided.decisions
@@ -128,10 +128,13 @@ class TeamNetIC(nn.Module):
         decided.at_end((*seen, *streams))
         return decided.decisions
 
-    def _clip_head(
+    def clip_head(
         self, exit_number: int, squeeze: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits (b, num_classes) of squeeze vectors (b, t*d), the segments one after the other."""
+        """Logits (b, num_classes) of squeeze vectors (b, t*d), the segments one after the other.
+
+        weights: as for `heads_from`.
+        """
         if self.ic_pool == MEAN:
             segments = squeeze.unflatten(1, (self.backbone.num_segments, -1))  # (b, t, d)
             if weights is None:

@@ -110,8 +110,10 @@ def load_run_tables(
     meta = logits.meta
     if logits.gmacs is None:
         from MACs.team_net import exit_gmacs  # as above
+        from models.team_net_ic import CONCAT
 
-        costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"])
+        ic_pool = meta.get("ic_pool", CONCAT)
+        costs = exit_gmacs(meta["model"], meta["exits"], meta["crop_size"], ic_pool)
     else:
         costs = dict(zip(wise.decision_points(logits.outputs), logits.gmacs))
     times = load_times(timings, logits) if timings else None

@@ -129,8 +129,8 @@ def test_damaged_ways_are_refused_before_anything_is_written(how, tmp_path, caps
 def test_a_table_of_an_older_version_is_named(tmp_path, capsys):
     """Sums over splits, as study.confusions once wrote them."""
     old = tmp_path / "confusions.csv"
-    header = "data,output,errors,within_pct,even_pct,difference,low,high,num_videos,backbones,command"
-    old.write_text(f"{header}\nucf101_13,mv,188,66.2,46.3,19.9,6.2,32.8,813,3,study.confusions\n")
+    header = "data,output,errors,within_pct,even_pct,difference,low,high,num_videos,backbones"
+    old.write_text(f"{header}\nucf101_13,mv,188,66.2,46.3,19.9,6.2,32.8,813,3\n")
     message = refused(capsys, confusions, old, "--first", 7, "--out", tmp_path / "c.md")
     assert f"{old} is no file of study.confusions (no column split): study.confusions" in message
     assert "leave it out or make it again" in message

@@ -210,6 +210,20 @@ def test_an_exit_pays_for_the_exits_before_it_and_nothing_after_it():
     assert alone["exit3"] == pytest.approx(sum(steps[name] for name in run) / 1e9)
 
 
+def test_an_exit_on_the_mean_of_segments_is_as_small_as_it_is():
+    """Its head, like that of `clip_head`, reads the squeeze vector of one segment, not of 3."""
+    config = {"num_classes": 5, "num_segments": 3, "arch": "resnet18"}
+    concat = stage_macs(config, (1, 3), 64)
+    mean = stage_macs(config, (1, 3), 64, "mean")
+    assert {step for step in concat if mean[step] != concat[step]} == {"exit 1", "exit 3"}
+    net = TeamNetIC(TeamNet(**config), (1, 3), "mean")
+    for number in net.exits:
+        head = mean[f"exit {number}"]
+        assert head == net.heads[str(number)].weight.numel() == concat[f"exit {number}"] // 3
+    gmacs = exit_gmacs(config, (1, 3), 64, "mean")
+    assert gmacs["full"] == pytest.approx(sum(mean.values()) / 1e9, rel=1e-12)
+
+
 def test_temporal_shift_is_free():
     config = {"num_classes": 5, "num_segments": 4, "arch": "resnet50"}
     shifted = exit_gmacs({**config, "is_shift": True}, (1, 2, 3, 4), 112)

@@ -28,7 +28,7 @@ from early_exit.thresholds import (
     sweep,
 )
 from MACs.team_net import exit_gmacs
-from study.policies import make_policy
+from study.policies import load_run_tables, make_policy
 from study.run_tables import RunTables
 from team_net_wise_all_acc import get_args_parser, main
 
@@ -240,17 +240,31 @@ def test_fitted_temperature_undoes_a_scale():
     assert min(losses) == losses[2]
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """A run folder with logits of two test views and WISE weights that fit them."""
-    folder = tmp_path_factory.mktemp("runs") / "toy" / "team_ce" / "split1_seed1"
-    logits = make_logits_file(seed=1, exits=(1, 3))
+def save_run(folder, **meta):
+    """Logits of two test views and WISE weights that fit them."""
+    logits = make_logits_file(seed=1, exits=(1, 3), **meta)
     logits.save(folder / "logits.pt")
     fit = wise.fit(*logits.samples("heldout"), logits.outputs)
     digest = file_digest(folder / "logits.pt")
     provenance = {"logits_sha256": digest, "solver": "exact", "fit_on": "heldout"}
     wise_file.save_weights(folder / "wise.json", logits.outputs, fit.weights, provenance)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "toy" / "team_ce" / "split1_seed1")
+
+
+def test_exits_on_the_mean_of_segments_are_priced_as_such(tmp_path):
+    costs = {}
+    for ic_pool in ("concat", "mean"):
+        path = save_run(tmp_path / ic_pool, ic_pool=ic_pool) / "logits.pt"
+        logits = LogitsFile.load(path)
+        costs[ic_pool] = load_run_tables(path, logits).costs
+        one_view = exit_gmacs(logits.meta["model"], (1, 3), 64, ic_pool)
+        assert costs[ic_pool] == pytest.approx({point: 2 * x for point, x in one_view.items()})
+    assert costs["mean"]["exit1"] < costs["concat"]["exit1"]
 
 
 def read_rows(path):
