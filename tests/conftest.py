@@ -10,9 +10,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the scripts that tests start, too; bef
 import pytest
 import torch
 from filelock import FileLock
-from script_server import Server
-from synthetic_study import make_runs
-from tiny_network import tiny_resnet
 
 import models.team_net
 from dataset_team import toy
@@ -20,6 +17,9 @@ from MACs.team_net import _stage_macs, _stream_gmacs
 from models.team_net import TeamNet
 from study import collect
 from tests.calls import call
+from tests.script_server import Server
+from tests.synthetic_study import make_runs
+from tests.tiny_network import tiny_resnet
 from training.checkpoint import save_checkpoint
 
 REPO = Path(__file__).resolve().parent.parent

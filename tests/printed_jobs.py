@@ -4,9 +4,8 @@ import importlib
 import re
 import shlex
 
-from conftest import REPO
-from shell_jobs import run
-
+from tests.conftest import REPO
+from tests.shell_jobs import run
 from training import views
 
 MULTIRUNNER = REPO / "multirunner"

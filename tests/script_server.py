@@ -205,9 +205,9 @@ def import_libraries():
 def import_all():
     sys.path.insert(0, str(REPO))
     import torch
-    from tiny_network import tiny_resnet
 
     import models.team_net
+    from tests.tiny_network import tiny_resnet
 
     for name in ("train_team_net", "train_prog_kd", "save_logits", "training.views"):
         importlib.import_module(name)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from conftest import REPO
+from tests.conftest import REPO
 
 NASTY = "a b'c$(touch pwned)\"`touch pwned`;&\\n*"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-from synthetic_logits import make_logits_file
-
 import team_net_wise_all_acc as sweep_script
 import wise_team_net_logit as wise_script
 from tests.calls import call
+from tests.synthetic_logits import make_logits_file
 
 METHODS = {"team_ce": 0.8, "prog_kd": 1.1, "prog_kd_anti": 1.0, "i_frame": 0.9}
 SPLITS, SEEDS = ("split1", "split2"), (1, 736)

@@ -8,8 +8,9 @@ import sys
 
 import av
 import pytest
-from conftest import REPO
-from coviar_videos import pictures, write_video
+
+from tests.conftest import REPO
+from tests.coviar_videos import pictures, write_video
 
 FORMATS = {"mpeg": "mpeg2video", "flv": "flv1"}
 # A few of these crash at the first opening, all of them within some 20.

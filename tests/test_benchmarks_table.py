@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
 
 from benchmarks.table import check_table, update_rows
+from tests.conftest import REPO
 
 COLUMNS, KEY = ["network", "machine", "ms"], ["network", "machine"]
 ADD = """

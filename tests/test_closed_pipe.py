@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
 
 from coviar.command import CLOSED_PIPE, quiet_pipe
+from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
 HELPERS = {"run", "quiet_pipe"}

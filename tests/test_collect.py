@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run
 
 import team_net_wise_all_acc
 from early_exit.logits import LogitsFile
@@ -17,6 +16,7 @@ from study.columns import RUN, STUDY_COLUMNS
 from study.report import __main__ as report
 from study.run_tables import write_rows
 from tests.calls import call, refused
+from tests.synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run
 
 
 def rows_of(path, **where):

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
+
+from tests.conftest import REPO
 
 USE_A_LOOP = """
 import numpy as np

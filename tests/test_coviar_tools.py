@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import REPO
 
 import coviar
 from coviar import check, command, files, index_cache, visualize
 from coviar.index_cache import read_indexes
 from dataset_team.records import read_paths
+from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
 

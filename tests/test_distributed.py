@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 
 from early_exit.logits import LogitsFile
+from tests.conftest import REPO
 from training import distributed
 from training.checkpoint import load_checkpoint
 from training.loading import TrainBatches, epoch_order

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import REPO
 
+from tests.conftest import REPO
 from tests.tools import lacking
 
 PAGES = ["README.md", "CONTRIBUTING.md", "results/README.md"]

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from synthetic_logits import make_logits_file
 
 from early_exit.policy import Policy, decide, load_policy, save_policy
+from tests.synthetic_logits import make_logits_file
 
 WEIGHTS = ((1.0, 0.0, 0.0, 0.0, 0.0), (0.5, 1.0, 0.0, 0.0, 0.0), (0.2, 0.3, 1.0, 1.1, 0.9))
 POLICY = Policy((1, 3), (0.6, 0.5), WEIGHTS, 1.3, "margin", {"select_on": "heldout"})

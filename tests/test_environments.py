@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from tests.conftest import REPO
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,12 +8,12 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO
 from matplotlib.collections import PathCollection
-from synthetic_study import METHODS, SEEDS, SPLITS
 
 from study import drawing, exit_figures, figures, summary, tables
 from study.drawing import COLOURS
+from tests.conftest import REPO
+from tests.synthetic_study import METHODS, SEEDS, SPLITS
 
 COMBINATIONS = ("vanilla", "constant", "wise")
 PEERS = REPO / "results" / "peers.csv"

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
 
 from coviar import load_clip
 from coviar.threads import num_threads
+from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 
 PLACES = [(0, 4), (1, 3)]

@@ -4,7 +4,8 @@ import ast
 import graphlib
 
 import pytest
-from conftest import REPO, ROOMS
+
+from tests.conftest import REPO, ROOMS
 
 # They read saved logits and tables: torchvision, and torch._dynamo with it, is 1.5 CPU seconds.
 LIGHT = (

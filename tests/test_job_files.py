@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPO
-from shell_jobs import NASTY, calls, run, stub_of_python
+
+from tests.conftest import REPO
+from tests.shell_jobs import NASTY, calls, run, stub_of_python
 
 
 @pytest.fixture

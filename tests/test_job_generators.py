@@ -5,11 +5,11 @@ import shlex
 from collections import Counter
 
 import pytest
-from conftest import REPO
-from printed_jobs import MULTIRUNNER, commands_of, parse, read_jobs, would_run
-from shell_jobs import NASTY, calls, run, stub_of_python
 
 from study.sides import Side
+from tests.conftest import REPO
+from tests.printed_jobs import MULTIRUNNER, commands_of, parse, read_jobs, would_run
+from tests.shell_jobs import NASTY, calls, run, stub_of_python
 from training.recipes import METHODS, RESERVED
 from training.resolve import resolve_recipe
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import REPO
 
+from tests.conftest import REPO
 from training.options import asking_for_room, make_parser
 
 # An iterator that is alive at the end, as after an error in the middle of an epoch.

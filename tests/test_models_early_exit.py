@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tiny_network import tiny_resnet
 
 import models.team_net
 from early_exit.confidence import confidence
@@ -14,6 +13,7 @@ from models.fused import FusedConv
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from models.team_net_ic import TeamNetIC
+from tests.tiny_network import tiny_resnet
 
 CLASSES, SEGMENTS, BATCH = 6, 2, 7
 

@@ -8,10 +8,10 @@ import sys
 import time
 
 import pytest
-from conftest import REPO
-from loopback_hosts import LoopbackHosts, missing_programs, processes_of
-from shell_jobs import heed_interrupts
 
+from tests.conftest import REPO
+from tests.loopback_hosts import LoopbackHosts, missing_programs, processes_of
+from tests.shell_jobs import heed_interrupts
 from tests.tools import lacking
 
 # What each test job does: it says when it starts and ends, and on which host, and writes its

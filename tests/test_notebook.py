@@ -7,9 +7,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from conftest import REPO
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from tests.conftest import REPO
 
 NAMES = ("trade_off", "accuracy_per_exit", "gains", "exit_shares", "weights", "confusion")
 TABLES = ("accuracy", "exits", "policies", "savings", "gains")

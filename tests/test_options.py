@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO, ROOMS
-from script_server import run_script
 
+from tests.conftest import REPO, ROOMS
+from tests.script_server import run_script
 from training import options, recipes, resolve
 
 pytestmark = pytest.mark.usefixtures("tiny_resnets")

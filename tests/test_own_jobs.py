@@ -1,8 +1,9 @@
 """Scripts in multirunner that run the jobs they make (own_jobs.sh)."""
 
 import pytest
-from printed_jobs import MULTIRUNNER, parse
-from shell_jobs import calls, run, stub_of_python
+
+from tests.printed_jobs import MULTIRUNNER, parse
+from tests.shell_jobs import calls, run, stub_of_python
 
 RUN_THEMSELVES = [
     ("demo.sh",),

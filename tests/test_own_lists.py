@@ -4,7 +4,6 @@ import os
 import unicodedata
 
 import pytest
-from list_files import run, write
 
 from dataset_team.finder import VideoFinder
 from dataset_team.heldout import split_heldout
@@ -14,6 +13,7 @@ from dataset_team.lists import write_lists
 from dataset_team.official_lists import Entry
 from dataset_team.records import Record, list_digest, read_list, read_paths, read_unlabelled
 from dataset_team.registry import class_names
+from tests.list_files import run, write
 
 NESTED = ("7/mon/m.mp4", "A/7/k.mp4")
 

@@ -12,7 +12,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 
 import predict
 import save_logits
@@ -39,6 +38,7 @@ from models.team_net_ic import TeamNetIC
 from study.collect import gather
 from tests import calls
 from tests.calls import call
+from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.trained import load_trained

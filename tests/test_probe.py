@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from script_server import run_script
 
 from dataset_team.dataset import VideoDataset
 from dataset_team.records import read_list
+from tests.script_server import run_script
 from training.checkpoint import load_checkpoint
 from training.loading import to_device
 from training.probe import (

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from synthetic_logits import make_logits_file
 
 import team_net_wise_all_acc
 import wise_team_net_logit
@@ -21,6 +20,7 @@ from early_exit.policy import Policy, combined_logits, decide, load_policy, poli
 from early_exit.promise import Wish, betting_p_values, losses, per_recording, rejected_along
 from early_exit.promised_policy import CHOSEN_HERE, PolicySettings, promise_policy
 from early_exit.thresholds import confidences
+from tests.synthetic_logits import make_logits_file
 
 CLIPS = 3
 

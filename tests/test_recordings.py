@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from list_files import run, write
 
 from dataset_team import folders
 from dataset_team.groups import film_of, group_of, read_recordings, write_recordings
@@ -13,6 +12,7 @@ from dataset_team.lists import write_lists
 from dataset_team.official_lists import Entry
 from dataset_team.records import Record, read_list
 from dataset_team.toy import Video, draw, encode
+from tests.list_files import run, write
 
 
 @pytest.fixture(scope="module")

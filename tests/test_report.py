@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from coviar_videos import pictures as moving_tiles
-from coviar_videos import write_video
-from synthetic_study import METHODS, make_run
 
 from study.report import __main__ as report_script
 from study.report.data import section_data
 from study.report.examples import WIDTH, choose, pictures
 from study.summary import read_study
 from tests.calls import call
+from tests.coviar_videos import pictures as moving_tiles
+from tests.coviar_videos import write_video
+from tests.synthetic_study import METHODS, make_run
 from tests.tools import lacking
 
 

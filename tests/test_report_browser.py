@@ -6,10 +6,10 @@ import statistics
 import time
 
 import pytest
-from coviar_videos import pictures, write_video
 
 from study.report import __main__ as report_script
 from tests.calls import call
+from tests.coviar_videos import pictures, write_video
 from tests.tools import lacking
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

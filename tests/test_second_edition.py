@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from printed_jobs import MULTIRUNNER, commands_of, jobs_of, would_run
-from shell_jobs import run
+
+from tests.printed_jobs import MULTIRUNNER, commands_of, jobs_of, would_run
+from tests.shell_jobs import run
 
 
 def test_second_edition_is_the_one_of_its_protocol():

@@ -10,8 +10,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from script_server import run_script
-from synthetic_logits import make_logits_file
 
 from dataset_team.identity import file_digest
 from early_exit import calibrate, wise, wise_file
@@ -31,6 +29,8 @@ from MACs.team_net import exit_gmacs
 from study.policies import load_run_tables, make_policy
 from study.run_tables import RunTables
 from team_net_wise_all_acc import get_args_parser, main
+from tests.script_server import run_script
+from tests.synthetic_logits import make_logits_file
 
 COSTS = [2.0, 5.0, 11.0]
 

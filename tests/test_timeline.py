@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
 
 import coviar
 import predict
@@ -32,6 +31,7 @@ from dataset_team.sampling import segment_positions
 from early_exit import timeline
 from early_exit.timeline import Moment, Timeline, merge, time_text
 from early_exit.timeline_lines import Tally, write_timeline
+from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 from tests.shell_jobs import heed_interrupts
 from tests.test_coviar_windows import damage
@@ -275,7 +275,7 @@ def test_a_pipe_gives_lines_as_they_come_and_ends_at_ctrl_c(film, tmp_path):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": str(REPO)},
         preexec_fn=heed_interrupts,
     )
     process.stdin.write(film.read_bytes())

@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-from synthetic_logits import make_logits_file
 
 import team_net_wise_all_acc
 from early_exit import wise
@@ -18,6 +17,7 @@ from study.policies import make_policy, make_promise
 from study.run_tables import RunTables, write_rows
 from study.timings import COLUMNS, Times, load_times, network_of
 from tests.calls import refused
+from tests.synthetic_logits import make_logits_file
 
 POINTS = ["exit1", "exit2", "exit3", "full"]
 DECODE, NETWORK = np.array([8.0, 8.0, 8.0, 8.0]), np.array([1.0, 3.0, 2.5, 20.0])

@@ -5,7 +5,6 @@ import random
 
 import pytest
 import torch
-from script_server import run_script
 from torch import nn
 
 from dataset_team.dataset import VideoDataset
@@ -16,6 +15,7 @@ from models import STREAMS
 from models.inference import prepare_for_inference
 from models.team_net import FUSIONS, TeamNet
 from models.team_net_ic import TeamNetIC
+from tests.script_server import run_script
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import clip_loss, make_optimizer
 from training.pretrained import build_backbone

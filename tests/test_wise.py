@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from script_server import run_script
-from synthetic_logits import make_logits_file
 
 from dataset_team.identity import file_digest
 from early_exit import wise, wise_file
 from early_exit.logits import LogitsFile
 from early_exit.part import PARTS
+from tests.script_server import run_script
+from tests.synthetic_logits import make_logits_file
 from wise_team_net_logit import get_args_parser, main
 
 OUTPUTS = ["exit1", "exit2", "iframe", "mv", "residual"]
