@@ -37,10 +37,11 @@ COLUMNS += ["verdict", "command"]
 
 def read_comparisons(path: Path) -> pd.DataFrame:
     """The rows of study.compare: comparison, exit, data, the difference and its interval in points,
-    std_over_splits_pct, backbones. Raises ValueError where backbones were not drawn."""
+    std_over_splits_pct (NaN of one split), backbones. Raises ValueError where backbones were not
+    drawn."""
     names = ["data", "first", "second", "exit", "resample"]
     texts = [*names, "against", "protocol", "command"]
-    required = [*names, *_NUMBERS, "runs", "std_over_splits_pct"]
+    required = [*names, *_NUMBERS, "runs"]
     table = read_table(path, texts, "study.compare", required)
     if set(table["resample"]) != {compare.BACKBONE}:
         raise ValueError(f"{path} does not draw backbones: give study.compare --resample backbone")
@@ -52,7 +53,7 @@ def read_comparisons(path: Path) -> pd.DataFrame:
 
 def read_gains(path: Path) -> pd.DataFrame:
     """The rows of study.label_gain, likewise; its one exit is the mean of all."""
-    required = [name for name in label_gain.COLUMNS if name != "std_over_backbones_pct"]
+    required = [name for name in label_gain.COLUMNS if not name.startswith("std_over")]
     table = read_table(path, ["data", *CASE, "command"], "study.label_gain", required)
     return table.assign(comparison=table.apply(_words, axis=1), exit="mean")
 
@@ -126,7 +127,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             raise ValueError("name COMPARISONS or --gains")
         tables = [*map(read_comparisons, args.comparisons), *map(read_gains, args.gains)]
         judged = judge(pd.concat(tables, ignore_index=True)).assign(command=command_line())
-        rows = judged[COLUMNS].to_dict("records")
+        rows = judged.reindex(columns=COLUMNS).to_dict("records")
         write_rows_or_table(args.out, COLUMNS, rows, to_lines(judged))
     verdicts = judged.drop_duplicates(_CLAIM)["verdict"]
     print_result({"out": str(args.out), **verdicts.value_counts().to_dict()})

@@ -61,6 +61,15 @@ def test_the_table_has_a_line_for_each_exit_and_says_of_how_many_backbones(tmp_p
     assert '"decided": 1' in capsys.readouterr().out
 
 
+def test_one_split_has_no_deviation_over_splits(tmp_path):
+    none = {"std_over_splits_pct": None}
+    first = write(tmp_path / "a.csv", "a", {"exit1": (1, 3)}, **none)
+    second = write(tmp_path / "b.csv", "b", {"exit1": (1, 4)}, **none)
+    call(verdicts, first, second, "--out", tmp_path / "out.csv")
+    rows = pd.read_csv(tmp_path / "out.csv")
+    assert list(rows["verdict"]) == ["decided"] * 2 and rows["std_over_splits_pct"].isna().all()
+
+
 def test_gains_over_labels_are_judged_alike(tmp_path):
     about = {"teacher": "fused", "per_class": "2", "wrong_pct": 0, "unlabelled": 1}
     about.update({"top1_pct": 60, "labels_top1_pct": 50, "backbones": 9, "command": "python"})
