@@ -1,14 +1,15 @@
 """What is decided: paired differences that have one sign on all data sets.
 
-    python -m study.verdicts results/ucf101_13/comparisons/*.csv \\
-        results/jhmdb_21/comparisons/*.csv --gains results/few_labels/gains.csv \\
-        --out results/verdicts.md
+    python -m study.verdicts results/ucf101_13/comparisons/wise.csv \\
+        results/jhmdb_21/comparisons/wise.csv --gains results/few_labels/gains.csv \\
+        --out verdicts.md
 
-COMPARISONS: files of study.compare --resample backbone; --gains: files of study.label_gain. By the
-rule of results/PROTOCOL.md a difference is decided when its interval leaves out 0, with one sign,
-on all data sets of the files, at least two. Else it is not decided, and an effect of the half width
-of the interval is what so many backbones could have seen. Sides are equal where every interval is
-[0, 0], as at `full` of exits on one backbone. The table is printed, without what is equal, and is
+COMPARISONS: files of study.compare --resample backbone; --gains: files of study.label_gain;
+`multirunner/second_edition.sh --tables` names all. By the rule of results/PROTOCOL.md a difference
+is decided when its interval leaves out 0, with one sign, on all data sets of the files, at least
+two. Else it is not decided, and an effect of the half width of the interval is what so many
+backbones could have seen. Sides are equal where every interval is [0, 0], as at `full` of exits on
+one backbone. The table is printed, without what is equal, and is
 the file where that ends in .md; a CSV file has a row for each comparison, exit and data set.
 """
 
