@@ -146,7 +146,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--window",
         type=positive_float,
         metavar="S",
-        help=f"the length of a window in seconds (default {WINDOW_SECONDS})",
+        help=f"the length of a window in seconds (default that of --every, else {WINDOW_SECONDS})",
     )
     group.add_argument(
         "--merge", action="store_true", help="one line for neighbouring windows of one label"

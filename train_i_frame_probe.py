@@ -72,8 +72,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("run")
     add_location_options(group)
-    group.add_argument("--resume", action="store_true", help="report the result of a finished run")
-    group.add_argument("--overwrite", action="store_true", help="start again in a used folder")
+    used = group.add_mutually_exclusive_group()
+    used.add_argument("--resume", action="store_true", help="report the result of a finished run")
+    used.add_argument("--overwrite", action="store_true", help="start again in a used folder")
     group.add_argument(
         "--feature-batch", type=positive_int, default=16, help="clips per forward pass"
     )

@@ -99,7 +99,7 @@ class Converter:
         """The pictures that are ready after this one, usually one."""
         left = self.prepare(frame)
         if self._graph is None:
-            # Bit-equal to the published command in every FFmpeg; its scale filter is not.
+            # Bit-equal to the published command (chroma before FFmpeg 8); its scale filter is not.
             return [*left, frame.reformat(*self.size, format="yuv420p", interpolation="BICUBIC")]
         self._graph.push(frame)
         return left + _pull(self._graph)

@@ -19,9 +19,10 @@ def real_file(path: str | os.PathLike) -> tuple[int, int]:
 def equal_files(paths: Iterable[str]) -> list[list[str]]:
     """Groups of two or more of `paths` that are one file or hold equal bytes, in order.
 
-    Only files of equal size are read, and read whole only where their middles are equal.
+    Only files of equal size are read, and read whole only where their middles are equal. Empty
+    files, which are no videos, are copies of nothing.
     """
-    groups = [list(paths)]
+    groups = [[path for path in paths if os.path.getsize(path)]]
     for key in (os.path.getsize, _middle, file_digest):
         groups = [part for group in groups for part in _divide(group, key)]
     return groups

@@ -64,7 +64,9 @@ def drawn(path: Path, draw: Callable, *content: object) -> bool:
 
 
 def short_name(name: str) -> str:
-    """At most 70 letters of a name: its beginning and its end."""
+    """At most 70 letters of a name: its beginning and its end. Bytes that are no UTF-8 are spelled
+    out, because matplotlib draws none."""
+    name = name.encode("utf-8", "backslashreplace").decode()
     return name if len(name) <= 70 else f"{name[:34]}...{name[-33:]}"
 
 

@@ -320,6 +320,23 @@ class VideoError(ValueError):
     pass
 
 
+class Gone(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        return open("/gone/a.mp4", "rb")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_is_gone_is_named_by_a_process_of_a_loader_too(capsys, workers):
+    loader = torch.utils.data.DataLoader(Gone(), num_workers=workers)
+    with pytest.raises(SystemExit), options.refusing(options.make_parser("doc")):
+        next(iter(loader))
+    error = capsys.readouterr().err
+    assert "/gone/a.mp4" in error and "No such file" in error and "Traceback" not in error
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_a_process_of_a_loader_is_told_in_its_own_words(capsys, workers):
     loader = torch.utils.data.DataLoader(Unreadable(), num_workers=workers)

@@ -123,6 +123,14 @@ def test_equal_files(tmp_path):
     assert equal_files(paths) == [[paths[0], paths[2]]]
 
 
+def test_empty_files_are_no_copies(tmp_path):
+    """Downloads that failed: they are unreadable videos, not a leak."""
+    paths = [str(tmp_path / name) for name in "ab"]
+    for path in paths:
+        open(path, "wb").close()
+    assert equal_files(paths) == []
+
+
 def test_equal_videos_are_held_out_together(root):
     records = [Record(f"A/{n}", "", "A", 0, None) for n in range(12)]
     for seed in range(8):

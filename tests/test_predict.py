@@ -28,6 +28,7 @@ from dataset_team.toy import CLASSES
 from dataset_team.transforms import normalise
 from early_exit import wise
 from early_exit.logits import LogitsFile
+from early_exit.picture import short_name
 from early_exit.policy import Policy, decide, load_policy, save_policy
 from early_exit.thresholds import confidences
 from MACs.team_net import exit_gmacs
@@ -475,6 +476,11 @@ def predict_inputs(path):
     record = Record("x", str(path), "x", 0, None)
     sample = VideoDataset([record], num_segments=2, crop_size=224, train=False)[0]
     return normalise(*(x[None] for x in sample[:3]))
+
+
+def test_a_title_spells_out_what_is_no_utf_8():
+    title = short_name("lat\udce9in.mp4")
+    assert title == "lat\\udce9in.mp4" and title.encode()  # matplotlib refuses a lone surrogate
 
 
 def test_pictures_of_videos_of_one_name_have_names_of_their_own():

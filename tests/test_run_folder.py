@@ -166,6 +166,16 @@ def test_leftovers_of_killed_writers_go(folder):
     assert [path.name for path in folder.path.glob(".*")] == [".logits.abc.pt"]
 
 
+def test_tensorboard_has_the_numbers_of_every_exit(folder, monkeypatch):
+    written = []
+    folder.path.mkdir()
+    folder.start_log(0, tensorboard=False)
+    writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar))
+    monkeypatch.setattr(folder, "_tensorboard", writer)
+    folder.log({"epoch": 3, "losses": [1.5, 0.5], "teacher": "mv"})
+    assert written == [("epoch", 3, 3), ("losses/1", 1.5, 3), ("losses/2", 0.5, 3)]
+
+
 def test_log_keeps_only_the_epochs_of_the_checkpoint(folder):
     folder.path.mkdir()
     folder.start_log(0, tensorboard=False)

@@ -46,6 +46,51 @@ def open_split(toy_data, lists, split, **changes):
     return open_splits(DataSettings(**{**settings, **changes}), 1, 32, 0)
 
 
+def test_another_spelling_of_a_list_hides_no_video(toy_data, lists, tmp_path):
+    trained_on = trained(names_of(open_split(toy_data, lists, "split1").train))
+    text = (lists / "split2_test.txt").read_text()
+    path, rest = zip(*(line.split(" ", 1) for line in text.splitlines()))
+    rows = [f"{name.lower()} {words}" for name, words in zip(path, rest)]
+    (tmp_path / "test.txt").write_text("\n".join(rows) + "\n")
+    splits = open_split(toy_data, lists, "split2", test_list=tmp_path / "test.txt")
+    with pytest.raises(ValueError, match=f"has trained on {len(rows)} test video"):
+        check_unseen("a.pt", trained_on, splits)
+
+
+def test_a_recording_that_trains_and_tests_is_warned_of(toy_data, lists, recwarn):
+    open_split(toy_data, lists, "split1")
+    assert not recwarn.list
+    splits = open_split(toy_data, lists, "split2")
+    (warning,) = recwarn.list
+    beside = {(r.class_name, r.group) for r in splits.train.records}
+    divided = sum((r.class_name, r.group) in beside for r in splits.test.records)
+    assert divided and f"{divided} test video(s) of {lists / 'split2_test.txt'}" in str(warning)
+
+
+def test_a_stated_recording_is_one_over_all_classes(toy_data, lists, tmp_path):
+    for part in ("train", "test"):
+        text = (lists / f"split1_{part}.txt").read_text()
+        (tmp_path / f"split1_{part}.txt").write_text(text)
+    names = [line.split()[0] for p in ("train", "test") for line in lines_of(lists, p)]
+    rows = [f"{name},{number}" for number, name in enumerate(names)]
+    rows[0], rows[-1] = f"{names[0]},film", f"{names[-1]},film"
+    (tmp_path / "recordings.csv").write_text("path,recording\n" + "\n".join(rows) + "\n")
+    with pytest.warns(UserWarning, match="1 test video.s. of .* are of recordings that train"):
+        open_split(toy_data, tmp_path, "split1")
+
+
+def lines_of(lists, part):
+    return (lists / f"split1_{part}.txt").read_text().splitlines()
+
+
+def test_the_name_of_a_known_data_set_is_doubted_with_fewer_classes(toy_data, lists, capsys):
+    open_split(toy_data, lists, "split1")
+    assert "--data-name" not in capsys.readouterr().out
+    open_split(toy_data, lists, "split1", data_name="hmdb51")
+    out = capsys.readouterr().out
+    assert "--data-name hmdb51 has 51 classes, the lists have videos of 8" in out
+
+
 def names_of(dataset):
     return [record.name for record in dataset.records]
 

@@ -32,11 +32,12 @@ SIZE = 32
 class FakeDataset(torch.utils.data.Dataset):
     """As much of a VideoDataset as views need; a picture depends on video and view."""
 
-    def __init__(self, path, videos=3, label=0, crop_size=SIZE, num_test_views=1):
+    def __init__(self, path, videos=3, label=0, crop_size=SIZE, num_test_views=1, on_the_fly=False):
         self.records = [
             SimpleNamespace(name=f"v{i}", label=label, path=path) for i in range(videos)
         ]
         self.crop_size, self.num_test_views = crop_size, num_test_views
+        self.on_the_fly = on_the_fly
         self.asked = []
 
     def describe(self):
@@ -106,12 +107,14 @@ def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, 
     network = freeze(net)
 
     def folder(network=network, **changes):
-        data = {key: changes.pop(key) for key in ("label", "crop_size") if key in changes}
+        of_data = ("label", "crop_size", "on_the_fly")
+        data = {key: changes.pop(key) for key in of_data if key in changes}
         return make_views(network, FakeDataset(video, **data), tmp_path, **changes).folder
 
     base = folder()
     assert folder() == base == folder(freeze(net, batch_size=8)) == folder(name="another")
     others = [folder(freeze(net, "bf16")), folder(label=1), folder(crop_size=64)]
+    others.append(folder(on_the_fly=True))
     others.append(folder(dtype=torch.float32))
     with torch.no_grad():
         net.team[0].fc_squeeze.weight[0, 0] += 1
@@ -124,7 +127,7 @@ def test_another_backbone_list_transform_or_precision_is_another_bank(tmp_path, 
     others.append(folder())
     monkeypatch.setattr("training.bank.FEATURES_VERSION", -1)
     others.append(folder())
-    assert len({base, *others}) == 9
+    assert len({base, *others}) == 10
 
 
 def test_bank_computes_once_and_reads_what_it_wrote(tmp_path, network, video):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from dataset_team.finder import alike
+from dataset_team.list_file import without_extension
+from dataset_team.records import Record
 from models import PUBLISHED_NETWORK
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
@@ -86,6 +89,11 @@ def name_digests(names: Iterable[str]) -> torch.Tensor:
     return torch.from_numpy(np.unique(np.frombuffer(b"".join(digests), "<i8")))
 
 
+def found_name(record: Record, data_root: Path) -> str:
+    """The name of a video as its file has it, however a list spells it."""
+    return without_extension(os.path.relpath(record.path, data_root))
+
+
 def joined_records(*records: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One record of trained videos, `TeamNet.trained_on`, of several."""
     names = dict.fromkeys(data for record in records for data in record)
@@ -96,7 +104,8 @@ def check_unseen(path: Path, checkpoint: Mapping, splits: Splits) -> None:
     """Raise ValueError where the network in `path` has learned from test videos of `splits`, or
     from held-out ones on which epochs are chosen.
 
-    Videos are compared by name within a data set. Prints a note where it has learned from other
+    Videos are compared by name within a data set: as their files are named, and as lists name them,
+    which is what earlier versions recorded. Prints a note where it has learned from other
     held-out ones, and where a file that does not record its videos may have.
     """
     settings = splits.settings
@@ -105,8 +114,13 @@ def check_unseen(path: Path, checkpoint: Mapping, splits: Splits) -> None:
         return
     seen = set(checkpoint["trained_on"].get(settings.data_name, torch.empty(0)).tolist())
     test, heldout = (
-        [name for name in names if name_digests([name]).item() in seen]
-        for names in ([record.name for record in splits.test.records], splits.heldout_names)
+        [
+            record.name
+            for record in (dataset.records if dataset else ())
+            for names in [{record.name, found_name(record, settings.data_root)}]
+            if not seen.isdisjoint(name_digests(names).tolist())
+        ]
+        for dataset in (splits.test, splits.heldout)
     )
     if test:
         raise ValueError(

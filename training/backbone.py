@@ -17,7 +17,7 @@ from models import BACKBONE_OUTPUTS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
-from training.agreement import joined_records, name_digests
+from training.agreement import found_name, joined_records, name_digests
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import (
     check_logits,
@@ -301,7 +301,7 @@ def test_result(
 
 def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
     """The content of a backbone's checkpoint."""
-    names = [record.name for record in splits.train.records]
+    names = [found_name(record, splits.settings.data_root) for record in splits.train.records]
     own = {splits.settings.data_name: name_digests(names)}
     return {
         "model": model.state_dict(),

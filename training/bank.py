@@ -175,6 +175,8 @@ class Views:
             "precision": self.network.precision,
             "dtype": str(self.dtype),
             **({"per_segment": True} if self.per_segment else {}),
+            # Windows of original files are encoded anew, also of a file that loads as it is.
+            **({"on_the_fly": True} if self.dataset.on_the_fly else {}),
         }
 
 

@@ -38,6 +38,9 @@ def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and error.errno not in NO_ROOM:
             parser.error(f"cannot read or write {error.filename}: {error.strerror}")
+        words = _own_words(error)  # that of a loader's process has no errno
+        if words != str(error) and not words.startswith(tuple(f"[Errno {n}]" for n in NO_ROOM)):
+            parser.error(f"cannot read or write a video: {words}")
         if not isinstance(error, FileNotFoundError):
             raise
         parser.error(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -188,9 +188,8 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
         print("  ".join(f"{key} {_short(value)}" for key, value in line.items()), flush=True)
         if self._tensorboard:
-            for key, value in line.items():
-                if isinstance(value, (int, float)):
-                    self._tensorboard.add_scalar(key, value, line["epoch"])
+            for name, value in _scalars(line):
+                self._tensorboard.add_scalar(name, value, line["epoch"])
 
     def finish(self, result: dict) -> None:
         """Write the result and remove previous.pt."""
@@ -215,6 +214,15 @@ def _same(before: object, now: object) -> bool:
 def _plain(options: Mapping) -> dict:
     """The options as JSON keeps them."""
     return json.loads(json.dumps(dict(options), default=str))
+
+
+def _scalars(line: Mapping) -> Iterator[tuple[str, float]]:
+    """The numbers of an epoch's line, those of a list one by one: losses/1, losses/2, ..."""
+    for key, value in line.items():
+        if isinstance(value, (list, tuple)):
+            yield from _scalars({f"{key}/{k}": item for k, item in enumerate(value, start=1)})
+        elif isinstance(value, (int, float)):
+            yield key, value
 
 
 def _short(value: object) -> object:

@@ -14,7 +14,7 @@ from dataset_team.finder import alike
 from dataset_team.heldout import split_heldout
 from dataset_team.identity import equal_files, real_file
 from dataset_team.list_file import ListError
-from dataset_team.records import read_list, read_unlabelled
+from dataset_team.records import Record, read_list, read_unlabelled
 from dataset_team.registry import DATASETS, class_names
 from training import distributed
 
@@ -148,8 +148,10 @@ def _open_splits(
     train_records = read_list(settings.train_list, settings.data_root, settings.data_name)
     test_records = read_list(settings.test_list, settings.data_root, settings.data_name)
     copies = _check_leaks(settings, train_records, test_records)
+    _warn_of_shared_recordings(settings, train_records, test_records)
     _check_labels_agree(train_records, test_records, settings.test_list)
     names = class_names(settings.data_name, train_records + test_records, num_classes)
+    _note_classes_without_videos(settings, names, train_records + test_records)
     _note_untrained_classes(train_records, test_records)
     unlabelled = _read_unlabelled(settings, train_records + test_records)
     heldout_records = None
@@ -244,8 +246,37 @@ def _check_leaks(settings: DataSettings, train: list, test: list) -> list[list[s
     return copies
 
 
+def _warn_of_shared_recordings(settings: DataSettings, train: list, test: list) -> None:
+    """A UserWarning where recordings are divided, which makes a test easier than it looks."""
+    trained = {_recording(record): record.name for record in train if record.group}
+    shared = [(trained[key], r.name) for r in test if r.group and (key := _recording(r)) in trained]
+    if shared:
+        warnings.warn(
+            f"{len(shared)} test video(s) of {settings.test_list} are of recordings that train,"
+            f" too, first {shared[0][1]}, beside {shared[0][0]}: the same people and places are"
+            " known then; keep a recording on one side (docs/own_videos.md)",
+            stacklevel=2,
+        )
+
+
+def _recording(record: Record) -> tuple[str, str | None]:
+    """As stated beside the list, over all classes; else what names tell, which is of one class."""
+    return ("", record.recording) if record.recording else (record.class_name, record.group)
+
+
 def _pair(first: str, second: str) -> str:
     return first if first == second else f"{first}, which is {second}"
+
+
+def _note_classes_without_videos(settings: DataSettings, names: list[str], records: list) -> None:
+    """Of a known data set, whose name may stand there by default."""
+    used = len({record.label for record in records})
+    if settings.data_name in DATASETS and used < len(names) and distributed.is_main():
+        print(
+            f"note: --data-name {settings.data_name} has {len(names)} classes, the lists have"
+            f" videos of {used}; data of your own need another --data-name",
+            flush=True,
+        )
 
 
 def _note_untrained_classes(train_records: list, test_records: list) -> None:
