@@ -163,9 +163,14 @@ def _joined(run: Moment, moment: Moment) -> Moment:
 
 
 def _times(index: VideoIndex) -> np.ndarray:
-    """The time of each picture, in seconds, of a file that is loaded as it is."""
-    with open_video(index.path) as (_, stream):
+    """The time of each picture, in seconds, of a file that is loaded as it is: as its packets say,
+    whose rate may vary; at the mean rate where they do not say it of each picture."""
+    with open_video(index.path) as (container, stream):
         rate = stream.average_rate or Fraction(25)
+        ticks = [packet.pts for packet in container.demux(stream) if packet.size]
+        unit = stream.time_base
+    if len(ticks) == index.num_frames and None not in ticks and (np.diff(ticks) > 0).all():
+        return (np.array(ticks) - ticks[0]) * unit.numerator / unit.denominator
     return np.arange(index.num_frames) * rate.denominator / rate.numerator
 
 

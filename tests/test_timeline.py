@@ -34,6 +34,7 @@ from early_exit.timeline_lines import Tally, write_timeline
 from tests.conftest import REPO
 from tests.coviar_videos import pictures, write_video
 from tests.shell_jobs import heed_interrupts
+from tests.test_coviar_whole import remux
 from tests.test_coviar_windows import damage
 
 SIZE = (64, 48)
@@ -107,6 +108,17 @@ def test_a_stream_gives_what_the_file_gives(film, every, seconds):
         assert all(np.array_equal(*pair) for pair in zip(one.clip, other.clip))
         count += 1
     assert count
+
+
+def test_the_times_of_a_file_that_is_loaded_are_those_of_its_pictures(tmp_path):
+    """FFmpeg calls the rate of raw streams 25; null frames of AVI files take time."""
+    raw = write_video(tmp_path / "ten.m4v", pictures(40), rate=10)
+    write_video(tmp_path / "v.avi", pictures(40), container="avi")
+    remux(tmp_path / "v.avi", tmp_path / "null.avi", step=3)
+    for path, seconds in ((raw, 0.1), (tmp_path / "v.avi", 0.04), (tmp_path / "null.avi", 0.12)):
+        assert timeline._times(coviar.read_index(path)) == pytest.approx(np.arange(40) * seconds)
+    found, _ = moments(raw)
+    assert [moment.start for moment in found] == [0, 1, 2, 3] and found[-1].end == 4
 
 
 @pytest.mark.parametrize(("every", "seconds"), [(9, 0.5), (3, 0.5), (3.5, 0.1)])
