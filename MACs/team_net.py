@@ -76,7 +76,8 @@ def exit_gmacs(
 def segment_gmacs(
     config: Mapping, route: Sequence[tuple[int, str]], crop_size: int
 ) -> dict[str, float]:
-    """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end.
+    """1e9 MACs of one segment to each depth of a route, early_exit.route, and to the end; where the
+    route has streams alone, of each of them too.
 
     Raises ValueError where the route has streams alone and the network has none.
     """
@@ -85,7 +86,7 @@ def segment_gmacs(
     if uses_streams(route):
         check_fusion(config)
         alone = _stream_gmacs(json.dumps(config), crop_size)
-        for _, depth in route:
+        for depth in (*alone, *(depth for _, depth in route)):
             costs.setdefault(depth, sum(alone[name] for name in streams_of(depth)))
     return costs
 

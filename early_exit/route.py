@@ -127,13 +127,20 @@ def _is_deeper(before: str, after: str) -> bool:
 def route_gmacs(route: Route, per_segment: Mapping[str, float]) -> tuple[float, ...]:
     """1e9 MACs per video of leaving at each point, cumulative.
 
-    per_segment: the cost of one segment, by depth. A segment pays for its deepest point.
+    per_segment: the cost of one segment, by depth, and by stream where the streams of a point are
+    not among those of a later one. A segment pays for its deepest exit, and once for each stream.
     """
-    paid = [0.0] * route[-1][0]
+    paid, run = [0.0] * route[-1][0], [frozenset()] * route[-1][0]
     costs = []
     for segments, depth in route:
+        streams = frozenset(streams_of(depth))  # none for an exit
         for number in range(segments):
-            paid[number] = max(paid[number], per_segment[depth])
+            run[number] |= streams
+            beside = streams and run[number] - streams
+            cost = per_segment[depth]
+            if beside:
+                cost = sum(per_segment[name] for name in sorted(run[number]))
+            paid[number] = max(paid[number], cost)
         costs.append(sum(paid))
     return tuple(costs)
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar.command import run
-from coviar.files import read_json
+from coviar.files import files_below, read_json
 from dataset_team.csv_rows import CsvText, read_csv_text
 from dataset_team.identity import file_digest
 from early_exit import wise
@@ -119,7 +119,7 @@ def find_runs(roots: Iterable[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
             raise ValueError(f"{root} is no folder of runs")
-        marks = [path for name in ("args.json", LOGITS_NAME) for path in root.rglob(name)]
+        marks = list(files_below(root, ("args.json", LOGITS_NAME)))
         if not marks:
             raise ValueError(f"no run below {root}: there is no args.json and no {LOGITS_NAME}")
         found.update({path.parent.resolve(): path.parent for path in marks})

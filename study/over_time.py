@@ -138,6 +138,11 @@ def choices_of(logits: LogitsFile) -> list[dict]:
         judged: dict[str, list] = {"counted": [], "expected": []}
         for draw_ in range(DRAWS):
             chooses = split_off(groups, CHOOSING, draw_)
+            if chooses.all():
+                raise ValueError(
+                    "the held-out videos are of one recording, so that none is left to judge the"
+                    " thresholds that the others choose; hold out more"
+                )
             temperature = fit_temperature(combined[chooses], labels[chooses])
             sure = confidences(combined, "max", temperature)
             right = combined.argmax(axis=2) == labels[:, None]
@@ -204,6 +209,11 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             ways = read_table(path, WAYS_TEXTS, script, WAYS_REQUIRED)
         for folder in args.runs:
             logits = LogitsFile.load(folder / LOGITS_NAME)
+            if logits.num_segments is None:
+                raise ValueError(
+                    f"{folder / LOGITS_NAME} has no logits of single segments: save_logits.py"
+                    " --per-segment writes them"
+                )
             more = rows_of(logits)
             points += more[0]
             curves += more[1]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coviar.files import files_below
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from models import STREAMS
@@ -76,7 +77,7 @@ def load_runs(roots: Sequence[Path], by_backbone: bool = False) -> Runs:
     by_backbone: runs may also differ by their backbone; else the fourth part of a key is None.
     """
     runs: Runs = defaultdict(dict)
-    for path in sorted({path for root in roots for path in root.rglob(LOGITS_NAME)}):
+    for path in sorted({path for root in roots for path in files_below(root, [LOGITS_NAME])}):
         logits = LogitsFile.load(path)
         meta = logits.meta
         backbone = meta.get("backbone_digest", "") if by_backbone else None

@@ -42,12 +42,15 @@ _BACKBONE = ["study", "split"]
 def read_top1(folder: Path) -> pd.DataFrame:
     """Rows of study, data, split, method, exit, gmacs and top1_pct: means over seeds.
 
-    The method of a stream is its name. Raises as `read_exits` and `read_of_study`.
+    The method of a stream is its name, after that of its network where a study has several. Raises
+    as `read_exits` and `read_of_study`.
     """
     baselines = read_of_study(folder, "backbones.csv", may_be_empty=True)
     alone = baselines["output"].isin(STREAMS)
     probe = (baselines["method"] == PROBE) & (baselines["output"] == "fused")
-    baselines.loc[alone, "method"] = baselines["output"]
+    networks = baselines.loc[alone, "method"].nunique()
+    names = baselines["output"]
+    baselines.loc[alone, "method"] = baselines["method"] + " " + names if networks > 1 else names
     baselines.loc[alone, "gmacs"] = float("nan")  # theirs are of the whole network
     rows = pd.concat([baselines[probe | alone].assign(exit=FULL), read_exits(folder)])
     return seed_means(rows, WAY).assign(study=str(folder))

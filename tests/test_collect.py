@@ -10,11 +10,12 @@ import pytest
 import team_net_wise_all_acc
 from early_exit.logits import LogitsFile
 from early_exit.policy import decide, load_policy
-from study import collect, summary, tables
+from study import collect, over_time, summary, tables
 from study.collect import MAX_THRESHOLDS, gather, thin
 from study.columns import RUN, STUDY_COLUMNS
 from study.report import __main__ as report
 from study.run_tables import write_rows
+from study.sides import load_runs
 from tests.calls import call, refused
 from tests.synthetic_study import METHODS, SEEDS, SPLITS, make_backbone, make_run
 
@@ -275,6 +276,17 @@ def test_a_table_without_test_videos_is_left_out_by_name(runs):
     assert "no results on test videos" in gather([runs]).left_out[path.parent]
 
 
+def test_linked_folders_are_searched_once(runs, tmp_path):
+    """A run on another disk, and a link that leads round in a circle."""
+    expected = len(gather([runs]).used)
+    moved = tmp_path / "elsewhere"
+    shutil.move(runs / "toy/prog_kd/split1_seed1", moved)
+    (runs / "toy/prog_kd/split1_seed1").symlink_to(moved)
+    (runs / "toy/again").symlink_to(runs)
+    assert len(gather([runs]).used) == expected == len(collect.find_runs([runs]))
+    assert sum(map(len, load_runs([runs]).values())) == expected
+
+
 def test_a_temperature_of_each_exit_is_collected(runs, tmp_path, capsys):
     """Then the cell holds several numbers."""
     for logits in sorted(runs.rglob("logits.pt")):
@@ -283,6 +295,12 @@ def test_a_temperature_of_each_exit_is_collected(runs, tmp_path, capsys):
     call(collect, runs, "--out", tmp_path / "study")
     study = summary.read_study(tmp_path / "study")
     assert {len(cell.split()) for cell in study.policies["temperature"]} == {len(study.points)}
+
+
+def test_ways_over_time_need_logits_of_segments(runs, tmp_path, capsys):
+    path = next(runs.rglob("logits.pt"))
+    message = refused(capsys, over_time, path.parent, "--out", tmp_path / "over_time")
+    assert f"{path} has no logits of single segments: save_logits.py --per-segment" in message
 
 
 def with_columns_of_a_run(study, runs):

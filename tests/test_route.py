@@ -29,6 +29,14 @@ def test_costs_of_a_route():
             ]
             assert cost == sum(paid)
         assert costs[-1] == T * 10
+    alone = {"iframe": 1.0, "mv": 2.0, "residual": 4.0}
+    costs = {**alone, "iframe+mv": 3.0, "iframe+residual": 5.0, "full": 7.5}
+    for words, paid in (
+        (["residual@1", "iframe+residual@1", "full@2"], [4, 5, 15, 22.5]),
+        (["residual@1", "iframe@2"], [4, 5 + 1, 22.5]),  # the first segment has run both
+        (["iframe+mv@1", "residual@2", "iframe@3"], [3, 7 + 4, 7 + 5 + 1, 22.5]),
+    ):
+        assert route_gmacs(parse_route(words, 3, ()), costs) == pytest.approx(paid)
     config = {"num_classes": 7, "num_segments": 8, "arch": "resnet18"}
     one = segment_gmacs(config, named_route("time", 8, ()), 64)["full"]
     assert 8 * one == pytest.approx(exit_gmacs(config, (), 64)["full"], rel=1e-12)

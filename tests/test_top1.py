@@ -66,6 +66,17 @@ def test_seeds_are_averaged_before_backbones(tmp_path, capsys):
     ]
 
 
+def test_streams_of_two_networks_are_kept_apart(tmp_path):
+    """Streams alone, and as parts of the network that joins them."""
+    folder = write_study(tmp_path / "a", "split1", [10])
+    table = pd.read_csv(folder / "backbones.csv")
+    joined = table[table["output"] == "mv"].assign(method="team_net", top1_pct=70)
+    pd.concat([table, joined]).to_csv(folder / "backbones.csv", index=False)
+    call(top1, folder, "--out", tmp_path / "top1.csv")
+    rows = pd.read_csv(tmp_path / "top1.csv").set_index("method")
+    assert rows.loc["streams mv", "top1_pct"] == 60 and rows.loc["team_net mv", "top1_pct"] == 70
+
+
 def test_a_table_says_its_command(tmp_path):
     study = write_study(tmp_path / "a", "split1", [50])
     call(top1, study, "--out", tmp_path / "top1.md")

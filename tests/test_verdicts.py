@@ -7,7 +7,7 @@ from study import compare, label_gain, verdicts
 from tests.calls import call, refused
 
 PAIR = {"first": "prog_kd/vanilla", "second": "ce_equal/vanilla", "protocol": "1 clip"}
-PAIR.update({"resample": "backbone", "runs": 9, "std_over_splits_pct": 0.5})
+PAIR.update({"resample": "backbone", "runs": 9, "std_over_splits_pct": 0.5, "confidence_pct": 95})
 
 
 def write(path, data, intervals, columns=compare.COLUMNS, **changes):
@@ -59,6 +59,13 @@ def test_the_table_has_a_line_for_each_exit_and_says_of_how_many_backbones(tmp_p
     assert lines[3][1:3] == ["full", "+0.5 [-2.0, 3.0]"]
     assert lines[3][4:] == ["9, 6", "not decided", "2.5, 3.0"]
     assert '"decided": 1' in capsys.readouterr().out
+
+
+def test_other_intervals_than_of_95_pct_are_refused(tmp_path, capsys):
+    first = write(tmp_path / "a.csv", "a", {"exit1": (1, 3)}, confidence_pct=50)
+    second = write(tmp_path / "b.csv", "b", {"exit1": (1, 4)})
+    message = refused(capsys, verdicts, first, second, "--out", tmp_path / "out.csv")
+    assert f"{first} has other intervals than of 95 %" in message
 
 
 def test_one_split_has_no_deviation_over_splits(tmp_path):

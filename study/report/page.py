@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from coviar.files import read_json
+from coviar.files import files_below, read_json
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
@@ -29,7 +29,7 @@ def read_settings(source: Path) -> list[Study]:
     """
     studies = [path.parent for path in [source / MARK, *sorted(source.glob(f"*/{MARK}"))]]
     studies = [folder for folder in studies if (folder / MARK).is_file()]
-    has_runs = next(source.rglob(LOGITS_NAME), None) is not None
+    has_runs = next(files_below(source, [LOGITS_NAME]), None) is not None
     if studies and (studies[0] == source or not has_runs):
         return [part for folder in studies for part in summary.read_study(folder).settings()]
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ def read_settings(source: Path) -> list[Study]:
 def data_roots(source: Path) -> list[Path]:
     """The folders of the runs' videos that still exist."""
     roots = {}
-    for path in sorted(source.rglob("args.json")):
+    for path in sorted(files_below(source, ["args.json"])):
         root = read_json(path, "train this run again with --overwrite").get("data_root")
         if root and Path(root).is_dir():
             roots[Path(root)] = None
