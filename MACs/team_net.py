@@ -86,7 +86,8 @@ def segment_gmacs(
     if uses_streams(route):
         check_fusion(config)
         alone = _stream_gmacs(json.dumps(config), crop_size)
-        for depth in (*alone, *(depth for _, depth in route)):
+        costs.update(alone)
+        for _, depth in route:
             costs.setdefault(depth, sum(alone[name] for name in streams_of(depth)))
     return costs
 

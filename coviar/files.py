@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 # The containers and raw streams that FFmpeg reads pictures from. Where one video exists in several
@@ -27,22 +27,6 @@ _NAME_BYTES = 255  # of the longest name of a file
 _RANDOM_BYTES = 8  # of temporary names
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk full, quota used up, file too large
-
-
-def files_below(root: Path, names: Collection[str]) -> Iterator[Path]:
-    """The files of these names at any depth below `root`, also in folders that are linked there.
-
-    A folder that is there twice is entered once.
-    """
-    entered = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in entered:
-            below.clear()
-            continue
-        entered.add(real)
-        below.sort()
-        yield from (Path(folder, name) for name in sorted(files) if name in names)
 
 
 @contextlib.contextmanager

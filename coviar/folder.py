@@ -1,9 +1,10 @@
-"""What is in a folder of videos."""
+"""What is in a folder and in those below: videos, or files of a name."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +20,38 @@ class Contents(NamedTuple):
 
 
 def list_folder(folder: Path) -> Contents:
-    """What is in a folder and in those below; videos are known by their suffix.
-
-    Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
-    """
-    videos, others, visited, to_visit = [], Counter(), set(), [folder]
+    """What is in a folder and in those below; videos are known by their suffix."""
+    videos, others = [], Counter()
 
     def skip(error: OSError) -> None:
         others["unreadable folder(s)"] += 1
 
+    for path in _all_files(folder, skip):
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            others["hidden"] += 1
+        elif suffix in VIDEO_SUFFIXES and is_special(path):
+            others["pipe(s) or device(s)"] += 1
+        elif suffix in VIDEO_SUFFIXES:
+            videos.append(path.relative_to(folder))
+        else:
+            others[suffix or "no suffix"] += 1
+    return Contents(sorted(videos), others)
+
+
+def files_below(folder: Path, names: Collection[str]) -> Iterator[Path]:
+    """The files of these names in a folder and in those below."""
+    return (path for path in _all_files(folder) if path.name in names)
+
+
+def _all_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Links are followed, each folder once: a loop ends, and a second name of a folder is left out.
+
+    onerror: is told of a folder that cannot be read.
+    """
+    visited, to_visit = set(), [folder]
     while to_visit:  # real folders before linked ones: a folder is entered once, by its own path
-        for here, children, names in os.walk(to_visit.pop(0), onerror=skip):
+        for here, children, names in os.walk(to_visit.pop(0), onerror=onerror):
             status = os.stat(here)
             if (status.st_dev, status.st_ino) in visited:
                 children.clear()
@@ -37,17 +59,7 @@ def list_folder(folder: Path) -> Contents:
             visited.add((status.st_dev, status.st_ino))
             paths = (Path(here, child) for child in sorted(children))
             to_visit += [path for path in paths if path.is_symlink()]
-            for name in names:
-                suffix = Path(name).suffix.lower()
-                if name.startswith("."):
-                    others["hidden"] += 1
-                elif suffix in VIDEO_SUFFIXES and is_special(Path(here, name)):
-                    others["pipe(s) or device(s)"] += 1
-                elif suffix in VIDEO_SUFFIXES:
-                    videos.append(Path(here, name).relative_to(folder))
-                else:
-                    others[suffix or "no suffix"] += 1
-    return Contents(sorted(videos), others)
+            yield from (Path(here, name) for name in names)
 
 
 def describe(others: Counter) -> str:

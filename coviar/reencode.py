@@ -7,11 +7,11 @@ writes UCF-101-mpeg4/ClassName/video.mp4 for every UCF-101/ClassName/video.avi, 
     ffmpeg -i IN -vf scale=340:256,setsar=1:1 -q:v 1 -c:v mpeg4 -g 12 -bf 0 -f rawvideo OUT
 
 but with every decoded picture encoded once. FFmpeg 8 scales chroma a little differently from
-earlier ones. An output that exists is kept if it was made of the
-same input, so a run that was stopped goes on where it was; it is made anew if its input has changed
-or, without --keep-damaged, is a part of a damaged one, and never of another input of the same name.
-OUT/reencode.json lists of which input each output was made, and the broken ones, which give exit
-code 1 at the end; the rest is done.
+earlier ones. An output that exists is kept if it was made of the same input, so a run that was
+stopped goes on where it was; it is made anew if its input has changed or, without --keep-damaged,
+is a part of a damaged one, and never of another input of the same name. OUT/reencode.json lists of
+which input each output was made, and the broken ones, which give exit code 1 at the end; the rest
+is done.
 """
 
 from __future__ import annotations

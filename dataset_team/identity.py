@@ -22,8 +22,8 @@ def equal_files(paths: Iterable[str]) -> list[list[str]]:
     Only files of equal size are read, and read whole only where their middles are equal. Empty
     files, which are no videos, are copies of nothing.
     """
-    groups = [[path for path in paths if os.path.getsize(path)]]
-    for key in (os.path.getsize, _middle, file_digest):
+    groups = [part for part in _divide(list(paths), os.path.getsize) if os.path.getsize(part[0])]
+    for key in (_middle, file_digest):
         groups = [part for group in groups for part in _divide(group, key)]
     return groups
 

@@ -106,6 +106,11 @@ def relative_name(name: str, data_root: str | os.PathLike) -> str:
     return name
 
 
+def name_of_file(path: str | os.PathLike, data_root: str | os.PathLike) -> str:
+    """The name of a video as its file has it, however a list spells it."""
+    return without_extension(os.path.relpath(path, data_root))
+
+
 def without_extension(name: str) -> str:
     """`name` without the extension of a video; other dots are part of the name."""
     stem, extension = os.path.splitext(name)

@@ -15,9 +15,9 @@ from dataset_team.list_file import (
     EXPECTED,
     ListError,
     Row,
+    name_of_file,
     read_rows,
     relative_name,
-    without_extension,
 )
 from dataset_team.registry import DATASETS
 
@@ -87,7 +87,7 @@ def _read_records(
                     "python -m coviar.reencode brings videos there)"
                 )
             seen.check_file(name, path, row.line)
-            found = without_extension(os.path.relpath(path, data_root))
+            found = name_of_file(path, data_root)
             recording = recordings.find(found) if recordings else None
             group = recording or group_of(name)
             records.append(Record(name, path, class_name, label, group, recording))

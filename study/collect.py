@@ -28,7 +28,8 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar.command import run
-from coviar.files import files_below, read_json
+from coviar.files import read_json
+from coviar.folder import files_below
 from dataset_team.csv_rows import CsvText, read_csv_text
 from dataset_team.identity import file_digest
 from early_exit import wise

@@ -67,6 +67,7 @@ COLUMNS = [
 VIDEOS, CLASSES = "videos", "classes"
 OF_CLASSES = ", mean over classes"  # in the column protocol
 BACKBONE = "backbone"
+CONFIDENCE_PCT = 95.0  # of intervals, where nothing else is asked for
 
 
 def compare(
@@ -251,7 +252,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --resample backbone: keep what each recording has right",
     )
-    group.add_argument("--confidence-pct", type=float, default=95.0, help="(default 95)")
+    group.add_argument(
+        "--confidence-pct",
+        type=float,
+        default=CONFIDENCE_PCT,
+        help=f"(default {CONFIDENCE_PCT:g})",
+    )
     group.add_argument("--out", type=Path, help="CSV file; a Markdown table beside it")
     return parser
 

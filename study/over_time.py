@@ -128,6 +128,11 @@ def rows_of(logits: LogitsFile) -> tuple[list[dict], list[dict]]:
 def choices_of(logits: LogitsFile) -> list[dict]:
     """Rows of choices.csv of one run."""
     found, groups = [], logits.groups("heldout")
+    if len(set(groups)) < 2:
+        raise ValueError(
+            "the held-out videos are of one recording, so that none is left to judge the thresholds"
+            " that the others choose; hold out more"
+        )
     about = {**{key: logits.meta[key] for key in RUN}, "protocol": logits.meta["protocol"]}
     for name, words in routes_of(logits).items():
         route = parse_route(words, logits.num_segments, logits.exits)
@@ -138,11 +143,6 @@ def choices_of(logits: LogitsFile) -> list[dict]:
         judged: dict[str, list] = {"counted": [], "expected": []}
         for draw_ in range(DRAWS):
             chooses = split_off(groups, CHOOSING, draw_)
-            if chooses.all():
-                raise ValueError(
-                    "the held-out videos are of one recording, so that none is left to judge the"
-                    " thresholds that the others choose; hold out more"
-                )
             temperature = fit_temperature(combined[chooses], labels[chooses])
             sure = confidences(combined, "max", temperature)
             right = combined.argmax(axis=2) == labels[:, None]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coviar.files import files_below
+from coviar.folder import files_below
 from early_exit import wise
 from early_exit.logits import LOGITS_NAME, LogitsFile
 from models import STREAMS

@@ -29,7 +29,6 @@ from study.tables import write_rows_or_table
 from training.options import make_parser, refusing
 from training.provenance import command_line, print_result
 
-CONFIDENCE_PCT = 95
 DECIDED, NOT_DECIDED, EQUAL = "decided", "not decided", "equal"
 _NUMBERS = ["difference_pct", "low_pct", "high_pct"]
 _CLAIM = ["comparison", "exit"]
@@ -47,10 +46,10 @@ def read_comparisons(path: Path) -> pd.DataFrame:
     table = read_table(path, texts, "study.compare", required)
     if set(table["resample"]) != {compare.BACKBONE}:
         raise ValueError(f"{path} does not draw backbones: give study.compare --resample backbone")
-    if set(table["confidence_pct"]) != {CONFIDENCE_PCT}:
+    if set(table["confidence_pct"]) != {compare.CONFIDENCE_PCT}:
         raise ValueError(
-            f"{path} has other intervals than of {CONFIDENCE_PCT} %, by which verdicts are given:"
-            " make it again without --confidence-pct"
+            f"{path} has other intervals than of {compare.CONFIDENCE_PCT:g} %, by which verdicts"
+            " are given: make it again without --confidence-pct"
         )
     name = table["first"] + " - " + table["second"]
     by_class = table["protocol"].str.contains(compare.OF_CLASSES, regex=False)

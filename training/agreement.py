@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dataset_team.dataset import VideoDataset
 from dataset_team.finder import alike
-from dataset_team.list_file import without_extension
-from dataset_team.records import Record
+from dataset_team.list_file import name_of_file
 from models import PUBLISHED_NETWORK
 from models.team_net import TeamNet
 from training.checkpoint import backbone_from, load_checkpoint
@@ -89,11 +88,6 @@ def name_digests(names: Iterable[str]) -> torch.Tensor:
     return torch.from_numpy(np.unique(np.frombuffer(b"".join(digests), "<i8")))
 
 
-def found_name(record: Record, data_root: Path) -> str:
-    """The name of a video as its file has it, however a list spells it."""
-    return without_extension(os.path.relpath(record.path, data_root))
-
-
 def joined_records(*records: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One record of trained videos, `TeamNet.trained_on`, of several."""
     names = dict.fromkeys(data for record in records for data in record)
@@ -113,15 +107,16 @@ def check_unseen(path: Path, checkpoint: Mapping, splits: Splits) -> None:
         _note_unknown(path, checkpoint, splits)
         return
     seen = set(checkpoint["trained_on"].get(settings.data_name, torch.empty(0)).tolist())
-    test, heldout = (
-        [
-            record.name
-            for record in (dataset.records if dataset else ())
-            for names in [{record.name, found_name(record, settings.data_root)}]
-            if not seen.isdisjoint(name_digests(names).tolist())
-        ]
-        for dataset in (splits.test, splits.heldout)
-    )
+
+    def known(dataset: VideoDataset | None) -> list[str]:
+        found = []
+        for record in dataset.records if dataset else ():
+            names = record.name, name_of_file(record.path, settings.data_root)
+            if not seen.isdisjoint(name_digests(names).tolist()):
+                found.append(record.name)
+        return found
+
+    test, heldout = known(splits.test), known(splits.heldout)
     if test:
         raise ValueError(
             f"{path} has trained on {len(test)} test video(s) of {settings.test_list}, first"

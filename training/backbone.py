@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from dataset_team.dataset import VideoDataset
+from dataset_team.list_file import name_of_file
 from MACs.team_net import exit_gmacs
 from models import BACKBONE_OUTPUTS
 from models.inference import prepare_for_inference
 from models.team_net import TeamNet
 from training import distributed
-from training.agreement import found_name, joined_records, name_digests
+from training.agreement import joined_records, name_digests
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import (
     check_logits,
@@ -301,7 +302,8 @@ def test_result(
 
 def describe_model(model: TeamNet, splits: Splits, epoch: int) -> dict:
     """The content of a backbone's checkpoint."""
-    names = [found_name(record, splits.settings.data_root) for record in splits.train.records]
+    root = splits.settings.data_root
+    names = [name_of_file(record.path, root) for record in splits.train.records]
     own = {splits.settings.data_name: name_digests(names)}
     return {
         "model": model.state_dict(),

@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from coviar.files import files_below, read_json
+from coviar.files import read_json
+from coviar.folder import files_below
 from dataset_team.finder import VideoFinder
 from early_exit.logits import LOGITS_NAME
 from study import collect, summary
